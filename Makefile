@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: Apache-2.0
+# Builds Millrace: the node and its command, the client library, the tests. `make help` lists the targets.
+#
+# Everything made lives under $(OUT); a compiler or sanitizer of one's choice has a folder of its own there, $(B):
+#     $(B)/millrace, libmillrace.{a,so}   what users get          $(B)/gen-proto  .proto copies with `string` as `bytes`
+#     $(B)/obj/release   objects of those                         $(B)/gen        the C that protobuf-c makes of them
+#     $(B)/obj/test      the same with -DMR_TESTING, and tests    $(B)/gen-py     the originals for Python tests
+#     $(B)/obj/gen       objects of $(B)/gen                      $(B)/test/millrace, $(B)/tests/...   what tests run
+# Sources are found by wildcard: a new file in one of $(DIRS), tests/ or proto/ needs no change here.
+
+VERSION := 0.1.0
+SOVERSION := 0
+
+OUT ?= build
+PREFIX ?= /usr/local
+DESTDIR ?=
+SANITIZE ?=
+WERROR ?=
+T ?=
+TEST_TIMEOUT ?= 240
+CFLAGS ?= -O2 -g
+PROTOBUF_INCLUDE ?= /usr/include
+# The directories of C sources. With a shorter list `make test T=...` builds these and the tests that T selects, without
+# the node: for work on one part while another does not compile.
+ALL_DIRS := proto ipc ipc/client engine/fsm engine/services engine/io engine/log engine/node engine/cli
+DIRS ?= $(ALL_DIRS)
+
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(shell nproc)
+endif
+
+ifneq ($(filter $(abspath $(OUT))/%,$(CURDIR)/),)
+$(error OUT=$(OUT) is the source tree or above it; name a folder of its own)
+endif
+
+# -- flags -----------------------------------------------------------------------------------------
+
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+ifeq ($(origin CXX),default)
+CXX := $(if $(findstring clang,$(CC)),$(subst clang,clang++,$(CC)),g++)
+endif
+
+empty :=
+space := $(empty) $(empty)
+comma := ,
+FLAVOR := $(subst $(space),-,$(strip $(subst /,_,$(filter-out gcc,$(CC))) $(subst $(comma),-,$(SANITIZE))))
+B := $(OUT)$(addprefix /,$(FLAVOR))
+
+WARN := -Wall -Wextra -Wconversion -Wshadow $(if $(filter 1,$(WERROR)),-Werror)
+# Every object can go into the shared library, and nothing is exported that is not marked so.
+COMMON := $(CFLAGS) -fPIC -fvisibility=hidden -pthread
+DEFINES := -D_GNU_SOURCE -DMILLRACE_VERSION=\"$(VERSION)\"
+INCLUDES := -I. -Iinclude -I$(B)/gen
+LIBRARIES := -luring -lprotobuf-c -lxxhash
+CLIENT_LIBRARIES := -lprotobuf-c -lxxhash -lpthread
+LINK := $(CFLAGS) $(LDFLAGS) -pthread -Wl,--as-needed
+ifneq ($(SANITIZE),)
+SANITIZE_FLAGS := -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
+COMMON += $(SANITIZE_FLAGS)
+LINK += $(SANITIZE_FLAGS)
+else
+# The node's memory. A sanitizer brings an allocator of its own.
+DEFINES += -DMILLRACE_JEMALLOC
+LIBRARIES += -ljemalloc
+NO_UNDEFINED := -Wl,-z,defs
+endif
+C_RELEASE := -std=gnu11 $(COMMON) $(WARN) $(DEFINES) $(CPPFLAGS) $(INCLUDES)
+C_TEST := $(C_RELEASE) -DMR_TESTING
+C_GEN := -std=gnu11 $(COMMON) -w -I$(B)/gen
+# A user's program: the public headers, nothing else of ours.
+C_USER := $(COMMON) $(WARN) -Iinclude
+
+ifeq ($(V),1)
+Q :=
+say = @:
+else
+Q := @
+say = @printf '  %-5s %s\n'
+endif
+
+# -- sources ---------------------------------------------------------------------------------------
+
+MAIN := engine/cli/main.c
+WHOLE := $(if $(filter $(words $(ALL_DIRS)),$(words $(filter $(ALL_DIRS),$(DIRS)))),$(wildcard $(MAIN)))
+SOURCES := $(filter-out $(MAIN),$(sort $(wildcard $(addsuffix /*.c,$(DIRS)))))
+LIB_SOURCES := $(filter proto/% ipc/%,$(SOURCES))
+PROTOS := $(patsubst proto/%,%,$(sort $(shell find proto -name '*.proto')))
+SYSTEM_PROTOS := google/protobuf/timestamp.proto google/protobuf/duration.proto
+SUPPORT := $(sort $(wildcard tests/support/*.c))
+TESTS := $(sort $(shell find tests/unit tests/integration -name 'test_*.c' -o -name 'test_*.py'))
+SELECTED := $(if $(T),$(foreach test,$(TESTS),$(if $(findstring $(T),$(test)),$(test))),$(TESTS))
+EXAMPLES := $(basename $(sort $(wildcard tests/examples/*.c tests/examples/*.cc)))
+
+GEN_NAMES := $(basename $(SYSTEM_PROTOS) $(PROTOS))
+PROTO_COPIES := $(GEN_NAMES:%=$(B)/gen-proto/%.proto)
+GEN_C := $(GEN_NAMES:%=$(B)/gen/%.pb-c.c)
+GEN_H := $(GEN_NAMES:%=$(B)/gen/%.pb-c.h)
+GEN_O := $(GEN_NAMES:%=$(B)/obj/gen/%.pb-c.o)
+GEN_A := $(B)/obj/gen/libgen.a
+
+RELEASE_O := $(SOURCES:%.c=$(B)/obj/release/%.o)
+TEST_O := $(SOURCES:%.c=$(B)/obj/test/%.o)
+LIB_O := $(LIB_SOURCES:%.c=$(B)/obj/release/%.o)
+SUPPORT_O := $(SUPPORT:%.c=$(B)/obj/test/%.o)
+NODE := $(if $(WHOLE),$(B)/millrace)
+TEST_NODE := $(if $(WHOLE),$(B)/test/millrace)
+LIB_A := $(B)/libmillrace.a
+LIB_SO := $(B)/libmillrace.so
+DEMO := $(if $(wildcard bench/demo.c),$(B)/millrace-demo)
+EXAMPLE_PROGRAMS := $(EXAMPLES:tests/examples/%=$(B)/examples/%)
+TEST_PROGRAMS := $(patsubst %.c,$(B)/%,$(filter %.c,$(SELECTED)))
+
+.PHONY: build test demo examples install uninstall clean deps help format format-check FORCE
+.SECONDARY:
+
+build: $(NODE) $(LIB_A) $(LIB_SO) ## the node and its command, the client library (default)
+
+# -- what the system must have ---------------------------------------------------------------------
+
+# Each Debian package, and a header or tool that shows it is there where there is no dpkg.
+NEED := gcc:gcc libc6-dev:stdio.h binutils:objcopy liburing-dev:liburing.h libprotobuf-c-dev:protobuf-c/protobuf-c.h \
+	protobuf-c-compiler:protoc-c libprotobuf-dev:google/protobuf/timestamp.proto libxxhash-dev:xxhash.h \
+	libjemalloc-dev:jemalloc/jemalloc.h
+NEED_TEST := g++:g++ libcmocka-dev:cmocka.h protobuf-compiler:protoc python3:python3 \
+	python3-protobuf:/usr/lib/python3/dist-packages/google/protobuf/message.py strace:strace pkg-config:pkg-config
+NEED_FORMAT := clang-format:clang-format
+ifneq ($(findstring test,$(MAKECMDGOALS))$(findstring examples,$(MAKECMDGOALS)),)
+NEED += $(NEED_TEST)
+endif
+ifneq ($(findstring format,$(MAKECMDGOALS)),)
+NEED := $(NEED_FORMAT)
+endif
+ifneq ($(findstring clang,$(CC)),)
+NEED += clang:clang $(if $(SANITIZE),libclang-rt-14-dev:clang)
+endif
+NEED_PACKAGES = $(foreach need,$(NEED),$(firstword $(subst :, ,$(need))))
+
+deps: ## what is needed and missing: installed as root, else the line to type is printed
+	@missing=; \
+	if command -v dpkg-query >/dev/null 2>&1; then \
+	    there=" $$(dpkg-query -W -f='$${Package}=$${db:Status-Status} ' $(NEED_PACKAGES) 2>/dev/null)"; \
+	    for need in $(NEED); do \
+	        case "$$there" in *" $${need%%:*}=installed "*) ;; *) missing="$$missing $${need%%:*}";; esac; \
+	    done; \
+	else \
+	    for need in $(NEED); do \
+	        probe=$${need#*:}; \
+	        [ -e "$$probe" ] || [ -e "/usr/include/$$probe" ] || [ -e "/usr/local/include/$$probe" ] \
+	            || command -v "$$probe" >/dev/null 2>&1 || missing="$$missing $${need%%:*}"; \
+	    done; \
+	fi; \
+	[ -n "$$missing" ] || exit 0; \
+	install="apt-get install -y --no-install-recommends$$missing"; \
+	if ! command -v apt-get >/dev/null 2>&1; then \
+	    echo "Millrace needs what Debian 12 packages as:$$missing. Install these, then run make again." >&2; exit 1; \
+	elif [ "$$(id -u)" != 0 ]; then \
+	    line="apt-get update && $$install"; \
+	    if command -v sudo >/dev/null 2>&1; then line="sudo sh -c '$$line'"; else line="su -c '$$line'"; fi; \
+	    printf 'Millrace needs packages that are not installed. Type this line, then run make again:\n\n    %s\n\n' \
+	        "$$line" >&2; exit 1; \
+	fi; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	echo "  DEPS $$missing"; \
+	if ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 && $$install >/dev/null 2>&1; then exit 0; fi; \
+	apt-get update -q >/dev/null && $$install -q >/dev/null || { echo "make: '$$install' failed" >&2; exit 1; }
+
+# -- flags and lists that objects and archives are made of -----------------------------------------
+
+# $(call stamp,FILE,TEXT): FILE changes when TEXT does, and what depends on it is made again.
+define stamp
+$(1): export STAMP := $(2)
+$(1): FORCE | deps
+	@mkdir -p $$(@D); printf '%s\n' "$$$$STAMP" | cmp -s - $$@ || printf '%s\n' "$$$$STAMP" >$$@
+endef
+FORCE:
+
+$(eval $(call stamp,$(B)/obj/release/flags,$(CC) $(C_RELEASE)))
+$(eval $(call stamp,$(B)/obj/test/flags,$(CC) $(C_TEST)))
+$(eval $(call stamp,$(B)/obj/gen/flags,$(CC) $(C_GEN)))
+$(eval $(call stamp,$(B)/obj/link,$(CC) $(CXX) $(LINK) $(C_USER) $(LIBRARIES)))
+$(eval $(call stamp,$(B)/obj/release/list,$(SOURCES)))
+$(eval $(call stamp,$(B)/obj/test/list,$(SOURCES)))
+$(eval $(call stamp,$(B)/obj/test/support-list,$(SUPPORT)))
+$(eval $(call stamp,$(B)/obj/gen/list,$(GEN_NAMES)))
+
+# -- generated code --------------------------------------------------------------------------------
+
+# protobuf-c ends a string at its first NUL; as `bytes`, which has the same encoding, a field keeps all of it. Only a
+# field's type is replaced: a word `string` before `name = number`, and the value type of a map.
+AS_BYTES := sed -E \
+	-e 's/(^|[[:space:]{;])string([[:space:]]+[A-Za-z_][A-Za-z0-9_]*[[:space:]]*=[[:space:]]*[0-9])/\1bytes\2/g' \
+	-e 's/(map[[:space:]]*<[^,>]*,[[:space:]]*)string([[:space:]]*>)/\1bytes\2/g'
+
+$(SYSTEM_PROTOS:%=$(B)/gen-proto/%): $(B)/gen-proto/%: | deps
+	@mkdir -p $(@D)
+	$(Q)$(AS_BYTES) $(PROTOBUF_INCLUDE)/$* >$@
+
+$(PROTOS:%=$(B)/gen-proto/%): $(B)/gen-proto/%: proto/% | deps
+	@mkdir -p $(@D)
+	$(Q)$(AS_BYTES) $< >$@
+
+# A map with string keys would come through as strings, since protobuf has no map keyed by bytes; it is refused here.
+$(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h: $(B)/gen-proto/%.proto $(PROTO_COPIES)
+	$(say) GEN $*.proto
+	@mkdir -p $(B)/gen
+	$(Q)protoc-c --proto_path=$(B)/gen-proto --c_out=$(B)/gen $<
+	@if grep -q PROTOBUF_C_TYPE_STRING $(B)/gen/$*.pb-c.c; then \
+	    echo "$*.proto: a string field was not turned into bytes" >&2; rm -f $(B)/gen/$*.pb-c.[ch]; exit 1; fi
+
+$(B)/gen-py/stamp: $(PROTOS:%=proto/%) | deps
+	$(say) GEN 'Python messages'
+	@mkdir -p $(@D)
+	$(Q)$(if $(PROTOS),protoc --proto_path=proto --proto_path=$(PROTOBUF_INCLUDE) --python_out=$(@D) $(PROTOS))
+	@touch $@
+
+$(GEN_O): $(B)/obj/gen/%.o: $(B)/gen/%.c $(B)/obj/gen/flags | deps $(GEN_H)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(C_GEN) -MMD -MP -c -o $@ $<
+
+$(GEN_A): $(GEN_O) $(B)/obj/gen/list
+	$(Q)rm -f $@ && ar rcs $@ $(filter %.o,$^)
+
+# -- objects ---------------------------------------------------------------------------------------
+
+$(B)/obj/release/%.o: %.c $(B)/obj/release/flags | deps $(GEN_H)
+	$(say) CC $<
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(C_RELEASE) -MMD -MP -c -o $@ $<
+
+$(B)/obj/test/%.o: %.c $(B)/obj/test/flags | deps $(GEN_H)
+	$(say) CC '$< (test)'
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(C_TEST) -MMD -MP -c -o $@ $<
+
+-include $(wildcard $(patsubst %.o,%.d,$(RELEASE_O) $(TEST_O) $(SUPPORT_O) $(GEN_O) \
+	$(B)/obj/release/$(MAIN:.c=.o) $(B)/obj/test/$(MAIN:.c=.o) $(patsubst %.c,$(B)/obj/test/%.o,$(filter %.c,$(TESTS)))) \
+	$(addsuffix .d,$(EXAMPLE_PROGRAMS) $(DEMO)))
+
+# -- the node and the library ----------------------------------------------------------------------
+
+$(B)/millrace: $(B)/obj/release/$(MAIN:.c=.o) $(RELEASE_O) $(GEN_A) $(B)/obj/release/list $(B)/obj/link
+	$(say) LINK $@
+	$(Q)$(CC) -o $@ $(filter %.o,$^) $(GEN_A) $(LINK) $(LIBRARIES)
+
+$(B)/test/millrace: $(B)/obj/test/$(MAIN:.c=.o) $(TEST_O) $(GEN_A) $(B)/obj/test/list $(B)/obj/link
+	$(say) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) -o $@ $(filter %.o,$^) $(GEN_A) $(LINK) $(LIBRARIES)
+
+# One object of all the library's, in which every symbol but mr_* has become local, so that a program which links the
+# archive can use any other name itself.
+$(LIB_A): $(LIB_O) $(GEN_A) $(B)/obj/release/list
+	$(say) AR $@
+	$(Q)ld -r -o $(B)/obj/libmillrace.o $(LIB_O) $(GEN_A)
+	$(Q)objcopy --wildcard --keep-global-symbol='mr_*' $(B)/obj/libmillrace.o
+	$(Q)rm -f $@ && ar rcs $@ $(B)/obj/libmillrace.o
+
+$(LIB_SO).$(VERSION): $(LIB_O) $(GEN_A) $(B)/obj/release/list $(B)/obj/link ipc/client/libmillrace.map
+	$(say) LINK $@
+	$(Q)$(CC) -shared -o $@ -Wl,-soname,libmillrace.so.$(SOVERSION) -Wl,--version-script=ipc/client/libmillrace.map \
+	    $(NO_UNDEFINED) $(LIB_O) $(GEN_A) $(LINK) $(CLIENT_LIBRARIES)
+
+$(LIB_SO): $(LIB_SO).$(VERSION)
+	$(Q)ln -sf $(<F) $(LIB_SO).$(SOVERSION) && ln -sf $(LIB_SO:$(B)/%=%).$(SOVERSION) $@
+
+# -- tests, examples, demo -------------------------------------------------------------------------
+
+$(B)/obj/test/libnode.a: $(TEST_O) $(B)/obj/test/list
+	$(Q)rm -f $@ && ar rcs $@ $(filter %.o,$^)
+
+$(B)/obj/test/libsupport.a: $(SUPPORT_O) $(B)/obj/test/support-list
+	$(Q)rm -f $@ && ar rcs $@ $(filter %.o,$^)
+
+# A file test_x.ldflags beside test_x.c is added to its link line (-Wl,--wrap=memcpy).
+TEST_ARCHIVES := $(B)/obj/test/libsupport.a $(B)/obj/test/libnode.a $(GEN_A)
+$(B)/tests/%: $(B)/obj/test/tests/%.o $(TEST_ARCHIVES) $(B)/obj/link
+	$(say) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(LINK) \
+	    $$(cat tests/$*.ldflags 2>/dev/null) -lcmocka $(LIBRARIES)
+$(foreach f,$(wildcard $(SELECTED:.c=.ldflags)),$(eval $(B)/$(f:.ldflags=): $(f)))
+
+$(B)/examples/%: tests/examples/%.c $(LIB_A) $(B)/obj/link | deps
+	$(say) CC $<
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=gnu11 $(C_USER) -MMD -MP -MF $@.d -MT $@ -o $@ $< $(LIB_A) $(LINK) $(CLIENT_LIBRARIES)
+
+$(B)/examples/%: tests/examples/%.cc $(LIB_A) $(B)/obj/link | deps
+	$(say) CXX $<
+	@mkdir -p $(@D)
+	$(Q)$(CXX) -std=c++11 $(C_USER) -MMD -MP -MF $@.d -MT $@ -o $@ $< $(LIB_A) $(LINK) $(CLIENT_LIBRARIES)
+
+$(B)/millrace-demo: bench/demo.c $(LIB_A) $(B)/obj/link | deps
+	$(say) CC $<
+	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE $(C_USER) -MMD -MP -MF $@.d -MT $@ -o $@ $< $(LIB_A) $(LINK) $(CLIENT_LIBRARIES)
+
+examples: $(EXAMPLE_PROGRAMS) ## the example clients of tests/examples, in $(OUT)/examples
+
+TEST_NEEDS := $(TEST_PROGRAMS) $(B)/gen-py/stamp
+ifneq ($(WHOLE),)
+TEST_NEEDS += $(TEST_NODE) $(NODE) $(LIB_A) $(LIB_SO) $(EXAMPLE_PROGRAMS) $(DEMO)
+endif
+test: $(TEST_NEEDS) ## all tests; T=log: those whose path contains `log`; SANITIZE=address,undefined or thread
+	@MILLRACE_TOP='$(CURDIR)' MILLRACE_OUT='$(abspath $(B))' MILLRACE_BIN='$(abspath $(B)/test/millrace)' \
+	    MILLRACE_SANITIZE='$(SANITIZE)' MILLRACE_CC='$(CC)' MILLRACE_CXX='$(CXX)' \
+	    /usr/bin/python3 tests/run --timeout $(TEST_TIMEOUT) $(SELECTED)
+
+demo: build $(DEMO) ## count a million words over a kill and a restart; FILE=text WORDS=number
+	@MILLRACE_TOP='$(CURDIR)' MILLRACE_OUT='$(abspath $(B))' MILLRACE_BIN='$(abspath $(B)/millrace)' \
+	    MILLRACE_DEMO='$(abspath $(B)/millrace-demo)' bash bench/demo.sh
+
+# -- the rest --------------------------------------------------------------------------------------
+
+PC_LINES := 'prefix=$(PREFIX)' 'libdir=$${prefix}/lib' 'includedir=$${prefix}/include' '' 'Name: millrace' \
+	'Description: Client of Millrace, a durable state-machine node for one machine' 'Version: $(VERSION)' \
+	'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lmillrace' 'Libs.private: $(CLIENT_LIBRARIES)'
+
+install: build ## to $(DESTDIR)$(PREFIX)
+	$(Q)install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/millrace
+	$(Q)$(if $(NODE),install -m 755 $(NODE) $(DESTDIR)$(PREFIX)/bin/millrace)
+	$(Q)install -m 644 $(LIB_A) $(DESTDIR)$(PREFIX)/lib/
+	$(Q)install -m 755 $(LIB_SO).$(VERSION) $(DESTDIR)$(PREFIX)/lib/
+	$(Q)ln -sf libmillrace.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libmillrace.so.$(SOVERSION)
+	$(Q)ln -sf libmillrace.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libmillrace.so
+	$(Q)install -m 644 include/millrace/*.h $(DESTDIR)$(PREFIX)/include/millrace/
+	$(Q)printf '%s\n' $(PC_LINES) >$(DESTDIR)$(PREFIX)/lib/pkgconfig/millrace.pc
+	$(Q)[ -n '$(DESTDIR)' ] || ldconfig 2>/dev/null || true
+
+uninstall: ## what install put there
+	$(Q)rm -f $(DESTDIR)$(PREFIX)/bin/millrace $(DESTDIR)$(PREFIX)/lib/libmillrace.a \
+	    $(DESTDIR)$(PREFIX)/lib/libmillrace.so* $(DESTDIR)$(PREFIX)/lib/pkgconfig/millrace.pc
+	$(Q)rm -rf $(DESTDIR)$(PREFIX)/include/millrace
+
+clean: ## remove $(OUT)
+	$(Q)rm -rf -- '$(OUT)'
+
+FORMATTED = $(shell find include proto ipc engine bench tests -name '*.[ch]' -o -name '*.cc')
+format: | deps ## lay out all sources by .clang-format
+	$(Q)clang-format -i $(FORMATTED)
+
+format-check: | deps ## say where the layout differs
+	$(Q)clang-format --dry-run --Werror $(FORMATTED)
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /    make \1\t/p' Makefile | expand -t 24
+	@printf '\n    Variables: OUT=%s PREFIX=%s DESTDIR= CC= CFLAGS= SANITIZE= WERROR=1 V=1\n' '$(OUT)' '$(PREFIX)'
