@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every limit of Millrace, once: defaults and ranges of the node's options, and the fixed bounds behind them. Sizes are
+ * bytes, times nanoseconds unless the name says otherwise. Node, library and tests take them from here. */
+#ifndef MILLRACE_LIMITS_H
+#define MILLRACE_LIMITS_H
+
+#include <stdint.h>
+
+#define MR_KIB UINT64_C(1024)
+#define MR_MIB (1024 * MR_KIB)
+#define MR_GIB (1024 * MR_MIB)
+#define MR_MICROSECOND UINT64_C(1000)
+#define MR_MILLISECOND (1000 * MR_MICROSECOND)
+#define MR_SECOND (1000 * MR_MILLISECOND)
+#define MR_HOUR (3600 * MR_SECOND)
+
+/* --partitions: partitions are numbered 1 to N. */
+#define MR_PARTITIONS_DEFAULT 1
+#define MR_PARTITIONS_MAX 64
+
+/* --ring-bytes: each of a channel's two rings; a power of two. */
+#define MR_RING_BYTES_DEFAULT (4 * MR_MIB)
+#define MR_RING_BYTES_MIN (16 * MR_KIB)
+#define MR_RING_BYTES_MAX (1 * MR_GIB)
+
+/* --max-payload: the largest body of a request frame; at most a quarter of the ring. */
+#define MR_PAYLOAD_DEFAULT (1 * MR_MIB)
+#define MR_PAYLOAD_MIN (1 * MR_KIB)
+#define MR_PAYLOAD_MAX (256 * MR_MIB)
+
+/* --batch-bytes: a batch is sealed when it has reached this. */
+#define MR_BATCH_BYTES_DEFAULT (256 * MR_KIB)
+#define MR_BATCH_BYTES_MIN (8 * MR_KIB)
+#define MR_BATCH_BYTES_MAX (16 * MR_MIB)
+
+/* --segment-bytes: holds at least four of the largest batches. */
+#define MR_SEGMENT_BYTES_DEFAULT (64 * MR_MIB)
+#define MR_SEGMENT_BYTES_MIN (64 * MR_KIB)
+#define MR_SEGMENT_BYTES_MAX (4 * MR_GIB)
+
+/* --flush-interval: how much a power cut can take in `async`. */
+#define MR_FLUSH_INTERVAL_DEFAULT (10 * MR_MILLISECOND)
+#define MR_FLUSH_INTERVAL_MIN (1 * MR_MILLISECOND)
+#define MR_FLUSH_INTERVAL_MAX (60 * MR_SECOND)
+
+/* Written to disk at once, and in flight. */
+#define MR_BATCHES_IN_FLIGHT 4
+#define MR_BATCH_EARLY_BYTES (64 * MR_KIB) /* a batch this large is written although others are in flight */
+
+/* Channels of one partition; connections to the supervisor. */
+#define MR_CHANNELS_MAX 1024
+#define MR_CONNECTIONS_MAX 4096
+
+/* Room in the response ring that a request holds from being taken until its last frame, so that any answer without a
+ * large payload (a refusal, a cancellation, an id, a number) always fits. */
+#define MR_SMALL_FRAME 256
+/* A message in a frame is cut at this many bytes, so that it fits in a small frame. */
+#define MR_MESSAGE_MAX 160
+
+/* One channel's share of a worker's turn. */
+#define MR_TURN_REQUESTS 256
+#define MR_TURN_BYTES (256 * MR_KIB)
+/* Queries of one channel that wait for an index or for room. */
+#define MR_WAITING_QUERIES_MAX 1024
+#define MR_QUERY_TIME_LIMIT_DEFAULT (5 * MR_SECOND)
+
+/* Sessions (part of the state, so not an option of a running node). */
+#define MR_SESSION_TIMEOUT_MAX (24 * MR_HOUR)
+#define MR_SESSION_OUTPUT_BYTES_DEFAULT (64 * MR_MIB)
+/* The bit array of KeepAlive's filter. */
+#define MR_FILTER_PROBES_MAX 16
+#define MR_FILTER_BITS_MIN 64
+
+/* A Unix socket's path, without the NUL. */
+#define MR_SOCKET_PATH_MAX 107
+
+/* The client library. */
+#define MR_REQUESTS_MAX 65536                       /* open at once on one handle; a power of two */
+#define MR_SESSION_TIMEOUT_DEFAULT (10 * MR_SECOND) /* renewed at a third of it */
+#define MR_SESSION_TIMEOUT_MIN (1 * MR_MILLISECOND)
+#define MR_KEEP_ALIVE_ANSWERS 4096       /* a KeepAlive that lets the node forget: after so many answers */
+#define MR_KEEP_ALIVE_BYTES (4 * MR_MIB) /* ... or so many bytes of answers */
+#define MR_CLOSE_WAIT (1 * MR_SECOND)    /* mr_close() waits for the node no longer */
+
+/* Waiting. */
+#define MR_SPIN_LIMIT (50 * MR_MICROSECOND)      /* adaptive: at most this long before sleeping */
+#define MR_PARK_AFTER (100 * MR_MILLISECOND)     /* a channel quiet this long is no longer scanned */
+#define MR_MARKER_AFTER (10 * MR_MILLISECOND)    /* an idle log is closed off by an empty batch */
+#define MR_CLOCK_STEP_MAX (100 * MR_MILLISECOND) /* how much later than intended a partition's clock may find itself */
+#define MR_TIME_LOGGED_EVERY (10 * MR_SECOND)    /* with deadlines pending, on an idle partition */
+
+#endif

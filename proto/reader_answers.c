@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The answers, as the client reads them: one function a message, in the manner of proto/reader_parts.h. Knows only what
+ * the bytes say, not which request they answer. */
+#include "proto/reader_parts.h"
+
+/* SessionCommandOutput has nothing before its `oneof`, so its members are numbered one lower than the input's. */
+#define ANSWER_CREATE_SERVICE (SESSION_COMMAND_CREATE_SERVICE - 1)
+#define ANSWER_CLOSE_SERVICE (SESSION_COMMAND_CLOSE_SERVICE - 1)
+#define ANSWER_SERVICE_COMMAND (SESSION_COMMAND_SERVICE_COMMAND - 1)
+
+/* `part` becomes the payload. */
+static bool read_operation_output(struct field_reader reader, struct operation_output *out, struct slice *part)
+{
+    while (wire_next(&reader)) {
+        switch (reader.tag) {
+        case FIELD(1, WIRE_VARINT):
+            out->status = (enum status)(uint32_t)wire_varint(&reader);
+            break;
+        case FIELD(2, WIRE_BYTES):
+            *part = wire_bytes(&reader);
+            out->payload_size = part->size;
+            break;
+        case FIELD(3, WIRE_BYTES):
+            out->message = wire_string(&reader);
+            break;
+        default:
+            wire_skip(&reader);
+        }
+    }
+    return !reader.malformed;
+}
+
+/* --- PartitionCommandOutput ------------------------------------------------------------------------------------- */
+
+static bool read_service_command_output(struct field_reader reader, struct command_output *out, struct slice *part)
+{
+    while (wire_next(&reader)) {
+        switch (reader.tag) {
+        case FIELD(1, WIRE_VARINT):
+            out->sequence_num = wire_varint(&reader);
+            break;
+        case FIELD(2, WIRE_BYTES):
+            if (!read_operation_output(wire_message(&reader), &out->operation, part))
+                return false;
+            break;
+        default:
+            wire_skip(&reader);
+        }
+    }
+    return !reader.malformed;
+}
+
+static bool read_session_command_output(struct field_reader reader, struct command_output *out, struct slice *part)
+{
+    bool well_formed = true;
+    while (well_formed && wire_next(&reader)) {
+        unsigned member = (reader.tag >> 3) + 1;
+        switch (reader.tag) {
+        case FIELD(ANSWER_CREATE_SERVICE, WIRE_BYTES):
+            well_formed = read_id(wire_message(&reader), &out->id);
+            break;
+        case FIELD(ANSWER_CLOSE_SERVICE, WIRE_BYTES):
+            well_formed = read_empty(wire_message(&reader));
+            break;
+        case FIELD(ANSWER_SERVICE_COMMAND, WIRE_BYTES):
+            well_formed = read_service_command_output(wire_message(&reader), out, part);
+            break;
+        default:
+            wire_skip(&reader);
+            continue;
+        }
+        out->session_kind = (enum session_command_kind)oneof_member(out->session_kind, member);
+    }
+    return well_formed && !reader.malformed;
+}
+
+static bool read_command_output(struct field_reader reader, struct command_output *out, struct slice *part)
+{
+    bool well_formed = true;
+    while (well_formed && wire_next(&reader)) {
+        unsigned member = reader.tag >> 3;
+        switch (reader.tag) {
+        case FIELD(1, WIRE_VARINT):
+            out->index = wire_varint(&reader);
+            continue;
+        case FIELD(COMMAND_OPEN_SESSION, WIRE_BYTES):
+            well_formed = read_id(wire_message(&reader), &out->id);
+            break;
+        case FIELD(COMMAND_KEEP_ALIVE, WIRE_BYTES):
+        case FIELD(COMMAND_CLOSE_SESSION, WIRE_BYTES):
+            well_formed = read_empty(wire_message(&reader));
+            break;
+        case FIELD(COMMAND_SESSION_COMMAND, WIRE_BYTES):
+            well_formed = read_session_command_output(wire_message(&reader), out, part);
+            break;
+        default:
+            wire_skip(&reader);
+            continue;
+        }
+        out->kind = (enum command_kind)oneof_member(out->kind, member);
+    }
+    return well_formed && !reader.malformed;
+}
+
+enum read_result read_partition_command_output(const uint8_t *data, size_t size, struct command_output *out,
+                                               struct slice *part)
+{
+    *part = (struct slice){0};
+    clear(out, sizeof *out);
+    out->operation.parts = part;
+    out->operation.part_count = 1;
+    struct field_reader reader = field_reader((struct slice){data, size});
+    while (wire_next(&reader)) {
+        if (reader.tag != FIELD(1, WIRE_BYTES))
+            wire_skip(&reader);
+        else if (!read_command_output(wire_message(&reader), out, part))
+            return READ_MALFORMED;
+    }
+    return read_result(!reader.malformed);
+}
+
+/* --- PartitionQueryOutput --------------------------------------------------------------------------------------- */
+
+/* Four messages that hold nothing but the next one, as field 1, and the operation's output in the last: `wrappers` of
+ * them are still around it. */
+static bool read_wrapped_output(struct field_reader reader, unsigned wrappers, struct operation_output *out,
+                                struct slice *part)
+{
+    if (wrappers == 0)
+        return read_operation_output(reader, out, part);
+    while (wire_next(&reader)) {
+        if (reader.tag != FIELD(1, WIRE_BYTES))
+            wire_skip(&reader);
+        else if (!read_wrapped_output(wire_message(&reader), wrappers - 1, out, part))
+            return false;
+    }
+    return !reader.malformed;
+}
+
+enum read_result read_partition_query_output(const uint8_t *data, size_t size, struct operation_output *out,
+                                             struct slice *part)
+{
+    *part = (struct slice){0};
+    *out = (struct operation_output){.parts = part, .part_count = 1};
+    struct field_reader reader = field_reader((struct slice){data, size});
+    /* PartitionQueryOutput, QueryOutput, SessionQueryOutput, ServiceQueryOutput */
+    return read_result(read_wrapped_output(reader, 4, out, part));
+}

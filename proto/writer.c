@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The canonical bytes of requests and answers. A message within a message is preceded by its size, so every pair of
+ * functions first works out the sizes from the inside out, in a struct that names them, and the writing then goes
+ * straight through from the first byte. Knows only the structs it is given. */
+#include "proto/writer.h"
+
+#include <string.h>
+
+#define WIRE_VARINT 0U
+#define WIRE_BYTES 2U
+
+/* --- Varints and single fields ---------------------------------------------------------------------------------- */
+
+size_t varint_size(uint64_t value)
+{
+    /* bits / 7, rounded up, of which a value of 0 has one; exact for 1 to 64 bits */
+    unsigned bits = 64U - (unsigned)__builtin_clzll(value | 1);
+    return (bits * 9 + 64) / 64;
+}
+
+uint8_t *write_varint(uint8_t *to, uint64_t value)
+{
+    while (value >= 0x80) {
+        *to++ = (uint8_t)(value | 0x80);
+        value >>= 7;
+    }
+    *to++ = (uint8_t)value;
+    return to;
+}
+
+static inline uint8_t *write_tag(uint8_t *to, unsigned number, unsigned wire)
+{
+    *to++ = (uint8_t)(number << 3 | wire);
+    return to;
+}
+
+size_t field_varint_size(unsigned number, uint64_t value)
+{
+    (void)number; /* the tag is one byte */
+    return value == 0 ? 0 : 1 + varint_size(value);
+}
+
+uint8_t *field_write_varint(uint8_t *to, unsigned number, uint64_t value)
+{
+    return value == 0 ? to : write_varint(write_tag(to, number, WIRE_VARINT), value);
+}
+
+size_t field_message_head_size(unsigned number, size_t size)
+{
+    (void)number;
+    return 1 + varint_size(size);
+}
+
+uint8_t *field_write_message_head(uint8_t *to, unsigned number, size_t size)
+{
+    return write_varint(write_tag(to, number, WIRE_BYTES), size);
+}
+
+size_t field_bytes_size(unsigned number, size_t size)
+{
+    return size == 0 ? 0 : field_message_head_size(number, size) + size;
+}
+
+static inline uint8_t *write_bytes(uint8_t *to, struct slice bytes)
+{
+    if (bytes.size != 0)
+        memcpy(to, bytes.data, bytes.size);
+    return to + bytes.size;
+}
+
+uint8_t *field_write_bytes(uint8_t *to, unsigned number, struct slice bytes)
+{
+    return bytes.size == 0 ? to : write_bytes(field_write_message_head(to, number, bytes.size), bytes);
+}
+
+/* A sub-message with its head. */
+static inline size_t message_size(unsigned number, size_t size)
+{
+    return field_message_head_size(number, size) + size;
+}
+
+/* int32 and enums: a negative one is written as the int64 of the same value. */
+static inline uint64_t int32_varint(int32_t value)
+{
+    return (uint64_t)(int64_t)value;
+}
+
+/* --- Answers ---------------------------------------------------------------------------------------------------- */
+
+static inline uint64_t status_varint(enum status status)
+{
+    return int32_varint((int32_t)status);
+}
+
+static size_t operation_output_size(const struct operation_output *output)
+{
+    return field_varint_size(1, status_varint(output->status)) + field_bytes_size(2, output->payload_size) +
+           field_bytes_size(3, output->message.size);
+}
+
+static uint8_t *write_operation_output(uint8_t *to, const struct operation_output *output)
+{
+    to = field_write_varint(to, 1, status_varint(output->status));
+    if (output->payload_size != 0) {
+        to = field_write_message_head(to, 2, output->payload_size);
+        for (size_t i = 0; i < output->part_count; i++)
+            to = write_bytes(to, output->parts[i]);
+    }
+    return field_write_bytes(to, 3, output->message);
+}
+
+/* Sizes of the messages in a PartitionCommandOutput, without their heads; 0 for those that are not there. */
+struct command_output_sizes {
+    size_t operation;       /* OperationOutput */
+    size_t service_command; /* ServiceCommandOutput */
+    size_t session_member;  /* the member of SessionCommandOutput, whichever it is */
+    size_t member;          /* the member of CommandOutput, whichever it is */
+    size_t command;         /* CommandOutput */
+};
+
+/* SessionCommandOutput's members are numbered one lower than the input's. */
+static inline unsigned session_member_number(const struct command_output *output)
+{
+    return (unsigned)output->session_kind - 1;
+}
+
+static struct command_output_sizes command_output_sizes(const struct command_output *output)
+{
+    struct command_output_sizes sizes = {0};
+    if (output->kind == COMMAND_OPEN_SESSION) {
+        sizes.member = field_varint_size(1, output->id);
+    } else if (output->kind == COMMAND_SESSION_COMMAND && output->session_kind != SESSION_COMMAND_NONE) {
+        if (output->session_kind == SESSION_COMMAND_CREATE_SERVICE) {
+            sizes.session_member = field_varint_size(1, output->id);
+        } else if (output->session_kind == SESSION_COMMAND_SERVICE_COMMAND) {
+            sizes.operation = operation_output_size(&output->operation);
+            sizes.session_member = field_varint_size(1, output->sequence_num) + message_size(2, sizes.operation);
+        }
+        sizes.member = message_size(session_member_number(output), sizes.session_member);
+    }
+    sizes.command = field_varint_size(1, output->index);
+    if (output->kind != COMMAND_NONE)
+        sizes.command += message_size(output->kind, sizes.member);
+    return sizes;
+}
+
+size_t partition_command_output_size(const struct command_output *output)
+{
+    return message_size(1, command_output_sizes(output).command);
+}
+
+uint8_t *write_partition_command_output(uint8_t *to, const struct command_output *output)
+{
+    struct command_output_sizes sizes = command_output_sizes(output);
+    to = field_write_message_head(to, 1, sizes.command);
+    to = field_write_varint(to, 1, output->index);
+    if (output->kind == COMMAND_NONE)
+        return to;
+    to = field_write_message_head(to, output->kind, sizes.member);
+    if (output->kind == COMMAND_OPEN_SESSION)
+        return field_write_varint(to, 1, output->id);
+    if (output->kind != COMMAND_SESSION_COMMAND || output->session_kind == SESSION_COMMAND_NONE)
+        return to;
+    to = field_write_message_head(to, session_member_number(output), sizes.session_member);
+    if (output->session_kind == SESSION_COMMAND_CREATE_SERVICE)
+        return field_write_varint(to, 1, output->id);
+    if (output->session_kind != SESSION_COMMAND_SERVICE_COMMAND)
+        return to;
+    to = field_write_varint(to, 1, output->sequence_num);
+    to = field_write_message_head(to, 2, sizes.operation);
+    return write_operation_output(to, &output->operation);
+}
+
+/* A PartitionQueryOutput has one shape: four messages around the operation's output, each its holder's field 1. */
+struct query_output_sizes {
+    size_t operation;     /* OperationOutput */
+    size_t service_query; /* ServiceQueryOutput */
+    size_t session_query; /* SessionQueryOutput */
+    size_t query;         /* QueryOutput */
+};
+
+static struct query_output_sizes query_output_sizes(const struct operation_output *output)
+{
+    struct query_output_sizes sizes;
+    sizes.operation = operation_output_size(output);
+    sizes.service_query = message_size(1, sizes.operation);
+    sizes.session_query = message_size(1, sizes.service_query);
+    sizes.query = message_size(1, sizes.session_query);
+    return sizes;
+}
+
+size_t partition_query_output_size(const struct operation_output *output)
+{
+    return message_size(1, query_output_sizes(output).query);
+}
+
+uint8_t *write_partition_query_output(uint8_t *to, const struct operation_output *output)
+{
+    struct query_output_sizes sizes = query_output_sizes(output);
+    to = field_write_message_head(to, 1, sizes.query);
+    to = field_write_message_head(to, 1, sizes.session_query);
+    to = field_write_message_head(to, 1, sizes.service_query);
+    to = field_write_message_head(to, 1, sizes.operation);
+    return write_operation_output(to, output);
+}
+
+/* --- Requests --------------------------------------------------------------------------------------------------- */
+
+static size_t duration_size(const struct duration *duration)
+{
+    return field_varint_size(1, (uint64_t)duration->seconds) + field_varint_size(2, int32_varint(duration->nanos));
+}
+
+/* Duration or Timestamp as a sub-message, if it is there. */
+static size_t field_duration_size(unsigned number, const struct duration *duration)
+{
+    return duration->present ? message_size(number, duration_size(duration)) : 0;
+}
+
+static uint8_t *field_write_duration(uint8_t *to, unsigned number, const struct duration *duration)
+{
+    if (!duration->present)
+        return to;
+    to = field_write_message_head(to, number, duration_size(duration));
+    to = field_write_varint(to, 1, (uint64_t)duration->seconds);
+    return field_write_varint(to, 2, int32_varint(duration->nanos));
+}
+
+static size_t operation_input_size(const struct operation_input *operation)
+{
+    return field_bytes_size(1, operation->name.size) + field_bytes_size(2, operation->payload.size);
+}
+
+/* Stops where the payload goes. */
+static uint8_t *write_operation_input(uint8_t *to, const struct operation_input *operation)
+{
+    to = field_write_bytes(to, 1, operation->name);
+    return operation->payload.size == 0 ? to : field_write_message_head(to, 2, operation->payload.size);
+}
+
+static size_t service_spec_size(const struct service_spec *spec)
+{
+    return field_bytes_size(1, spec->service.size) + field_bytes_size(2, spec->name_space.size) +
+           field_bytes_size(3, spec->name.size);
+}
+
+static uint8_t *write_service_spec(uint8_t *to, const struct service_spec *spec)
+{
+    to = field_write_bytes(to, 1, spec->service);
+    to = field_write_bytes(to, 2, spec->name_space);
+    return field_write_bytes(to, 3, spec->name);
+}
+
+/* An entry of a map always has both its fields, whatever they hold. */
+static size_t last_output_size(const struct last_output *entry)
+{
+    return 1 + varint_size(entry->sequence_num) + 1 + varint_size(entry->last_output);
+}
+
+static uint8_t *write_last_output(uint8_t *to, const struct last_output *entry)
+{
+    to = write_varint(write_tag(to, 1, WIRE_VARINT), entry->sequence_num);
+    return write_varint(write_tag(to, 2, WIRE_VARINT), entry->last_output);
+}
+
+static size_t keep_alive_size(const struct command_input *command, const struct last_output *entries, size_t count)
+{
+    size_t size = field_varint_size(1, command->session_id) + field_bytes_size(2, command->input_filter.size) +
+                  field_varint_size(3, command->last_input_sequence_num);
+    for (size_t i = 0; i < count; i++)
+        size += message_size(4, last_output_size(&entries[i]));
+    return size;
+}
+
+static uint8_t *write_keep_alive(uint8_t *to, const struct command_input *command, const struct last_output *entries,
+                                 size_t count)
+{
+    to = field_write_varint(to, 1, command->session_id);
+    to = field_write_bytes(to, 2, command->input_filter);
+    to = field_write_varint(to, 3, command->last_input_sequence_num);
+    for (size_t i = 0; i < count; i++) {
+        to = field_write_message_head(to, 4, last_output_size(&entries[i]));
+        to = write_last_output(to, &entries[i]);
+    }
+    return to;
+}
+
+/* Sizes of the messages in a PartitionCommandInput, without their heads; 0 for those that are not there. */
+struct command_input_sizes {
+    size_t operation;      /* OperationInput, or ServiceSpec */
+    size_t session_member; /* the member of SessionCommandInput, whichever it is */
+    size_t member;         /* the member of CommandInput, whichever it is */
+    size_t command;        /* CommandInput */
+};
+
+static struct command_input_sizes command_input_sizes(const struct command_input *command,
+                                                      const struct last_output *entries, size_t count)
+{
+    struct command_input_sizes sizes = {0};
+    switch (command->session_kind) {
+    case SESSION_COMMAND_CREATE_SERVICE:
+        sizes.operation = service_spec_size(&command->spec);
+        sizes.session_member = message_size(1, sizes.operation);
+        break;
+    case SESSION_COMMAND_CLOSE_SERVICE:
+        sizes.session_member = field_varint_size(1, command->service_id);
+        break;
+    case SESSION_COMMAND_SERVICE_COMMAND:
+        sizes.operation = operation_input_size(&command->operation);
+        sizes.session_member = field_varint_size(1, command->service_id) + field_varint_size(2, command->sequence_num) +
+                               message_size(3, sizes.operation);
+        break;
+    default:
+        break;
+    }
+    switch (command->kind) {
+    case COMMAND_OPEN_SESSION:
+        sizes.member = field_duration_size(1, &command->timeout);
+        break;
+    case COMMAND_KEEP_ALIVE:
+        sizes.member = keep_alive_size(command, entries, count);
+        break;
+    case COMMAND_CLOSE_SESSION:
+        sizes.member = field_varint_size(1, command->session_id);
+        break;
+    case COMMAND_SESSION_COMMAND:
+        sizes.member = field_varint_size(1, command->session_id);
+        if (command->session_kind != SESSION_COMMAND_NONE)
+            sizes.member += message_size(command->session_kind, sizes.session_member);
+        break;
+    default:
+        break;
+    }
+    sizes.command = field_duration_size(1, &command->timestamp);
+    if (command->kind != COMMAND_NONE)
+        sizes.command += message_size(command->kind, sizes.member);
+    return sizes;
+}
+
+static uint8_t *write_session_command(uint8_t *to, const struct command_input *command,
+                                      const struct command_input_sizes *sizes)
+{
+    to = field_write_varint(to, 1, command->session_id);
+    if (command->session_kind == SESSION_COMMAND_NONE)
+        return to;
+    to = field_write_message_head(to, command->session_kind, sizes->session_member);
+    switch (command->session_kind) {
+    case SESSION_COMMAND_CREATE_SERVICE:
+        to = field_write_message_head(to, 1, sizes->operation);
+        return write_service_spec(to, &command->spec);
+    case SESSION_COMMAND_CLOSE_SERVICE:
+        return field_write_varint(to, 1, command->service_id);
+    case SESSION_COMMAND_SERVICE_COMMAND:
+        to = field_write_varint(to, 1, command->service_id);
+        to = field_write_varint(to, 2, command->sequence_num);
+        to = field_write_message_head(to, 3, sizes->operation);
+        return write_operation_input(to, &command->operation);
+    default:
+        return to;
+    }
+}
+
+/* Is there a CommandInput? A kind says so, and without one has_command. */
+static bool command_present(const struct partition_command_input *input)
+{
+    return input->has_command || input->command.kind != COMMAND_NONE;
+}
+
+size_t partition_command_input_size(const struct partition_command_input *input, const struct last_output *last_outputs,
+                                    size_t last_output_count)
+{
+    size_t size = field_varint_size(1, input->partition_id);
+    if (command_present(input))
+        size += message_size(2, command_input_sizes(&input->command, last_outputs, last_output_count).command);
+    return size;
+}
+
+uint8_t *write_partition_command_input(uint8_t *to, const struct partition_command_input *input,
+                                       const struct last_output *last_outputs, size_t last_output_count)
+{
+    const struct command_input *command = &input->command;
+    to = field_write_varint(to, 1, input->partition_id);
+    if (!command_present(input))
+        return to;
+    struct command_input_sizes sizes = command_input_sizes(command, last_outputs, last_output_count);
+    to = field_write_message_head(to, 2, sizes.command);
+    to = field_write_duration(to, 1, &command->timestamp);
+    if (command->kind == COMMAND_NONE)
+        return to;
+    to = field_write_message_head(to, command->kind, sizes.member);
+    switch (command->kind) {
+    case COMMAND_OPEN_SESSION:
+        return field_write_duration(to, 1, &command->timeout);
+    case COMMAND_KEEP_ALIVE:
+        return write_keep_alive(to, command, last_outputs, last_output_count);
+    case COMMAND_CLOSE_SESSION:
+        return field_write_varint(to, 1, command->session_id);
+    case COMMAND_SESSION_COMMAND:
+        return write_session_command(to, command, &sizes);
+    default:
+        return to;
+    }
+}
+
+/* Sizes of the messages in a PartitionQueryInput, without their heads. */
+struct query_input_sizes {
+    size_t operation;     /* OperationInput */
+    size_t service_query; /* ServiceQueryInput */
+    size_t session_query; /* SessionQueryInput */
+    size_t query;         /* QueryInput */
+};
+
+static struct query_input_sizes query_input_sizes(const struct partition_query_input *input)
+{
+    struct query_input_sizes sizes;
+    sizes.operation = operation_input_size(&input->operation);
+    sizes.service_query = field_varint_size(1, input->service_id) + message_size(2, sizes.operation);
+    sizes.session_query = field_varint_size(1, input->session_id) + message_size(2, sizes.service_query);
+    sizes.query = field_varint_size(1, input->max_received_index) + message_size(2, sizes.session_query);
+    return sizes;
+}
+
+size_t partition_query_input_size(const struct partition_query_input *input)
+{
+    return field_varint_size(1, input->partition_id) + message_size(2, query_input_sizes(input).query) +
+           field_varint_size(3, input->sync);
+}
+
+uint8_t *write_partition_query_input(uint8_t *to, const struct partition_query_input *input)
+{
+    struct query_input_sizes sizes = query_input_sizes(input);
+    to = field_write_varint(to, 1, input->partition_id);
+    to = field_write_message_head(to, 2, sizes.query);
+    to = field_write_varint(to, 1, input->max_received_index);
+    to = field_write_message_head(to, 2, sizes.session_query);
+    to = field_write_varint(to, 1, input->session_id);
+    to = field_write_message_head(to, 2, sizes.service_query);
+    to = field_write_varint(to, 1, input->service_id);
+    to = field_write_message_head(to, 2, sizes.operation);
+    to = write_operation_input(to, &input->operation);
+    field_write_varint(to + input->operation.payload.size, 3, input->sync); /* behind the room for the payload */
+    return to;
+}
