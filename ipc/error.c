@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Texts of errors, and the end of a process that found its own mistake. Knows nothing of who fails and why. */
+#include "ipc/error.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A path or a peer's name may contain anything; what is printed stays on one line and cannot move a terminal's
+ * cursor. */
+static void keep_to_one_line(char *text)
+{
+    for (; *text != '\0'; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c < 0x20 || c == 0x7f)
+            *text = '?';
+    }
+}
+
+/* The text, in at most `room` bytes with its NUL. What is cut off is cut with "...", so that it shows. */
+static void format_text(char *text, size_t room, const char *format, va_list arguments)
+{
+    int length = vsnprintf(text, room, format, arguments);
+
+    if (length < 0)
+        text[0] = '\0';
+    else if ((size_t)length >= room)
+        memcpy(text + room - 4, "...", 4);
+    keep_to_one_line(text);
+}
+
+int error_set(struct mr_error *error, const char *format, ...)
+{
+    va_list arguments;
+
+    if (error == NULL)
+        return -1;
+    error->code = 0;
+    va_start(arguments, format);
+    format_text(error->text, sizeof(error->text), format, arguments);
+    va_end(arguments);
+    return -1;
+}
+
+int error_system(struct mr_error *error, int code, const char *format, ...)
+{
+    va_list arguments;
+    char meaning[96];
+
+    if (error == NULL)
+        return -1;
+    /* strerrordesc_np() is static and thread-safe, strerror() is not. */
+    const char *description = strerrordesc_np(code);
+    if (description != NULL)
+        snprintf(meaning, sizeof(meaning), ": %s", description);
+    else
+        snprintf(meaning, sizeof(meaning), ": error %d", code);
+
+    /* A long text gives way to the meaning, not the other way round. */
+    error->code = code;
+    va_start(arguments, format);
+    format_text(error->text, sizeof(error->text) - strlen(meaning), format, arguments);
+    va_end(arguments);
+    strcat(error->text, meaning);
+    return -1;
+}
+
+void assertion_failed(const char *condition, const char *file, int line)
+{
+    fprintf(stderr, "%s:%d: assertion failed: %s (a bug in Millrace, please report it)\n", file, line, condition);
+    abort();
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The one way in which a function inside tells its caller why it failed: an int result (0 or -1) and, where a person
+ * will want to know, a text saying what happened, to which file or peer, and what to do. And the assertion that stays
+ * in release builds. */
+#ifndef IPC_ERROR_H
+#define IPC_ERROR_H
+
+#include <stddef.h>
+
+struct mr_error {
+    int code;       /* errno of the failed call; 0: none failed, what was found is wrong */
+    char text[384]; /* one line, no newline at its end */
+};
+
+/* Fills *error (which may be NULL) and returns -1, so that `return error_set(...)` reads as one thing. */
+int error_set(struct mr_error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The same for a failed system call: appends ": " and what `code` (an errno) means. */
+int error_system(struct mr_error *error, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* For our own mistakes only: nothing that a client, a disk or an option says may reach one. Prints and aborts. */
+#define mr_assert(condition)                                                                                           \
+    (__builtin_expect(!(condition), 0) ? assertion_failed(#condition, __FILE__, __LINE__) : (void)0)
+_Noreturn void assertion_failed(const char *condition, const char *file, int line);
+
+#endif
