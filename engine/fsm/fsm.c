@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One partition's state machine: what an entry of the log does. First every deadline up to the entry's time fires, then
+ * its command is applied:
+ *
+ *     fsm_apply -> open_session | keep_alive | close_session | create_service | close_service | service_command
+ *
+ * and each of these gives exactly one answer to the entry's route. A service command that is new runs its operation,
+ * whose answer is stored in the session and given from there; one that is held is given what is stored. */
+#include "engine/fsm/duration.h"
+#include "engine/fsm/hash.h"
+#include "engine/fsm/memory.h"
+#include "engine/fsm/state.h"
+#include "ipc/error.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct fsm *fsm_create(const struct fsm_config *config)
+{
+    struct fsm *fsm = memory_zeroed(1, sizeof(*fsm));
+    fsm->config = *config;
+    timers_init(&fsm->timers);
+    garbage_init(&fsm->garbage);
+    list_init(&fsm->sessions);
+    struct service_host host = {.timers = &fsm->timers, .garbage = &fsm->garbage, .hash_seed = config->hash_seed};
+    service_table_init(&fsm->services, config->types, host);
+    return fsm;
+}
+
+/* CloseSession, expiry, and the end of the state machine. */
+static void end_session(struct fsm *fsm, struct session *session)
+{
+    while (!list_empty(&session->openings_list))
+        service_table_close(container_of(session->openings_list.next, struct opening, of_session));
+    timers_cancel(&fsm->timers, &session->expiry);
+    table_remove(&fsm->sessions_by_id, &session->by_id);
+    list_remove(&session->order);
+    session_discard(session, &fsm->garbage);
+}
+
+void fsm_destroy(struct fsm *fsm)
+{
+    if (fsm == NULL)
+        return;
+    while (!list_empty(&fsm->sessions))
+        end_session(fsm, container_of(fsm->sessions.next, struct session, order));
+    call_free(&fsm->call);
+    service_table_free(&fsm->services);
+    while (garbage_collect(&fsm->garbage, UINT_MAX))
+        ;
+    table_free(&fsm->sessions_by_id);
+    timers_free(&fsm->timers);
+    free(fsm->parts);
+    free(fsm);
+}
+
+static void expire(struct timer *timer, void *context)
+{
+    end_session(context, container_of(timer, struct session, expiry));
+}
+
+/* ---- finding what a request names ---- */
+
+struct session *fsm_find_session(const struct fsm *fsm, uint64_t session_id)
+{
+    uint64_t hash = hash_number(session_id, fsm->config.hash_seed);
+    for (struct table_node *node = table_first(&fsm->sessions_by_id, hash); node != NULL; node = node->next) {
+        struct session *session = container_of(node, struct session, by_id);
+        if (session->id == session_id)
+            return session;
+    }
+    return NULL;
+}
+
+struct session *fsm_demand_session(struct fsm *fsm, uint64_t session_id, uint32_t uid, enum status *status,
+                                   const char **message)
+{
+    struct session *session = fsm_find_session(fsm, session_id);
+    if (session != NULL && session->uid == uid)
+        return session;
+    *status = session == NULL ? STATUS_FORBIDDEN : STATUS_UNAUTHORIZED;
+    snprintf(fsm->text, sizeof(fsm->text),
+             session == NULL ? "session %" PRIu64 " is unknown, closed or expired"
+                             : "session %" PRIu64 " was opened by another user",
+             session_id);
+    *message = fsm->text;
+    return NULL;
+}
+
+struct opening *fsm_demand_opening(struct fsm *fsm, struct session *session, uint64_t service_id, enum status *status,
+                                   const char **message)
+{
+    struct opening *opening = service_opening(session, service_id);
+    if (opening == NULL) {
+        *status = STATUS_FORBIDDEN;
+        snprintf(fsm->text, sizeof(fsm->text), "service %" PRIu64 " is not open in session %" PRIu64, service_id,
+                 session->id);
+        *message = fsm->text;
+    }
+    return opening;
+}
+
+struct slice *fsm_parts(struct fsm *fsm, size_t count)
+{
+    if (count > fsm->part_capacity) {
+        fsm->part_capacity = count < 16 ? 16 : count * 2;
+        fsm->parts = memory_resize(fsm->parts, fsm->part_capacity * sizeof(struct slice));
+    }
+    return fsm->parts;
+}
+
+/* ---- answers ---- */
+
+/* The entry being applied and where its answer goes. */
+struct application {
+    struct fsm *fsm;
+    const struct fsm_entry *entry;
+    const struct command_input *command;
+    const struct fsm_sink *sink;
+};
+
+static void give(const struct application *application, const struct fsm_answer *answer)
+{
+    application->sink->answer(application->sink->context, &application->entry->route, answer);
+}
+
+static void refuse(const struct application *application, enum status status, const char *message)
+{
+    const struct command_input *command = application->command;
+    bool numbered = command->kind == COMMAND_SESSION_COMMAND &&
+                    command->session_kind == SESSION_COMMAND_SERVICE_COMMAND && command->sequence_num != 0;
+    struct fsm_answer answer = {
+        .session_id = numbered ? command->session_id : 0,
+        .sequence_num = numbered ? command->sequence_num : 0,
+        .last = true,
+        .status = status,
+        .message = {(const uint8_t *)message, strlen(message)},
+    };
+    give(application, &answer);
+}
+
+/* Of a command without a number. */
+static void acknowledge(const struct application *application, uint64_t id)
+{
+    struct fsm_answer answer = {
+        .last = true,
+        .status = STATUS_OK,
+        .output = {.index = application->entry->index,
+                   .kind = application->command->kind,
+                   .session_kind = application->command->session_kind,
+                   .id = id},
+    };
+    give(application, &answer);
+}
+
+static void describe(struct fsm *fsm, const struct session *session, const struct stored_output *output,
+                     struct fsm_answer *answer)
+{
+    struct slice *parts = fsm_parts(fsm, (size_t)output->piece_count + 1);
+    *answer = (struct fsm_answer){
+        .session_id = session->id,
+        .sequence_num = output->sequence_num,
+        .number = output->number,
+        .last = true, /* every command has one output */
+        .status = STATUS_OK,
+        .output = {.index = output->index,
+                   .kind = COMMAND_SESSION_COMMAND,
+                   .session_kind = SESSION_COMMAND_SERVICE_COMMAND,
+                   .sequence_num = output->number,
+                   .operation = {.status = (enum status)output->status,
+                                 .message = output_message(output),
+                                 .parts = parts,
+                                 .part_count = output_parts(output, parts),
+                                 .payload_size = output->payload_size}},
+    };
+}
+
+bool fsm_stored_output(struct fsm *fsm, uint64_t session_id, uint64_t sequence_num, uint64_t number,
+                       struct fsm_answer *answer, bool *gone)
+{
+    struct session *session = fsm_find_session(fsm, session_id);
+    struct stored_output *output = NULL;
+    *gone = session == NULL || session_standing(session, sequence_num, &output) != STANDING_HELD;
+    if (*gone || output == NULL || output->number < number)
+        return false;
+    describe(fsm, session, output, answer);
+    return true;
+}
+
+/* ---- sessions ---- */
+
+static void renew(struct fsm *fsm, struct session *session)
+{
+    session->last_updated = fsm->time;
+    timers_set(&fsm->timers, &session->expiry, time_after(fsm->time, session->timeout), session->id);
+}
+
+static void open_session(const struct application *application)
+{
+    struct fsm *fsm = application->fsm;
+    uint64_t id = application->entry->index;
+    struct session *session = session_create(id, application->entry->uid, fsm->config.hash_seed);
+    (void)duration_nanoseconds(application->command->timeout, &session->timeout); /* valid: it has been checked */
+    session->expiry.fire = expire;
+    table_insert(&fsm->sessions_by_id, &session->by_id, hash_number(id, fsm->config.hash_seed));
+    list_append(&fsm->sessions, &session->order);
+    renew(fsm, session);
+    acknowledge(application, id);
+}
+
+static void keep_alive(const struct application *application, struct session *session)
+{
+    renew(application->fsm, session);
+    session_acknowledge(session, application->command);
+    acknowledge(application, 0);
+}
+
+static void close_session(const struct application *application, struct session *session)
+{
+    end_session(application->fsm, session);
+    acknowledge(application, 0);
+}
+
+/* ---- services ---- */
+
+static void create_service(const struct application *application, struct session *session)
+{
+    struct fsm *fsm = application->fsm;
+    const struct service_spec *spec = &application->command->spec;
+    const struct service_type *type = service_table_type(&fsm->services, spec->service);
+    struct service *service = service_table_find(&fsm->services, spec);
+    if (service != NULL && service->type != type) {
+        snprintf(fsm->text, sizeof(fsm->text), "a service of that name exists with another type, %s",
+                 service->type->name);
+        refuse(application, STATUS_FORBIDDEN, fsm->text);
+        return;
+    }
+    if (service == NULL)
+        service = service_table_create(&fsm->services, type, spec, application->entry->index);
+    service_table_open(session, service);
+    acknowledge(application, service->id);
+}
+
+static void close_service(const struct application *application, struct session *session)
+{
+    enum status status;
+    const char *message;
+    struct opening *opening =
+        fsm_demand_opening(application->fsm, session, application->command->service_id, &status, &message);
+    if (opening == NULL) {
+        refuse(application, status, message);
+        return;
+    }
+    service_table_close(opening);
+    acknowledge(application, 0);
+}
+
+/* ---- commands with a number ---- */
+
+static bool over_limit(const struct application *application, const struct session *session)
+{
+    struct fsm *fsm = application->fsm;
+    if (session->held_bytes <= fsm->config.session_output_limit)
+        return false;
+    snprintf(fsm->text, sizeof(fsm->text),
+             "session %" PRIu64 " is over its limit of unacknowledged outputs: %" PRIu64 " bytes of %" PRIu64
+             "; acknowledge with a KeepAlive",
+             session->id, session->held_bytes, fsm->config.session_output_limit);
+    refuse(application, STATUS_UNAVAILABLE, fsm->text);
+    return true;
+}
+
+static void service_command(const struct application *application, struct session *session)
+{
+    struct fsm *fsm = application->fsm;
+    const struct command_input *command = application->command;
+    struct stored_output *output;
+    enum standing standing = session_standing(session, command->sequence_num, &output);
+    if (standing == STANDING_GIVEN_UP || (standing == STANDING_HELD && output == NULL)) {
+        refuse(application, STATUS_CONFLICT,
+               standing == STANDING_HELD ? "every output of this sequence number has been acknowledged"
+                                         : "this sequence number has been given up by a KeepAlive");
+        return;
+    }
+    if (standing == STANDING_NEW) {
+        enum status status;
+        const char *message;
+        struct opening *opening = fsm_demand_opening(fsm, session, command->service_id, &status, &message);
+        if (opening == NULL) {
+            refuse(application, status, message);
+            return;
+        }
+        if (over_limit(application, session))
+            return;
+        struct service_call *call = &fsm->call;
+        call_begin(call, application->entry->index, fsm->time, command->operation.payload);
+        call_run(call, opening->service->type, opening->service->state, command->operation.name, false);
+        output = session_record(session, command->sequence_num, call);
+        call_drop(call);
+    }
+    struct fsm_answer answer;
+    describe(fsm, session, output, &answer);
+    give(application, &answer);
+}
+
+static void in_session(const struct application *application)
+{
+    const struct command_input *command = application->command;
+    enum status status;
+    const char *message;
+    struct session *session =
+        fsm_demand_session(application->fsm, command->session_id, application->entry->uid, &status, &message);
+    if (session == NULL)
+        refuse(application, status, message);
+    else if (command->kind == COMMAND_KEEP_ALIVE)
+        keep_alive(application, session);
+    else if (command->kind == COMMAND_CLOSE_SESSION)
+        close_session(application, session);
+    else if (command->session_kind == SESSION_COMMAND_SERVICE_COMMAND)
+        service_command(application, session);
+    else if (command->session_kind == SESSION_COMMAND_CREATE_SERVICE)
+        create_service(application, session);
+    else
+        close_service(application, session);
+}
+
+void fsm_apply(struct fsm *fsm, const struct fsm_entry *entry, const struct fsm_sink *sink)
+{
+    mr_assert(entry->index > fsm->index);
+    fsm->index = entry->index;
+    uint64_t deadline;
+    while ((deadline = timers_next(&fsm->timers)) <= entry->time && fsm->timers.count > 0) {
+        if (deadline > fsm->time)
+            fsm->time = deadline;
+        timers_fire(&fsm->timers, deadline, fsm);
+    }
+    if (entry->time > fsm->time)
+        fsm->time = entry->time;
+    if (entry->command == NULL)
+        return;
+
+    struct application application = {fsm, entry, entry->command, sink};
+    const char *message = "";
+    enum status status = check_command(fsm, entry->command, &message);
+    if (status != STATUS_OK)
+        refuse(&application, status, message);
+    else if (entry->command->kind == COMMAND_OPEN_SESSION)
+        open_session(&application);
+    else
+        in_session(&application);
+}
+
+/* ---- queries ---- */
+
+enum status fsm_query(struct fsm *fsm, const struct partition_query_input *query, uint32_t uid, uint64_t now,
+                      struct operation_output *output, const char **message)
+{
+    enum status status = fsm_check_query(query, query->partition_id, message);
+    if (status != STATUS_OK)
+        return status;
+    struct session *session = fsm_demand_session(fsm, query->session_id, uid, &status, message);
+    if (session == NULL)
+        return status;
+    struct opening *opening = fsm_demand_opening(fsm, session, query->service_id, &status, message);
+    if (opening == NULL)
+        return status;
+    struct service_call *call = &fsm->call;
+    call_begin(call, fsm->index, now > fsm->time ? now : fsm->time, query->operation.payload);
+    call_run(call, opening->service->type, opening->service->state, query->operation.name, true);
+    struct slice *parts = fsm_parts(fsm, call->piece_count + 1);
+    for (size_t i = 0; i < call->piece_count; i++) {
+        const struct payload_piece *piece = &call->pieces[i];
+        parts[i] = (struct slice){(piece->blob == NULL ? call->bytes : piece->blob->data) + piece->offset, piece->size};
+    }
+    *output = (struct operation_output){
+        .status = call->status,
+        .message = {(const uint8_t *)call->message, call->message_size},
+        .parts = parts,
+        .part_count = call->piece_count,
+        .payload_size = call->payload_size,
+    };
+    return STATUS_OK;
+}
+
+/* ---- what else is asked of it ---- */
+
+uint64_t fsm_index(const struct fsm *fsm)
+{
+    return fsm->index;
+}
+
+uint64_t fsm_time(const struct fsm *fsm)
+{
+    return fsm->time;
+}
+
+uint64_t fsm_next_deadline(const struct fsm *fsm)
+{
+    return timers_next(&fsm->timers);
+}
+
+uint64_t fsm_session_count(const struct fsm *fsm)
+{
+    return fsm->sessions_by_id.count;
+}
+
+bool fsm_collect(struct fsm *fsm, unsigned budget)
+{
+    return garbage_collect(&fsm->garbage, budget);
+}

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Stored outputs. Knows nothing of what a session does with them: whoever points at a record is told when it moves. */
+#include "engine/fsm/outputs.h"
+
+#include "engine/fsm/memory.h"
+#include "ipc/error.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    CHUNK_BYTES = 32 * 1024, /* the usual size */
+    CHUNK_BYTES_MIN = 1024,  /* of the first, so that a quiet session is small */
+    RECORD_ALIGNMENT = 8
+};
+
+struct output_chunk {
+    struct output_chunk *prev, *next; /* older, newer; next also links spare ones */
+    uint32_t size;                    /* of the chunk, this head included */
+    uint32_t used;                    /* likewise: where the next record goes */
+    uint32_t records;                 /* not released */
+    uint32_t reserved;
+};
+
+static struct output_chunk *chunk_of(struct stored_output *output)
+{
+    return (struct output_chunk *)(void *)((uint8_t *)output - output->place);
+}
+
+static struct stored_output *record_at(struct output_chunk *chunk, uint32_t place)
+{
+    return (struct stored_output *)(void *)((uint8_t *)chunk + place);
+}
+
+static uint8_t *inline_bytes(const struct stored_output *output)
+{
+    return (uint8_t *)(uintptr_t)(output->pieces + output->piece_count);
+}
+
+static struct output_chunk *add_chunk(struct outputs *outputs, size_t record_size)
+{
+    struct output_chunk *chunk = outputs->spare;
+    size_t size = outputs->bytes < CHUNK_BYTES_MIN ? CHUNK_BYTES_MIN : outputs->bytes;
+    size = size > CHUNK_BYTES ? CHUNK_BYTES : size;
+    if (size < sizeof(*chunk) + record_size)
+        size = sizeof(*chunk) + record_size;
+    if (chunk != NULL && size <= CHUNK_BYTES) {
+        outputs->spare = chunk->next;
+        outputs->spares--;
+    } else {
+        mr_assert(size <= UINT32_MAX);
+        chunk = memory_allocate(size);
+        chunk->size = (uint32_t)size;
+    }
+    chunk->used = sizeof(*chunk);
+    chunk->records = 0;
+    chunk->next = NULL;
+    chunk->prev = outputs->newest;
+    *(outputs->newest == NULL ? &outputs->oldest : &outputs->newest->next) = chunk;
+    outputs->newest = chunk;
+    outputs->bytes += chunk->size;
+    if (++outputs->chunks > outputs->peak)
+        outputs->peak = outputs->chunks;
+    return chunk;
+}
+
+static void remove_chunk(struct outputs *outputs, struct output_chunk *chunk)
+{
+    *(chunk->prev == NULL ? &outputs->oldest : &chunk->prev->next) = chunk->next;
+    *(chunk->next == NULL ? &outputs->newest : &chunk->next->prev) = chunk->prev;
+    outputs->bytes -= chunk->size;
+    outputs->chunks--;
+    if (chunk->size == CHUNK_BYTES) {
+        chunk->next = outputs->spare;
+        outputs->spare = chunk;
+        outputs->spares++;
+    } else {
+        free(chunk);
+    }
+}
+
+/* Room for a record of `size` bytes, which counts as stored from now on. */
+static struct stored_output *make_room(struct outputs *outputs, size_t size)
+{
+    struct output_chunk *chunk = outputs->newest;
+    if (chunk == NULL || size > chunk->size - chunk->used)
+        chunk = add_chunk(outputs, size);
+    struct stored_output *output = record_at(chunk, chunk->used);
+    output->size = (uint32_t)size;
+    output->place = chunk->used;
+    chunk->used += (uint32_t)size;
+    chunk->records++;
+    outputs->live += size;
+    return output;
+}
+
+struct stored_output *outputs_append(struct outputs *outputs, uint64_t sequence_num, uint64_t number,
+                                     const struct service_call *call)
+{
+    bool plain = call->piece_count == 0 || (call->piece_count == 1 && call->pieces[0].blob == NULL);
+    size_t pieces = plain ? 0 : call->piece_count;
+    mr_assert(pieces <= UINT16_MAX && call->payload_size <= UINT32_MAX);
+    size_t size =
+        sizeof(struct stored_output) + pieces * sizeof(struct payload_piece) + call->byte_count + call->message_size;
+    size = (size + RECORD_ALIGNMENT - 1) & ~(size_t)(RECORD_ALIGNMENT - 1);
+
+    struct stored_output *output = make_room(outputs, size);
+    outputs->appended++;
+    output->sequence_num = sequence_num;
+    output->number = number;
+    output->index = call->index;
+    output->payload_size = (uint32_t)call->payload_size;
+    output->inline_size = (uint32_t)call->byte_count;
+    output->piece_count = (uint16_t)pieces;
+    output->message_size = (uint16_t)call->message_size;
+    output->status = (uint8_t)call->status;
+    output->released = false;
+    for (size_t i = 0; i < pieces; i++) {
+        output->pieces[i] = call->pieces[i];
+        if (output->pieces[i].blob != NULL)
+            blob_share(output->pieces[i].blob);
+    }
+    uint8_t *bytes = inline_bytes(output);
+    if (call->byte_count > 0)
+        memcpy(bytes, call->bytes, call->byte_count);
+    if (call->message_size > 0)
+        memcpy(bytes + call->byte_count, call->message, call->message_size);
+    return output;
+}
+
+/* The record is gone; what it shared is let go or, if it moved, has another owner. */
+static void vacate(struct outputs *outputs, struct stored_output *output)
+{
+    struct output_chunk *chunk = chunk_of(output);
+    output->released = true;
+    outputs->live -= output->size;
+    if (--chunk->records > 0)
+        return;
+    if (chunk == outputs->newest)
+        chunk->used = sizeof(*chunk);
+    else
+        remove_chunk(outputs, chunk);
+}
+
+void outputs_release(struct outputs *outputs, struct stored_output *output)
+{
+    for (unsigned i = 0; i < output->piece_count; i++)
+        blob_release(output->pieces[i].blob);
+    vacate(outputs, output);
+}
+
+/* Appends what is still stored of the oldest chunk once more, which empties it. */
+static void evacuate_oldest(struct outputs *outputs, output_moved_fn *moved, void *context)
+{
+    struct output_chunk *chunk = outputs->oldest;
+    uint32_t left = chunk->records;
+    for (uint32_t place = sizeof(*chunk); left > 0;) {
+        struct stored_output *from = record_at(chunk, place);
+        place += from->size; /* read now: with its last record the chunk goes */
+        if (from->released)
+            continue;
+        struct stored_output *to = make_room(outputs, from->size);
+        uint32_t to_place = to->place;
+        memcpy(to, from, from->size);
+        to->place = to_place;
+        moved(context, from, to);
+        left--;
+        vacate(outputs, from);
+    }
+}
+
+void outputs_settle(struct outputs *outputs, output_moved_fn *moved, void *context)
+{
+    while (outputs->bytes > 2 * outputs->live + 2 * (size_t)CHUNK_BYTES && outputs->oldest != outputs->newest)
+        evacuate_oldest(outputs, moved, context);
+    if (outputs->live == 0 && outputs->appended == 0 && outputs->newest != NULL)
+        remove_chunk(outputs, outputs->newest);
+    while (outputs->spares > 0 && outputs->chunks + outputs->spares > outputs->peak) {
+        struct output_chunk *chunk = outputs->spare;
+        outputs->spare = chunk->next;
+        outputs->spares--;
+        free(chunk);
+    }
+    outputs->peak = outputs->appended == 0 ? 0 : outputs->chunks;
+    outputs->appended = 0;
+}
+
+bool outputs_free(struct outputs *outputs, unsigned *budget)
+{
+    while (outputs->oldest != NULL && *budget > 0) {
+        struct output_chunk *chunk = outputs->oldest;
+        for (uint32_t place = sizeof(*chunk); place < chunk->used;) {
+            struct stored_output *output = record_at(chunk, place);
+            place += output->size;
+            for (unsigned i = 0; !output->released && i < output->piece_count; i++)
+                blob_release(output->pieces[i].blob);
+            *budget -= *budget > 0;
+        }
+        outputs->oldest = chunk->next;
+        free(chunk);
+    }
+    if (outputs->oldest != NULL)
+        return false;
+    for (; outputs->spare != NULL && *budget > 0; --*budget) {
+        struct output_chunk *chunk = outputs->spare;
+        outputs->spare = chunk->next;
+        free(chunk);
+    }
+    return outputs->spare == NULL;
+}
+
+size_t output_parts(const struct stored_output *output, struct slice *parts)
+{
+    const uint8_t *bytes = inline_bytes(output);
+    if (output->piece_count == 0) {
+        parts[0] = (struct slice){bytes, output->inline_size};
+        return output->inline_size > 0;
+    }
+    for (unsigned i = 0; i < output->piece_count; i++) {
+        const struct payload_piece *piece = &output->pieces[i];
+        parts[i] = (struct slice){(piece->blob == NULL ? bytes : piece->blob->data) + piece->offset, piece->size};
+    }
+    return output->piece_count;
+}
+
+struct slice output_message(const struct stored_output *output)
+{
+    return (struct slice){inline_bytes(output) + output->inline_size, output->message_size};
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The state machine from the inside, for the files of this directory that make it up. */
+#ifndef ENGINE_FSM_STATE_H
+#define ENGINE_FSM_STATE_H
+
+#include "engine/fsm/fsm.h"
+#include "engine/fsm/service_table.h"
+
+struct fsm {
+    struct fsm_config config;
+    uint64_t index; /* of the entry applied last, or being applied */
+    uint64_t time;  /* while a deadline fires: the deadline */
+    struct timers timers;
+    struct garbage garbage;
+    struct table sessions_by_id;
+    struct list sessions; /* by id */
+    struct service_table services;
+
+    /* Used again for every command and query; not state. */
+    struct service_call call;
+    struct slice *parts; /* of the answer being given */
+    size_t part_capacity;
+    char text[MR_MESSAGE_MAX]; /* of the refusal being given */
+};
+
+struct session *fsm_find_session(const struct fsm *fsm, uint64_t session_id); /* NULL: none */
+/* The session, if it is there and obeys `uid`. Else NULL, *status and *message (static, or fsm->text) say why. */
+struct session *fsm_demand_session(struct fsm *fsm, uint64_t session_id, uint32_t uid, enum status *status,
+                                   const char **message);
+/* Likewise the session's opening of the service. */
+struct opening *fsm_demand_opening(struct fsm *fsm, struct session *session, uint64_t service_id, enum status *status,
+                                   const char **message);
+/* Room for the parts of an answer. */
+struct slice *fsm_parts(struct fsm *fsm, size_t count);
+
+/* What fsm_check_command() says of a command whose envelope is right; fsm_apply() asks it too, so that whatever is in a
+ * log is answered in the same way. */
+enum status check_command(const struct fsm *fsm, const struct command_input *command, const char **message);
+
+#endif

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A map's entries: table, order, deadlines, and their leaving in small steps. */
+#include "engine/services/map_entries.h"
+
+#include "engine/fsm/hash.h"
+#include "engine/fsm/memory.h"
+#include "ipc/error.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct map_expiry {
+    struct timer timer;
+    struct map_entry *entry;
+    struct map_entries *entries;
+};
+
+/* ---- deadlines ---- */
+
+/* Lets the partition's timers know which of the map's deadlines is the first now. */
+static void show_earliest(struct map_entries *entries)
+{
+    if (entries->timers.count == 0) {
+        timers_cancel(entries->host->timers, &entries->earliest);
+        return;
+    }
+    const struct timer *first = entries->timers.heap[1];
+    if (entries->earliest.place == 0 || entries->earliest.deadline != first->deadline ||
+        entries->earliest.order != first->order)
+        timers_set(entries->host->timers, &entries->earliest, first->deadline, first->order);
+}
+
+static void earliest_fired(struct timer *timer, void *context)
+{
+    struct map_entries *entries = container_of(timer, struct map_entries, earliest);
+    timers_fire(&entries->timers, timer->deadline, context);
+    show_earliest(entries);
+}
+
+static void expired(struct timer *timer, void *context)
+{
+    (void)context;
+    struct map_expiry *expiry = container_of(timer, struct map_expiry, timer);
+    map_remove(expiry->entries, expiry->entry);
+}
+
+static void set_expiry(struct map_entries *entries, struct map_entry *entry, uint64_t expire)
+{
+    entry->expire = expire;
+    if (expire == 0 || expire == UINT64_MAX) { /* never asked for, or never to come */
+        if (entry->expiry == NULL)
+            return;
+        timers_cancel(&entries->timers, &entry->expiry->timer);
+        free(entry->expiry);
+        entry->expiry = NULL;
+    } else {
+        if (entry->expiry == NULL) {
+            entry->expiry = memory_zeroed(1, sizeof(*entry->expiry));
+            *entry->expiry = (struct map_expiry){.timer.fire = expired, .entry = entry, .entries = entries};
+        }
+        timers_set(&entries->timers, &entry->expiry->timer, expire, entry->index);
+    }
+    show_earliest(entries);
+}
+
+/* ---- entries ---- */
+
+void map_entries_init(struct map_entries *entries, struct service_host *host)
+{
+    *entries = (struct map_entries){.host = host, .earliest.fire = earliest_fired};
+    list_init(&entries->order);
+    timers_init(&entries->timers);
+}
+
+struct map_entry *map_find(const struct map_entries *entries, struct slice key)
+{
+    uint64_t hash = hash_bytes(key, entries->host->hash_seed);
+    for (struct table_node *node = table_first(&entries->by_key, hash); node != NULL; node = node->next) {
+        struct map_entry *entry = container_of(node, struct map_entry, by_key);
+        if (node->hash == hash && entry->key_size == key.size &&
+            (key.size == 0 || memcmp(entry->blob->data, key.data, key.size) == 0))
+            return entry;
+    }
+    return NULL;
+}
+
+static struct blob *key_and_value(struct slice key, struct slice value)
+{
+    mr_assert(key.size <= UINT32_MAX && value.size <= UINT32_MAX - key.size);
+    struct blob *blob = blob_create((uint32_t)(key.size + value.size));
+    if (key.size > 0)
+        memcpy(blob->data, key.data, key.size);
+    if (value.size > 0)
+        memcpy(blob->data + key.size, value.data, value.size);
+    return blob;
+}
+
+struct map_entry *map_write(struct map_entries *entries, struct map_entry *entry, struct slice key, struct slice value,
+                            uint64_t index, uint64_t expire)
+{
+    struct blob *blob = key_and_value(key, value);
+    if (entry == NULL) {
+        entry = memory_zeroed(1, sizeof(*entry));
+        entry->key_size = (uint32_t)key.size;
+        table_insert(&entries->by_key, &entry->by_key, hash_bytes(key, entries->host->hash_seed));
+        list_append(&entries->order, &entry->order);
+    }
+    blob_release(entry->blob);
+    entry->blob = blob;
+    entry->index = index;
+    set_expiry(entries, entry, expire);
+    return entry;
+}
+
+static void free_entry(struct map_entry *entry)
+{
+    blob_release(entry->blob);
+    free(entry->expiry);
+    free(entry);
+}
+
+void map_remove(struct map_entries *entries, struct map_entry *entry)
+{
+    if (entry->expiry != NULL) {
+        timers_cancel(&entries->timers, &entry->expiry->timer);
+        show_earliest(entries);
+    }
+    table_remove(&entries->by_key, &entry->by_key);
+    list_remove(&entry->order);
+    free_entry(entry);
+}
+
+/* ---- emptying ---- */
+
+struct cleared {
+    struct garbage_item item;
+    struct list order;
+};
+
+static bool free_cleared(struct garbage_item *item, unsigned *budget)
+{
+    struct cleared *cleared = container_of(item, struct cleared, item);
+    for (; !list_empty(&cleared->order) && *budget > 0; --*budget) {
+        struct map_entry *entry = container_of(cleared->order.next, struct map_entry, order);
+        list_remove(&entry->order);
+        free_entry(entry);
+    }
+    if (!list_empty(&cleared->order))
+        return false;
+    free(cleared);
+    return true;
+}
+
+void map_clear(struct map_entries *entries)
+{
+    if (list_empty(&entries->order))
+        return;
+    struct cleared *cleared = memory_allocate(sizeof(*cleared));
+    list_take(&cleared->order, &entries->order);
+    garbage_add(entries->host->garbage, &cleared->item, free_cleared);
+    table_free(&entries->by_key);
+    timers_free(&entries->timers);
+    show_earliest(entries);
+}
+
+void map_entries_free(struct map_entries *entries)
+{
+    timers_free(&entries->timers);
+    show_earliest(entries);
+    while (!list_empty(&entries->order)) {
+        struct map_entry *entry = container_of(entries->order.next, struct map_entry, order);
+        list_remove(&entry->order);
+        free_entry(entry);
+    }
+    table_free(&entries->by_key);
+}

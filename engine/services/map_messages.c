@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The map's messages. Of an Entry, only tags, lengths and numbers are written; key and value are shared from the
+ * entry's blob. */
+#include "engine/services/map_messages.h"
+
+#include "engine/fsm/duration.h"
+#include "proto/reader.h"
+#include "proto/writer.h"
+
+/* ---- inputs ---- */
+
+static bool read_duration(const struct field_reader *outer, struct duration *duration)
+{
+    struct field_reader reader = field_reader_within(outer);
+    duration->present = true;
+    while (field_next(&reader)) {
+        if (reader.tag == FIELD(1, WIRE_VARINT))
+            duration->seconds = (int64_t)reader.value;
+        else if (reader.tag == FIELD(2, WIRE_VARINT))
+            duration->nanos = (int32_t)(uint32_t)reader.value; /* an int32 is cut, as protobuf cuts it */
+    }
+    return !reader.malformed;
+}
+
+static bool read_value(const struct field_reader *outer, struct map_input *input)
+{
+    struct field_reader reader = field_reader_within(outer);
+    while (field_next(&reader)) {
+        if (reader.tag == FIELD(1, WIRE_BYTES))
+            input->value = reader.bytes;
+        else if (reader.tag == FIELD(2, WIRE_BYTES) && !read_duration(&reader, &input->ttl))
+            return false;
+    }
+    return !reader.malformed;
+}
+
+bool map_read_write_input(struct slice payload, struct map_input *input)
+{
+    *input = (struct map_input){0};
+    struct field_reader reader = field_reader(payload);
+    while (field_next(&reader)) {
+        switch (reader.tag) {
+        case FIELD(1, WIRE_BYTES):
+            if (!utf8_valid(reader.bytes))
+                return false;
+            input->key = reader.bytes;
+            break;
+        case FIELD(2, WIRE_BYTES):
+            if (!read_value(&reader, input))
+                return false;
+            break;
+        case FIELD(3, WIRE_VARINT):
+            input->index = reader.value;
+            break;
+        }
+    }
+    return !reader.malformed;
+}
+
+bool map_read_key_input(struct slice payload, bool has_key, struct map_input *input)
+{
+    *input = (struct map_input){0};
+    struct field_reader reader = field_reader(payload);
+    while (field_next(&reader)) {
+        if (reader.tag == FIELD(1, WIRE_BYTES) && has_key) {
+            if (!utf8_valid(reader.bytes))
+                return false;
+            input->key = reader.bytes;
+        } else if (reader.tag == FIELD(2, WIRE_VARINT)) {
+            input->index = reader.value;
+        }
+    }
+    return !reader.malformed;
+}
+
+/* ---- answers ---- */
+
+static size_t time_size(uint64_t nanoseconds) /* of a Duration or Timestamp */
+{
+    return field_varint_size(1, nanoseconds / NANOSECONDS_PER_SECOND) +
+           field_varint_size(2, nanoseconds % NANOSECONDS_PER_SECOND);
+}
+
+static uint8_t *write_time(uint8_t *to, uint64_t nanoseconds)
+{
+    to = field_write_varint(to, 1, nanoseconds / NANOSECONDS_PER_SECOND);
+    return field_write_varint(to, 2, nanoseconds % NANOSECONDS_PER_SECOND);
+}
+
+/* Fields of at most this size are written between key and value: three heads; or two heads and two numbers. */
+enum { BETWEEN_MAX = 64 };
+
+void map_answer_entry(struct service_call *call, const struct map_entry *entry, uint64_t ttl)
+{
+    size_t key_size = entry->key_size, value_bytes = map_value(entry).size;
+    size_t ttl_size = ttl == 0 ? 0 : time_size(ttl);
+    size_t value_size =
+        field_bytes_size(1, value_bytes) + (ttl == 0 ? 0 : field_message_head_size(2, ttl_size) + ttl_size);
+    size_t entry_size = field_bytes_size(1, key_size) + field_message_head_size(2, value_size) + value_size +
+                        field_varint_size(3, entry->index);
+
+    /* A message's head and that of bytes are alike; field_bytes_size() of nothing is 0. */
+    uint8_t bytes[BETWEEN_MAX], *at = field_write_message_head(bytes, 1, entry_size);
+    if (key_size > 0)
+        at = field_write_message_head(at, 1, key_size);
+    size_t size = (size_t)(at - bytes);
+    __builtin_memcpy(call_put(call, size), bytes, size);
+    call_put_blob(call, entry->blob, 0, key_size);
+
+    at = field_write_message_head(bytes, 2, value_size);
+    if (value_bytes > 0)
+        at = field_write_message_head(at, 1, value_bytes);
+    size = (size_t)(at - bytes);
+    __builtin_memcpy(call_put(call, size), bytes, size);
+    call_put_blob(call, entry->blob, key_size, value_bytes);
+
+    at = bytes;
+    if (ttl > 0)
+        at = write_time(field_write_message_head(at, 2, ttl_size), ttl);
+    at = field_write_varint(at, 3, entry->index);
+    size = (size_t)(at - bytes);
+    __builtin_memcpy(call_put(call, size), bytes, size);
+}
+
+/* ---- the snapshot ---- */
+
+void map_write_snapshot(const struct map_entries *entries, void (*write)(void *context, const void *data, size_t size),
+                        void *context)
+{
+    for (const struct list *link = entries->order.next; link != &entries->order; link = link->next) {
+        const struct map_entry *entry = container_of(link, struct map_entry, order);
+        struct slice key = map_key(entry), value = map_value(entry);
+        size_t expire_size = entry->expire == 0 ? 0 : time_size(entry->expire);
+        size_t key_size = field_varint_size(1, entry->index) + field_bytes_size(2, key.size);
+        size_t value_size = field_bytes_size(1, value.size) +
+                            (entry->expire == 0 ? 0 : field_message_head_size(2, expire_size) + expire_size);
+        size_t size =
+            field_message_head_size(1, key_size) + key_size + field_message_head_size(2, value_size) + value_size;
+
+        uint8_t bytes[BETWEEN_MAX], *at = field_write_message_head(bytes, 2, size);
+        at = field_write_message_head(at, 1, key_size);
+        at = field_write_varint(at, 1, entry->index);
+        if (key.size > 0)
+            at = field_write_message_head(at, 2, key.size);
+        write(context, bytes, (size_t)(at - bytes));
+        write(context, key.data, key.size);
+        at = field_write_message_head(bytes, 2, value_size);
+        if (value.size > 0)
+            at = field_write_message_head(at, 1, value.size);
+        write(context, bytes, (size_t)(at - bytes));
+        write(context, value.data, value.size);
+        if (entry->expire != 0)
+            write(context, bytes,
+                  (size_t)(write_time(field_write_message_head(bytes, 2, expire_size), entry->expire) - bytes));
+    }
+}

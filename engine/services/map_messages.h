@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The map's messages (proto/atomix/multiraft/map/v1/map.proto): reading inputs in place, writing answers in pieces.
+ * Knows nothing of how entries are found or kept. */
+#ifndef ENGINE_SERVICES_MAP_MESSAGES_H
+#define ENGINE_SERVICES_MAP_MESSAGES_H
+
+#include "engine/services/map_entries.h"
+
+/* Whichever of its fields an operation's input has; points into the payload. */
+struct map_input {
+    struct slice key;
+    struct slice value;
+    struct duration ttl;
+    uint64_t index;
+};
+
+/* PutInput, UpdateInput, and InsertInput, which has no `index`. False: the bytes do not decode. */
+bool map_read_write_input(struct slice payload, struct map_input *input);
+/* RemoveInput, and GetInput, which has no `index`. Without a key: inputs that have no fields at all. */
+bool map_read_key_input(struct slice payload, bool has_key, struct map_input *input);
+
+/* The answer of every operation that answers with an entry: a message whose field 1 is the entry. `ttl`: what remains,
+ * in nanoseconds; 0: none. */
+void map_answer_entry(struct service_call *call, const struct map_entry *entry, uint64_t ttl);
+
+/* MapSnapshot. */
+void map_write_snapshot(const struct map_entries *entries, void (*write)(void *context, const void *data, size_t size),
+                        void *context);
+
+#endif

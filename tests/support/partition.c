@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Driving a state machine without a log. */
+#include "tests/support/partition.h"
+
+#include "engine/services/types.h"
+#include "ipc/error.h"
+#include "proto/reader.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct partition *partition_create(uint64_t hash_seed, uint64_t session_output_limit)
+{
+    struct fsm_config config = {
+        .hash_seed = hash_seed, .session_output_limit = session_output_limit, .types = service_types};
+    struct partition *partition = calloc(1, sizeof(*partition));
+    mr_assert(partition != NULL);
+    partition->fsm = fsm_create(&config);
+    partition->time = PARTITION_START;
+    return partition;
+}
+
+void partition_destroy(struct partition *partition)
+{
+    fsm_destroy(partition->fsm);
+    request_free(&partition->request);
+    free(partition->reply.payload);
+    free(partition);
+}
+
+static void copy_message(struct reply *reply, struct slice message)
+{
+    mr_assert(message.size < sizeof(reply->message));
+    if (message.size > 0)
+        memcpy(reply->message, message.data, message.size);
+    reply->message[message.size] = '\0';
+}
+
+static void copy_operation(struct reply *reply, const struct operation_output *operation)
+{
+    reply->operation_status = operation->status;
+    copy_message(reply, operation->message);
+    if (operation->payload_size > reply->capacity) {
+        reply->payload = realloc(reply->payload, operation->payload_size);
+        reply->capacity = operation->payload_size;
+        mr_assert(reply->payload != NULL);
+    }
+    reply->payload_size = 0;
+    for (size_t i = 0; i < operation->part_count; i++) {
+        memcpy(reply->payload + reply->payload_size, operation->parts[i].data, operation->parts[i].size);
+        reply->payload_size += operation->parts[i].size;
+    }
+    mr_assert(reply->payload_size == operation->payload_size);
+}
+
+static void start_reply(struct reply *reply)
+{
+    *reply = (struct reply){.payload = reply->payload, .capacity = reply->capacity};
+}
+
+static void answer(void *context, const struct fsm_route *route, const struct fsm_answer *answered)
+{
+    struct partition *partition = context;
+    struct reply *reply = &partition->reply;
+    partition->answers++;
+    start_reply(reply);
+    reply->status = answered->status;
+    reply->session_id = answered->session_id;
+    reply->sequence_num = answered->sequence_num;
+    reply->number = answered->number;
+    reply->last = answered->last;
+    reply->channel = route->channel;
+    reply->position = route->position;
+    if (answered->status != STATUS_OK) {
+        copy_message(reply, answered->message);
+        return;
+    }
+    reply->index = answered->output.index;
+    reply->id = answered->output.id;
+    reply->kind = answered->output.kind;
+    reply->session_kind = answered->output.session_kind;
+    copy_operation(reply, &answered->output.operation);
+}
+
+static void apply(struct partition *partition, const struct command_input *command)
+{
+    struct fsm_sink sink = {partition, answer};
+    struct fsm_entry entry = {.index = ++partition->index,
+                              .time = partition->time,
+                              .uid = partition->uid,
+                              .route = partition->route,
+                              .command = command};
+    partition->answers = 0;
+    fsm_apply(partition->fsm, &entry, &sink);
+}
+
+const struct reply *partition_apply(struct partition *partition)
+{
+    apply(partition, &partition->request.command.command);
+    mr_assert(partition->answers == 1 && partition->reply.last);
+    return &partition->reply;
+}
+
+void partition_tick(struct partition *partition, uint64_t time)
+{
+    partition->time = time;
+    apply(partition, NULL);
+    mr_assert(partition->answers == 0);
+}
+
+const struct reply *partition_query(struct partition *partition, uint64_t now)
+{
+    struct operation_output output;
+    const char *message = "";
+    struct reply *reply = &partition->reply;
+    start_reply(reply);
+    reply->status = fsm_query(partition->fsm, &partition->request.query, partition->uid, now, &output, &message);
+    if (reply->status == STATUS_OK)
+        copy_operation(reply, &output);
+    else
+        copy_message(reply, text(message));
+    return reply;
+}
+
+struct duration duration_of(uint64_t nanoseconds)
+{
+    return (struct duration){(int64_t)(nanoseconds / MR_SECOND), (int32_t)(nanoseconds % MR_SECOND), true};
+}
+
+uint64_t partition_open_session(struct partition *partition, uint64_t timeout)
+{
+    request_open_session(&partition->request, duration_of(timeout));
+    const struct reply *reply = partition_apply(partition);
+    mr_assert(reply->status == STATUS_OK);
+    return reply->id;
+}
+
+const struct reply *partition_keep_alive(struct partition *partition, uint64_t session, struct slice filter,
+                                         uint64_t last_input)
+{
+    request_keep_alive(&partition->request, session, filter, last_input, NULL, 0);
+    return partition_apply(partition);
+}
+
+const struct reply *partition_create_service(struct partition *partition, uint64_t session, const char *type,
+                                             const char *name)
+{
+    request_create_service(&partition->request, session, type, "default", name);
+    return partition_apply(partition);
+}
+
+const struct reply *partition_command(struct partition *partition, uint64_t session, uint64_t service,
+                                      uint64_t sequence_num, const char *operation, struct payload payload)
+{
+    request_command(&partition->request, session, service, sequence_num, operation, payload_slice(&payload));
+    return partition_apply(partition);
+}
+
+const struct reply *partition_ask(struct partition *partition, uint64_t session, uint64_t service,
+                                  const char *operation, struct payload payload)
+{
+    request_query(&partition->request, session, service, operation, payload_slice(&payload));
+    return partition_query(partition, partition->time);
+}
+
+uint64_t reply_number(const struct reply *reply)
+{
+    struct field_reader reader = field_reader((struct slice){reply->payload, reply->payload_size});
+    uint64_t value = 0;
+    while (field_next(&reader))
+        if (reader.tag == FIELD(1, WIRE_VARINT))
+            value = reader.value;
+    mr_assert(!reader.malformed);
+    return value;
+}
+
+struct bytes {
+    uint8_t *data;
+    size_t size, capacity;
+};
+
+static void collect(void *context, const void *data, size_t size)
+{
+    struct bytes *bytes = context;
+    if (bytes->size + size > bytes->capacity) {
+        bytes->capacity = (bytes->size + size) * 2;
+        bytes->data = realloc(bytes->data, bytes->capacity);
+        mr_assert(bytes->data != NULL);
+    }
+    memcpy(bytes->data + bytes->size, data, size);
+    bytes->size += size;
+}
+
+uint8_t *partition_dump(struct partition *partition, size_t *size)
+{
+    struct bytes bytes = {0};
+    fsm_dump(partition->fsm, collect, &bytes);
+    *size = bytes.size;
+    return bytes.data;
+}

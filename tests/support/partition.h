@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A state machine under test: applies requests one after the other, with the next index and a time that the test moves,
+ * and keeps the last answer. */
+#ifndef TESTS_SUPPORT_PARTITION_H
+#define TESTS_SUPPORT_PARTITION_H
+
+#include "engine/fsm/fsm.h"
+#include "millrace/limits.h"
+#include "tests/support/requests.h"
+
+/* An answer, copied. */
+struct reply {
+    enum status status; /* of the frame */
+    char message[256];  /* of the frame or, if that is OK, of the operation */
+    uint64_t session_id, sequence_num, number;
+    bool last;
+    uint64_t index, id;
+    enum command_kind kind;
+    enum session_command_kind session_kind;
+    enum status operation_status;
+    uint8_t *payload;
+    size_t payload_size, capacity;
+    uint64_t channel, position;
+};
+
+struct partition {
+    struct fsm *fsm;
+    uint64_t index; /* of the last entry */
+    uint64_t time;
+    uint32_t uid;
+    struct fsm_route route;
+    struct request request;
+    struct reply reply;
+    unsigned answers; /* to the last entry */
+};
+
+#define PARTITION_START (UINT64_C(1700000000) * MR_SECOND) /* its time at first */
+
+struct partition *partition_create(uint64_t hash_seed, uint64_t session_output_limit);
+void partition_destroy(struct partition *partition);
+
+/* Applies partition->request; exactly one answer is expected, and returned. */
+const struct reply *partition_apply(struct partition *partition);
+const struct reply *partition_query(struct partition *partition, uint64_t now);
+void partition_tick(struct partition *partition, uint64_t time); /* an entry with nothing but time */
+
+/* The same for each request, built and applied. */
+uint64_t partition_open_session(struct partition *partition, uint64_t timeout); /* nanoseconds */
+const struct reply *partition_keep_alive(struct partition *partition, uint64_t session, struct slice filter,
+                                         uint64_t last_input);
+const struct reply *partition_create_service(struct partition *partition, uint64_t session, const char *type,
+                                             const char *name);
+const struct reply *partition_command(struct partition *partition, uint64_t session, uint64_t service,
+                                      uint64_t sequence_num, const char *operation, struct payload payload);
+const struct reply *partition_ask(struct partition *partition, uint64_t session, uint64_t service,
+                                  const char *operation, struct payload payload);
+/* Field 1 of a payload: a counter's value, a map's size. */
+uint64_t reply_number(const struct reply *reply);
+
+/* The whole state; the caller frees it. */
+uint8_t *partition_dump(struct partition *partition, size_t *size);
+
+struct duration duration_of(uint64_t nanoseconds);
+
+#endif

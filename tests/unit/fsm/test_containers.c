@@ -1,0 +1,432 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the state is kept in: table, timers, window, blobs, stored outputs, garbage. */
+#include "engine/fsm/call.h"
+#include "engine/fsm/garbage.h"
+#include "engine/fsm/hash.h"
+#include "engine/fsm/list.h"
+#include "engine/fsm/outputs.h"
+#include "engine/fsm/table.h"
+#include "engine/fsm/timers.h"
+#include "engine/fsm/window.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t random_state = 1;
+
+static uint64_t next_random(void)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return random_state;
+}
+
+/* ---- table ---- */
+
+struct item {
+    struct table_node node;
+    uint64_t key;
+    bool there;
+};
+
+static struct item *find_item(const struct table *table, uint64_t key, uint64_t seed)
+{
+    for (struct table_node *node = table_first(table, hash_number(key, seed)); node != NULL; node = node->next)
+        if (container_of(node, struct item, node)->key == key)
+            return container_of(node, struct item, node);
+    return NULL;
+}
+
+static void table_finds_what_is_in_it(void **state)
+{
+    (void)state;
+    enum { ITEMS = 5000 };
+    struct item *items = calloc(ITEMS, sizeof(*items));
+    struct table table = {0};
+    size_t count = 0;
+    assert_null(find_item(&table, 1, 7));
+    for (unsigned step = 0; step < 60000; step++) {
+        /* Mostly growing, then mostly shrinking, so that it passes through every size in both ways. */
+        struct item *item = &items[next_random() % ITEMS];
+        item->key = (uint64_t)(item - items);
+        bool want = next_random() % 10 < (step / 15000 % 2 == 0 ? 9 : 1);
+        if (want && !item->there) {
+            table_insert(&table, &item->node, hash_number(item->key, 7));
+            count++;
+        } else if (!want && item->there) {
+            table_remove(&table, &item->node);
+            count--;
+        } else {
+            continue;
+        }
+        item->there = want;
+        assert_int_equal(table.count, count);
+        uint64_t key = next_random() % ITEMS;
+        assert_ptr_equal(find_item(&table, key, 7), items[key].there ? &items[key] : NULL);
+    }
+    for (uint64_t key = 0; key < ITEMS; key++)
+        assert_ptr_equal(find_item(&table, key, 7), items[key].there ? &items[key] : NULL);
+    table_free(&table);
+    free(items);
+}
+
+static void table_shrinks(void **state)
+{
+    (void)state;
+    enum { ITEMS = 4096 };
+    struct item *items = calloc(ITEMS, sizeof(*items));
+    struct table table = {0};
+    for (uint64_t key = 0; key < ITEMS; key++)
+        table_insert(&table, &items[key].node, hash_number(items[key].key = key, 1));
+    assert_true(table.mask + 1 >= ITEMS / 2);
+    for (uint64_t key = 0; key < ITEMS; key++)
+        table_remove(&table, &items[key].node);
+    assert_true(table.mask + 1 <= 64);
+    assert_int_equal(table.count, 0);
+    table_free(&table);
+    free(items);
+}
+
+/* ---- timers ---- */
+
+struct fired {
+    uint64_t deadline, order;
+    size_t count;
+};
+
+static void note_fired(struct timer *timer, void *context)
+{
+    struct fired *fired = context;
+    assert_int_equal(timer->place, 0);
+    assert_true(timer->deadline > fired->deadline ||
+                (timer->deadline == fired->deadline && timer->order > fired->order));
+    fired->deadline = timer->deadline;
+    fired->order = timer->order;
+    fired->count++;
+}
+
+static void timers_fire_in_order(void **state)
+{
+    (void)state;
+    enum { TIMERS = 3000 };
+    struct timer *all = calloc(TIMERS, sizeof(*all));
+    struct timers timers;
+    timers_init(&timers);
+    assert_int_equal(timers_next(&timers), UINT64_MAX);
+    assert_int_equal(timers_fire(&timers, UINT64_MAX - 1, NULL), 0);
+    timers_cancel(&timers, &all[0]);
+    for (unsigned step = 0; step < 20000; step++) {
+        size_t i = next_random() % TIMERS;
+        all[i].fire = note_fired;
+        if (next_random() % 4 == 0)
+            timers_cancel(&timers, &all[i]);
+        else
+            timers_set(&timers, &all[i], 1 + next_random() % 500, i);
+    }
+    size_t set = 0, early = 0;
+    for (size_t i = 0; i < TIMERS; i++) {
+        set += all[i].place != 0;
+        early += all[i].place != 0 && all[i].deadline <= 250;
+    }
+    assert_int_equal(timers.count, set);
+    struct fired fired = {0};
+    while (timers_fire(&timers, 250, &fired))
+        ;
+    assert_int_equal(fired.count, early);
+    assert_int_equal(timers_next(&timers), 251);
+    while (timers_fire(&timers, 500, &fired))
+        ;
+    assert_int_equal(fired.count, set);
+    assert_int_equal(timers_next(&timers), UINT64_MAX);
+    timers_free(&timers);
+    free(all);
+}
+
+/* ---- window ---- */
+
+static struct stored_output *record(uint64_t number) /* something to point at; never looked at */
+{
+    return (struct stored_output *)(uintptr_t)(number * 8);
+}
+
+struct passing {
+    uint64_t last;
+    size_t count;
+};
+
+static void note_passed(void *context, struct stored_output *output)
+{
+    struct passing *passing = context;
+    uint64_t number = (uintptr_t)output / 8;
+    assert_true(number > passing->last);
+    passing->last = number;
+    passing->count++;
+}
+
+static void window_takes_what_is_near(void **state)
+{
+    (void)state;
+    struct window window = {0};
+    struct passing passing = {0};
+    assert_null(window_get(&window, 0));
+    assert_null(window_get(&window, 1));
+    assert_true(window_put(&window, 1, record(1), 1));
+    assert_true(window_put(&window, 1024, record(1024), 2));
+    assert_false(window_put(&window, 1025, record(1025), 3));
+    assert_false(window_put(&window, UINT64_MAX, record(9), 3));
+    assert_int_equal(window.capacity, 1024);
+    for (uint64_t number = 2; number < 1024; number++)
+        assert_true(window_put(&window, number, record(number), number));
+    assert_true(window_put(&window, 4000, record(4000), 1025)); /* at most four numbers for each that is held */
+    for (uint64_t number = 1; number <= 1024; number++)
+        assert_ptr_equal(window_get(&window, number), record(number));
+    assert_null(window_get(&window, 1025));
+    assert_ptr_equal(window_get(&window, 4000), record(4000));
+    window_raise(&window, 1000, note_passed, &passing);
+    assert_int_equal(passing.count, 1000);
+    assert_null(window_get(&window, 1000));
+    assert_ptr_equal(window_get(&window, 1001), record(1001));
+    window_raise(&window, UINT64_MAX, note_passed, &passing);
+    assert_int_equal(passing.count, 1025);
+    assert_int_equal(window.count, 0);
+    assert_null(window_get(&window, UINT64_MAX));
+    window_free(&window);
+}
+
+static void window_gives_back(void **state)
+{
+    (void)state;
+    struct window window = {0};
+    struct passing passing = {0};
+    for (uint64_t number = 1; number <= 100000; number++)
+        assert_true(window_put(&window, number, record(number), number));
+    window_raise(&window, 99999, note_passed, &passing);
+    window_settle(&window); /* what was needed until now stays this time */
+    assert_int_equal(window.capacity, 131072);
+    window_settle(&window);
+    assert_int_equal(window.capacity, 64);
+    assert_ptr_equal(window_get(&window, 100000), record(100000));
+    window_free(&window);
+}
+
+/* ---- blobs, calls, outputs ---- */
+
+static void blobs_count_owners(void **state)
+{
+    (void)state;
+    struct blob *blob = blob_create(3);
+    memcpy(blob->data, "abc", 3);
+    assert_ptr_equal(blob_share(blob), blob);
+    assert_int_equal(blob->owners, 2);
+    blob_release(blob);
+    assert_int_equal(blob->owners, 1);
+    assert_memory_equal(blob->data, "abc", 3);
+    blob_release(blob);
+    blob_release(NULL);
+}
+
+static void call_collects_pieces(void **state)
+{
+    (void)state;
+    struct service_call call = {0};
+    struct blob *blob = blob_create(10);
+    memcpy(blob->data, "0123456789", 10);
+    call_begin(&call, 5, 6, (struct slice){NULL, 0});
+    memcpy(call_put(&call, 2), "ab", 2);
+    memcpy(call_put(&call, 1), "c", 1); /* joins the piece before */
+    call_put_blob(&call, blob, 3, 4);
+    call_put_blob(&call, blob, 3, 0); /* nothing */
+    memcpy(call_put(&call, 1), "d", 1);
+    assert_int_equal(call.piece_count, 3);
+    assert_int_equal(call.payload_size, 8);
+    assert_int_equal(blob->owners, 2);
+    struct outputs outputs = {0};
+    struct stored_output *output = outputs_append(&outputs, 9, 1, &call);
+    assert_int_equal(blob->owners, 3);
+    call_fail(&call, STATUS_CONFLICT, "no");
+    assert_int_equal(blob->owners, 2);
+    assert_int_equal(call.payload_size, 0);
+    struct slice parts[3];
+    assert_int_equal(output_parts(output, parts), 3);
+    assert_memory_equal(parts[0].data, "abc", 3);
+    assert_ptr_equal(parts[1].data, blob->data + 3);
+    assert_int_equal(parts[1].size, 4);
+    assert_memory_equal(parts[2].data, "d", 1);
+    struct stored_output *failed = outputs_append(&outputs, 10, 1, &call);
+    assert_int_equal(failed->status, STATUS_CONFLICT);
+    assert_int_equal(output_parts(failed, parts), 0);
+    assert_memory_equal(output_message(failed).data, "no", 2);
+    outputs_release(&outputs, output);
+    assert_int_equal(blob->owners, 1);
+    blob_release(blob);
+    call_free(&call);
+    unsigned budget = 100;
+    assert_true(outputs_free(&outputs, &budget));
+}
+
+static void long_messages_are_cut_between_characters(void **state)
+{
+    (void)state;
+    char message[400];
+    struct service_call call = {0};
+    for (unsigned start = 0; start < 2; start++) {
+        memset(message, 'a', sizeof(message));
+        for (size_t i = start; i + 1 < sizeof(message); i += 2)
+            memcpy(message + i, "\xc3\xa4", 2);
+        message[sizeof(message) - 1] = '\0';
+        call_begin(&call, 1, 1, (struct slice){NULL, 0});
+        call_fail(&call, STATUS_ERROR, message);
+        assert_int_equal(call.message_size, MR_MESSAGE_MAX - start);
+        assert_int_equal((uint8_t)call.message[call.message_size - 1], 0xa4);
+    }
+    call_free(&call);
+}
+
+struct holder {
+    struct stored_output *of[20001];
+    size_t moved;
+};
+
+static void note_moved(void *context, struct stored_output *from, struct stored_output *to)
+{
+    struct holder *holder = context;
+    assert_ptr_equal(holder->of[to->sequence_num], from);
+    holder->of[to->sequence_num] = to;
+    holder->moved++;
+}
+
+static void check_record(const struct stored_output *output, uint64_t number)
+{
+    struct slice part = {0};
+    assert_int_equal(output->sequence_num, number);
+    assert_int_equal(output_parts(output, &part), 1);
+    assert_int_equal(part.size, 1 + number % 300);
+    for (size_t i = 0; i < part.size; i++)
+        assert_int_equal(part.data[i], (uint8_t)number);
+}
+
+static void outputs_stay_small_and_whole(void **state)
+{
+    (void)state;
+    struct holder *holder = calloc(1, sizeof(*holder));
+    struct outputs outputs = {0};
+    struct service_call call = {0};
+    for (uint64_t number = 1; number <= 20000; number++) {
+        call_begin(&call, number, 1, (struct slice){NULL, 0});
+        memset(call_put(&call, 1 + number % 300), (uint8_t)number, 1 + number % 300);
+        holder->of[number] = outputs_append(&outputs, number, 1, &call);
+    }
+    size_t full = outputs.bytes;
+    for (uint64_t number = 1; number <= 20000; number++) { /* one in a hundred stays: every chunk is sparse */
+        if (number % 100 == 0)
+            continue;
+        outputs_release(&outputs, holder->of[number]);
+    }
+    outputs_settle(&outputs, note_moved, holder);
+    outputs_settle(&outputs, note_moved, holder);
+    assert_true(holder->moved >= 100);
+    assert_true(outputs.bytes < full / 20);
+    assert_int_equal(outputs.spares, 0);
+    for (uint64_t number = 100; number <= 20000; number += 100) {
+        check_record(holder->of[number], number);
+        outputs_release(&outputs, holder->of[number]);
+    }
+    assert_int_equal(outputs.live, 0);
+    for (unsigned i = 0; i < 3; i++)
+        outputs_settle(&outputs, note_moved, holder);
+    assert_int_equal(outputs.bytes, 0);
+    assert_null(outputs.newest);
+    unsigned budget = 1;
+    assert_true(outputs_free(&outputs, &budget));
+    call_free(&call);
+    free(holder);
+}
+
+static void outputs_larger_than_a_chunk(void **state)
+{
+    (void)state;
+    struct outputs outputs = {0};
+    struct service_call call = {0};
+    call_begin(&call, 1, 1, (struct slice){NULL, 0});
+    for (unsigned i = 0; i < 50; i++)
+        memset(call_put(&call, 4000), (int)i, 4000);
+    struct stored_output *large = outputs_append(&outputs, 1, 1, &call);
+    call_begin(&call, 2, 1, (struct slice){NULL, 0});
+    struct stored_output *small = outputs_append(&outputs, 2, 1, &call);
+    struct slice part;
+    assert_int_equal(output_parts(large, &part), 1);
+    assert_int_equal(part.size, 200000);
+    assert_int_equal(part.data[199999], 49);
+    assert_int_equal(output_parts(small, &part), 0);
+    outputs_release(&outputs, large);
+    assert_true(outputs.bytes <= 64 * 1024);
+    unsigned budget = 100;
+    assert_true(outputs_free(&outputs, &budget));
+    call_free(&call);
+}
+
+/* ---- garbage ---- */
+
+struct heap_of {
+    struct garbage_item item;
+    unsigned objects;
+    bool *gone;
+};
+
+static bool collect_heap(struct garbage_item *item, unsigned *budget)
+{
+    struct heap_of *heap = container_of(item, struct heap_of, item);
+    unsigned freed = heap->objects < *budget ? heap->objects : *budget;
+    heap->objects -= freed;
+    *budget -= freed;
+    if (heap->objects > 0)
+        return false;
+    *heap->gone = true;
+    free(heap);
+    return true;
+}
+
+static void garbage_goes_in_steps(void **state)
+{
+    (void)state;
+    struct garbage garbage;
+    bool gone[2] = {false};
+    garbage_init(&garbage);
+    assert_false(garbage_collect(&garbage, 10));
+    for (unsigned i = 0; i < 2; i++) {
+        struct heap_of *heap = calloc(1, sizeof(*heap));
+        *heap = (struct heap_of){.objects = 10, .gone = &gone[i]};
+        garbage_add(&garbage, &heap->item, collect_heap);
+    }
+    assert_true(garbage_collect(&garbage, 7));
+    assert_false(gone[0]);
+    assert_true(garbage_collect(&garbage, 7));
+    assert_true(gone[0]);
+    assert_false(gone[1]);
+    assert_false(garbage_collect(&garbage, 7));
+    assert_true(gone[1]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(table_finds_what_is_in_it),
+        cmocka_unit_test(table_shrinks),
+        cmocka_unit_test(timers_fire_in_order),
+        cmocka_unit_test(window_takes_what_is_near),
+        cmocka_unit_test(window_gives_back),
+        cmocka_unit_test(blobs_count_owners),
+        cmocka_unit_test(call_collects_pieces),
+        cmocka_unit_test(long_messages_are_cut_between_characters),
+        cmocka_unit_test(outputs_stay_small_and_whole),
+        cmocka_unit_test(outputs_larger_than_a_chunk),
+        cmocka_unit_test(garbage_goes_in_steps),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
