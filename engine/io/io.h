@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The world as a worker sees it: disk, clock and wake-ups, behind one table of functions. The node's stands in uring.c
+ * (io_uring); the simulator's, which can lose power, stands in the tests. Knows nothing of what is stored.
+ *
+ * Two halves. What happens at run time is asynchronous: an operation is started with a token and its completion comes
+ * back later from completions(), in any order; buffers stay the io's until then. What happens at start, or seldom, is
+ * synchronous. Results are 0 or a count, or a negative errno. One thread.
+ *
+ * A descriptor stays open until what was started on it is complete; a buffer stays unchanged until then. */
+#ifndef ENGINE_IO_IO_H
+#define ENGINE_IO_IO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ipc/error.h"
+
+struct io;
+
+struct io_completion {
+    uint64_t token;
+    int32_t result; /* as the system call would have returned it (INT32_MAX: that or more); negative errno */
+};
+
+/* How a file is opened. */
+enum io_open_flags {
+    IO_READ = 0,
+    IO_WRITE = 1,
+    IO_CREATE = 2, /* fails if it exists */
+    IO_DIRECT = 4  /* O_DIRECT where the file system has it; is_direct() says whether it got it */
+};
+
+struct io_ops {
+    /* Clocks, nanoseconds. Cheap: no system call. */
+    uint64_t (*monotonic)(struct io *io); /* CLOCK_MONOTONIC */
+    uint64_t (*wall)(struct io *io);      /* CLOCK_REALTIME, since 1970 */
+
+    /* ---- asynchronous ---- */
+    /* A buffer handed in with register_buffers() (or any other memory: slower). `durable`: complete only when it is on
+     * stable storage. Never completes short: the io writes on until all is written or a write fails. */
+    void (*write)(struct io *io, int file, const void *buffer, size_t size, uint64_t offset, bool durable,
+                  uint64_t token);
+    void (*sync)(struct io *io, int file, uint64_t token); /* fdatasync */
+    /* Completes with poll()'s revents each time the descriptor becomes readable, is hung up or has an error
+     * (edge-triggered; at once if it is readable already; sometimes once too often), until unwatched; never reads it. A
+     * watch that fails completes with the error and is over. */
+    void (*watch)(struct io *io, int descriptor, uint64_t token);
+    /* The watch's last completion carries -ECANCELED. Nothing happens if no watch has this token. */
+    void (*unwatch)(struct io *io, uint64_t token);
+    /* Adds 1 to an eventfd, from the kernel's side: cannot block the caller, whatever the descriptor's owner did to it.
+     * Completes with 8; while the counter is full, not at all. */
+    void (*wake)(struct io *io, int event, uint64_t token);
+    /* What was started is handed over and up to `count` completions are taken, without waiting. No system call when
+     * nothing was started and nothing has come. Whoever calls it in a loop while a durable write is in flight must give
+     * the core away in between (sched_yield() or sleep()): the kernel ends such a write in a thread of its own, and if
+     * that is to run on this core, it waits for the end of the caller's time slice (4 ms instead of 0.1 ms). */
+    unsigned (*completions)(struct io *io, struct io_completion *completions, unsigned count);
+    /* Hands over and sleeps until a completion is there or the time has passed (UINT64_MAX: for ever). May return early
+     * (a signal); whoever wants to know asks completions(). */
+    void (*sleep)(struct io *io, uint64_t nanoseconds);
+
+    /* ---- at start ---- */
+    /* One region in which all buffers will lie. 0, or -1 with *error: then writes work without, and the caller says
+     * so. */
+    int (*register_buffers)(struct io *io, void *memory, size_t size, struct mr_error *error);
+
+    /* ---- synchronous, seldom ---- */
+    /* `directory` is a descriptor from open_directory(). All return a descriptor, 0 or a count; or a negative errno. */
+    int (*open_directory)(struct io *io, const char *path);
+    /* Calls back with each name (without . and ..), in no particular order. */
+    int (*list)(struct io *io, int directory, void (*name)(void *context, const char *name), void *context);
+    int (*open)(struct io *io, int directory, const char *name, unsigned flags);
+    bool (*is_direct)(struct io *io, int file);
+    uint32_t (*alignment)(struct io *io, int file); /* largest of direct-I/O alignment, physical block size and 4096 */
+    int (*lock)(struct io *io, int file);           /* flock, exclusive, waits */
+    int64_t (*size)(struct io *io, int file);
+    /* Short only at the end. On a direct file buffer, size and offset of reads and writes are multiples of 4096,
+     * alignment() and alignment(), else -EINVAL. */
+    int64_t (*read)(struct io *io, int file, void *buffer, size_t size, uint64_t offset);
+    /* Lengthens the file to at least `size`, with zeros, and reserves its blocks, so that a full disk shows now
+     * (where the file system can reserve; else it only lengthens). */
+    int (*allocate)(struct io *io, int file, uint64_t size);
+    int (*sync_now)(struct io *io, int file); /* fsync; for directories too */
+    int (*rename)(struct io *io, int directory, const char *from, const char *to);
+    int (*remove)(struct io *io, int directory, const char *name);
+    void (*close)(struct io *io, int file);
+};
+
+struct io {
+    const struct io_ops *ops;
+};
+
+/* Page-aligned memory for buffers, kept out of fork()ed children. */
+void *io_memory(size_t size, struct mr_error *error);
+void io_memory_free(void *memory, size_t size);
+
+#endif
