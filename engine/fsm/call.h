@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One operation being answered: what service.h shows to a service type, from the inside. The state machine has one of
- * these and uses it again for every call, so that answering allocates nothing in the steady state. */
+/* One operation being answered, or one output of a stream: what service.h shows to a service type, from the inside. The
+ * state machine has one of these for each and uses it again every time, so that answering allocates nothing in the
+ * steady state. */
 #ifndef ENGINE_FSM_CALL_H
 #define ENGINE_FSM_CALL_H
 
@@ -27,11 +28,20 @@ struct service_call {
     size_t payload_size; /* sum of the pieces' */
     char message[MR_MESSAGE_MAX];
     size_t message_size;
+
+    enum operation_kind kind;      /* of the operation that is run */
+    const void *origin;            /* a command's: what call_open() needs (stream.h) */
+    struct stream *stream;         /* what call_open() made; who runs the call takes it from here */
+    struct service_cursor *cursor; /* what call_cursor() was given; likewise */
 };
 
 /* An all-zero call may be begun. */
 void call_begin(struct service_call *call, uint64_t index, uint64_t time, struct slice payload);
 void call_drop(struct service_call *call); /* what has been put; lets go of blobs */
+/* Makes one piece of what has been put, before it is stored more than once: a small payload is inline bytes, which a
+ * record holds at less cost than a reference, a larger one a blob. What is much larger stays as it is, sharing the
+ * blobs that were put. */
+void call_pack(struct service_call *call);
 void call_free(struct service_call *call);
 
 /* Finds the operation in the type's table and runs it; a name that is not there, or is of the other sort (a query sent

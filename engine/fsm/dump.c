@@ -6,7 +6,7 @@
  * what it has no field for, as numbers of 8 bytes, little-endian:
  *
  *     session_output_limit, number of sessions
- *     for each session by id:   id, uid, floor, number of held commands
+ *     for each session by id:   id, uid, floor, highest number ever applied or given up, number of held commands
  *     for each of its commands: sequence number, index, number of its last output
  *
  * A message inside another one needs its size before its bytes, so each is walked twice, first only to be counted. */
@@ -97,12 +97,15 @@ static void emit_service_command_output(struct output_stream *stream, const void
 
 static void emit_command(struct output_stream *stream, const void *what)
 {
-    const uint64_t command_complete = 1;
+    const uint64_t command_open = 0, command_complete = 1;
     const struct held_command *command = what;
+    const struct blob *input = command->stream == NULL ? NULL : command->stream->input;
     emit_number(stream, 1, command->sequence_num);
-    emit_number(stream, 2, command_complete);
-    if (command->output != NULL)
-        emit_message(stream, 4, emit_service_command_output, command->output);
+    emit_number(stream, 2, input == NULL ? command_complete : command_open);
+    if (input != NULL)
+        emit_bytes(stream, 3, (struct slice){input->data, input->size}); /* a message; it is not empty */
+    for (uint64_t number = command->acknowledged + 1; number <= command->last_number; number++)
+        emit_message(stream, 4, emit_service_command_output, held_output(command, number));
 }
 
 static void emit_session(struct output_stream *stream, const void *what)
@@ -190,6 +193,7 @@ static void emit_extra(struct output_stream *stream, const struct fsm *fsm)
         emit_word(stream, session->id);
         emit_word(stream, session->uid);
         emit_word(stream, session->window.floor);
+        emit_word(stream, session->highest);
         emit_word(stream, session->held_commands);
         struct held_command *held = session_held(session);
         for (uint64_t i = 0; i < session->held_commands; i++) {

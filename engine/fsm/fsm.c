@@ -4,8 +4,9 @@
  *
  *     fsm_apply -> open_session | keep_alive | close_session | create_service | close_service | service_command
  *
- * and each of these gives exactly one answer to the entry's route. A service command that is new runs its operation,
- * whose answer is stored in the session and given from there; one that is held is given what is stored. */
+ * and each of these gives one answer to the entry's route. A service command that is new runs its operation, whose
+ * answer is stored in the session and given from there; one that is held is given what is stored. An operation may
+ * leave its command open: stream.c does the rest of that, for as long as it lasts. */
 #include "engine/fsm/duration.h"
 #include "engine/fsm/hash.h"
 #include "engine/fsm/memory.h"
@@ -25,7 +26,11 @@ struct fsm *fsm_create(const struct fsm_config *config)
     timers_init(&fsm->timers);
     garbage_init(&fsm->garbage);
     list_init(&fsm->sessions);
-    struct service_host host = {.timers = &fsm->timers, .garbage = &fsm->garbage, .hash_seed = config->hash_seed};
+    struct service_host host = {.timers = &fsm->timers,
+                                .garbage = &fsm->garbage,
+                                .output = &fsm->output,
+                                .time = &fsm->time,
+                                .hash_seed = config->hash_seed};
     service_table_init(&fsm->services, config->types, host);
     return fsm;
 }
@@ -33,8 +38,13 @@ struct fsm *fsm_create(const struct fsm_config *config)
 /* CloseSession, expiry, and the end of the state machine. */
 static void end_session(struct fsm *fsm, struct session *session)
 {
-    while (!list_empty(&session->openings_list))
-        service_table_close(container_of(session->openings_list.next, struct opening, of_session));
+    while (!list_empty(&session->openings_list)) {
+        struct opening *opening = container_of(session->openings_list.next, struct opening, of_session);
+        while (!list_empty(&opening->streams))
+            stream_end_unstored(container_of(opening->streams.next, struct stream, of_opening));
+        fsm_detach_cursors(opening);
+        service_table_close(opening);
+    }
     timers_cancel(&fsm->timers, &session->expiry);
     table_remove(&fsm->sessions_by_id, &session->by_id);
     list_remove(&session->order);
@@ -48,6 +58,7 @@ void fsm_destroy(struct fsm *fsm)
     while (!list_empty(&fsm->sessions))
         end_session(fsm, container_of(fsm->sessions.next, struct session, order));
     call_free(&fsm->call);
+    call_free(&fsm->output);
     service_table_free(&fsm->services);
     while (garbage_collect(&fsm->garbage, UINT_MAX))
         ;
@@ -119,12 +130,13 @@ struct application {
     struct fsm *fsm;
     const struct fsm_entry *entry;
     const struct command_input *command;
-    const struct fsm_sink *sink;
 };
 
 static void give(const struct application *application, const struct fsm_answer *answer)
 {
-    application->sink->answer(application->sink->context, &application->entry->route, answer);
+    /* If there is no room for a stored one, fsm_deliver() will be asked for it with the route. */
+    const struct fsm_sink *sink = application->fsm->sink;
+    (void)sink->answer(sink->context, &application->entry->route, answer);
 }
 
 static void refuse(const struct application *application, enum status status, const char *message)
@@ -156,15 +168,15 @@ static void acknowledge(const struct application *application, uint64_t id)
     give(application, &answer);
 }
 
-static void describe(struct fsm *fsm, const struct session *session, const struct stored_output *output,
-                     struct fsm_answer *answer)
+void fsm_describe(struct fsm *fsm, const struct session *session, const struct stored_output *output, bool last,
+                  struct fsm_answer *answer)
 {
     struct slice *parts = fsm_parts(fsm, (size_t)output->piece_count + 1);
     *answer = (struct fsm_answer){
         .session_id = session->id,
         .sequence_num = output->sequence_num,
         .number = output->number,
-        .last = true, /* every command has one output */
+        .last = last,
         .status = STATUS_OK,
         .output = {.index = output->index,
                    .kind = COMMAND_SESSION_COMMAND,
@@ -178,16 +190,33 @@ static void describe(struct fsm *fsm, const struct session *session, const struc
     };
 }
 
-bool fsm_stored_output(struct fsm *fsm, uint64_t session_id, uint64_t sequence_num, uint64_t number,
-                       struct fsm_answer *answer, bool *gone)
+static bool same_route(const struct fsm_route *a, const struct fsm_route *b)
+{
+    return a->channel == b->channel && a->position == b->position;
+}
+
+bool fsm_deliver(struct fsm *fsm, uint64_t session_id, uint64_t sequence_num, const struct fsm_route *route,
+                 const struct fsm_sink *sink, bool *gone)
 {
     struct session *session = fsm_find_session(fsm, session_id);
     struct stored_output *output = NULL;
-    *gone = session == NULL || session_standing(session, sequence_num, &output) != STANDING_HELD;
-    if (*gone || output == NULL || output->number < number)
-        return false;
-    describe(fsm, session, output, answer);
-    return true;
+    struct stream *stream = NULL;
+    *gone = session == NULL || session_standing(session, sequence_num, &output, &stream) != STANDING_HELD ||
+            (output == NULL && stream == NULL);
+    if (*gone)
+        return true;
+    if (stream != NULL) {
+        if (stream->told || !same_route(&stream->route, route))
+            return true;
+        fsm->sink = sink;
+        bool all = stream_go_on(stream);
+        fsm->sink = NULL;
+        *gone = all && stream->input == NULL && !stream->told;
+        return all;
+    }
+    struct fsm_answer answer;
+    fsm_describe(fsm, session, output, true, &answer);
+    return sink->answer(sink->context, route, &answer);
 }
 
 /* ---- sessions ---- */
@@ -214,7 +243,7 @@ static void open_session(const struct application *application)
 static void keep_alive(const struct application *application, struct session *session)
 {
     renew(application->fsm, session);
-    session_acknowledge(session, application->command);
+    session_acknowledge(session, application->command, stream_cancel);
     acknowledge(application, 0);
 }
 
@@ -254,6 +283,9 @@ static void close_service(const struct application *application, struct session 
         refuse(application, status, message);
         return;
     }
+    while (!list_empty(&opening->streams))
+        stream_close(container_of(opening->streams.next, struct stream, of_opening));
+    fsm_detach_cursors(opening);
     service_table_close(opening);
     acknowledge(application, 0);
 }
@@ -273,36 +305,53 @@ static bool over_limit(const struct application *application, const struct sessi
     return true;
 }
 
-static void service_command(const struct application *application, struct session *session)
+/* Its answer, stored; NULL: there is none to give, because it was refused or is open. */
+static const struct stored_output *run_command(const struct application *application, struct session *session)
 {
     struct fsm *fsm = application->fsm;
     const struct command_input *command = application->command;
-    struct stored_output *output;
-    enum standing standing = session_standing(session, command->sequence_num, &output);
-    if (standing == STANDING_GIVEN_UP || (standing == STANDING_HELD && output == NULL)) {
-        refuse(application, STATUS_CONFLICT,
-               standing == STANDING_HELD ? "every output of this sequence number has been acknowledged"
-                                         : "this sequence number has been given up by a KeepAlive");
-        return;
+    enum status status;
+    const char *message;
+    struct opening *opening = fsm_demand_opening(fsm, session, command->service_id, &status, &message);
+    if (opening == NULL) {
+        refuse(application, status, message);
+        return NULL;
     }
-    if (standing == STANDING_NEW) {
-        enum status status;
-        const char *message;
-        struct opening *opening = fsm_demand_opening(fsm, session, command->service_id, &status, &message);
-        if (opening == NULL) {
-            refuse(application, status, message);
-            return;
-        }
-        if (over_limit(application, session))
-            return;
-        struct service_call *call = &fsm->call;
-        call_begin(call, application->entry->index, fsm->time, command->operation.payload);
-        call_run(call, opening->service->type, opening->service->state, command->operation.name, false);
+    if (over_limit(application, session))
+        return NULL;
+    struct stream_origin origin = {fsm, application->entry, opening};
+    struct service_call *call = &fsm->call;
+    call_begin(call, application->entry->index, fsm->time, command->operation.payload);
+    call->origin = &origin;
+    call_run(call, opening->service->type, opening->service->state, command->operation.name, false);
+    const struct stored_output *output = NULL;
+    if (call->stream == NULL)
         output = session_record(session, command->sequence_num, call);
-        call_drop(call);
-    }
+    call->stream = NULL;
+    call_drop(call);
+    return output;
+}
+
+static void service_command(const struct application *application, struct session *session)
+{
+    struct stored_output *held;
+    struct stream *stream;
+    const struct stored_output *output = NULL;
+    enum standing standing = session_standing(session, application->command->sequence_num, &held, &stream);
+    if (standing == STANDING_NEW)
+        output = run_command(application, session);
+    else if (standing == STANDING_GIVEN_UP)
+        refuse(application, STATUS_CONFLICT, "this sequence number has been given up by a KeepAlive");
+    else if (stream != NULL && (stream->input != NULL || stream->outputs.count > 0))
+        stream_attach(stream, &application->entry->route);
+    else if (held == NULL)
+        refuse(application, STATUS_CONFLICT, "every output of this sequence number has been acknowledged");
+    else
+        output = held;
+    if (output == NULL)
+        return;
     struct fsm_answer answer;
-    describe(fsm, session, output, &answer);
+    fsm_describe(application->fsm, session, output, true, &answer);
     give(application, &answer);
 }
 
@@ -327,10 +376,8 @@ static void in_session(const struct application *application)
         close_service(application, session);
 }
 
-void fsm_apply(struct fsm *fsm, const struct fsm_entry *entry, const struct fsm_sink *sink)
+static void apply(struct fsm *fsm, const struct fsm_entry *entry)
 {
-    mr_assert(entry->index > fsm->index);
-    fsm->index = entry->index;
     uint64_t deadline;
     while ((deadline = timers_next(&fsm->timers)) <= entry->time && fsm->timers.count > 0) {
         if (deadline > fsm->time)
@@ -342,7 +389,7 @@ void fsm_apply(struct fsm *fsm, const struct fsm_entry *entry, const struct fsm_
     if (entry->command == NULL)
         return;
 
-    struct application application = {fsm, entry, entry->command, sink};
+    struct application application = {fsm, entry, entry->command};
     const char *message = "";
     enum status status = check_command(fsm, entry->command, &message);
     if (status != STATUS_OK)
@@ -353,36 +400,15 @@ void fsm_apply(struct fsm *fsm, const struct fsm_entry *entry, const struct fsm_
         in_session(&application);
 }
 
-/* ---- queries ---- */
-
-enum status fsm_query(struct fsm *fsm, const struct partition_query_input *query, uint32_t uid, uint64_t now,
-                      struct operation_output *output, const char **message)
+void fsm_apply(struct fsm *fsm, const struct fsm_entry *entry, const struct fsm_sink *sink)
 {
-    enum status status = fsm_check_query(query, query->partition_id, message);
-    if (status != STATUS_OK)
-        return status;
-    struct session *session = fsm_demand_session(fsm, query->session_id, uid, &status, message);
-    if (session == NULL)
-        return status;
-    struct opening *opening = fsm_demand_opening(fsm, session, query->service_id, &status, message);
-    if (opening == NULL)
-        return status;
-    struct service_call *call = &fsm->call;
-    call_begin(call, fsm->index, now > fsm->time ? now : fsm->time, query->operation.payload);
-    call_run(call, opening->service->type, opening->service->state, query->operation.name, true);
-    struct slice *parts = fsm_parts(fsm, call->piece_count + 1);
-    for (size_t i = 0; i < call->piece_count; i++) {
-        const struct payload_piece *piece = &call->pieces[i];
-        parts[i] = (struct slice){(piece->blob == NULL ? call->bytes : piece->blob->data) + piece->offset, piece->size};
-    }
-    *output = (struct operation_output){
-        .status = call->status,
-        .message = {(const uint8_t *)call->message, call->message_size},
-        .parts = parts,
-        .part_count = call->piece_count,
-        .payload_size = call->payload_size,
-    };
-    return STATUS_OK;
+    mr_assert(entry->index > fsm->index);
+    fsm->index = entry->index;
+    fsm->sink = sink;
+    apply(fsm, entry);
+    fsm->sink = NULL;
+    if (fsm->output.piece_count > 0)
+        call_drop(&fsm->output); /* no longer than it must it keeps others' blobs */
 }
 
 /* ---- what else is asked of it ---- */

@@ -4,7 +4,8 @@
  * sequence of entries alone (hash_seed only changes where things lie in tables, never what is said).
  *
  * It knows nothing of rings, logs or processes. Where an answer belongs it is told by an opaque route, which it
- * remembers for open commands and hands back with every output; routes are not part of the state.
+ * remembers for open commands and hands back with every output; routes are not part of the state. An open command whose
+ * route is all zero has none: its outputs are stored and given to nobody.
  *
  * One thread. It never fails for lack of memory: running out ends the process (admission keeps it from
  * coming to that). */
@@ -22,7 +23,7 @@ struct fsm_route {
     uint64_t position;
 };
 
-/* One answer to a request, or one output of an open command. Valid during the sink's call only. */
+/* One answer to a request, or one output of a command with many. Valid during the sink's call only. */
 struct fsm_answer {
     uint64_t session_id;   /* with sequence_num: the command, if it has a number; else 0 */
     uint64_t sequence_num; /* 0: a command without a number */
@@ -33,11 +34,18 @@ struct fsm_answer {
     struct command_output output;
 };
 
-/* Takes answers as they arise. Numbered outputs are in the session by then and can be had again with
- * fsm_stored_output() until they are acknowledged; everything else is said only here. */
+/* Takes answers as they arise; it may not call the fsm. True: taken. False: there is no room for it at that route now.
+ *
+ * False is for numbered outputs (`number` is not 0), which are stored. Nothing more of that command is then given to
+ * that route before fsm_deliver() asks for it, except a last frame. For answers without a number, and for the CANCELED
+ * that is an open command's last output when its session ends, there must be room: they are said only here and the
+ * result is not looked at. (All of those are small and `last`.)
+ *
+ * Whatever comes with `last` is the last for its route, although outputs may be stored that it was still to have: who
+ * noted that there is more to deliver forgets it then. */
 struct fsm_sink {
     void *context;
-    void (*answer)(void *context, const struct fsm_route *route, const struct fsm_answer *answer);
+    bool (*answer)(void *context, const struct fsm_route *route, const struct fsm_answer *answer);
 };
 
 struct fsm_config {
@@ -66,15 +74,51 @@ struct fsm_entry {
 /* Fires every deadline up to entry->time, then applies the command. */
 void fsm_apply(struct fsm *fsm, const struct fsm_entry *entry, const struct fsm_sink *sink);
 
-/* A query on the applied state. `now` (>= fsm_time()) is what remaining TTLs are counted from. The result: a frame
- * status (STATUS_OK: *output is the answer, valid until the next call on the fsm; else *message). */
-enum status fsm_query(struct fsm *fsm, const struct partition_query_input *query, uint32_t uid, uint64_t now,
-                      struct operation_output *output, const char **message);
+/* Goes on with a command at a route where the sink had no room: gives its stored outputs that the route has not taken,
+ * in order, until the sink has no room again. True: all is given; of an open command, later outputs follow as they
+ * arise. *gone, with true: there is nothing to give, neither now nor later, and the route has not had its last frame,
+ * because the session or the command is gone or another process has acknowledged the outputs; the caller ends the
+ * request. A command that is open, or was, knows one route at a time, the one that named it last; nothing is given to
+ * an earlier one, which was told so. */
+bool fsm_deliver(struct fsm *fsm, uint64_t session_id, uint64_t sequence_num, const struct fsm_route *route,
+                 const struct fsm_sink *sink, bool *gone);
 
-/* The stored output `number` of a command, or the first stored one after it; false if there is none (any more). When
- * the session or command is gone altogether *gone is set. */
-bool fsm_stored_output(struct fsm *fsm, uint64_t session_id, uint64_t sequence_num, uint64_t number,
-                       struct fsm_answer *answer, bool *gone);
+/* A query on the applied state. `now` (>= fsm_time()) is what remaining TTLs are counted from. The result: a frame
+ * status (else than STATUS_OK: *message says why). With STATUS_OK either *cursor is NULL and *output is the answer,
+ * valid until the next call on the fsm; or the query has many outputs, and *cursor, which is the caller's to close,
+ * gives them. */
+struct fsm_cursor;
+enum status fsm_query(struct fsm *fsm, const struct partition_query_input *query, uint32_t uid, uint64_t now,
+                      struct operation_output *output, struct fsm_cursor **cursor, const char **message);
+
+/* The output at which the cursor stands, valid until the next call on the fsm; asked again, the same one, or what is
+ * there by then. fsm_cursor_taken() says that it was put where it belongs and moves on; after one that is *last the
+ * cursor has nothing to give but empty outputs, each the last. (A last output can be empty: the entry that was to be
+ * the last has gone meanwhile, or there never was one.) Not STATUS_OK: a frame status and *message; session or service
+ * have been closed, and the cursor stays so.
+ *
+ * A cursor is no part of the state. Any commands may be applied between two calls; it outlives its session, and the
+ * fsm, as far as closing it goes. */
+enum status fsm_cursor_next(struct fsm_cursor *cursor, uint64_t now, struct operation_output *output, bool *last,
+                            const char **message);
+void fsm_cursor_taken(struct fsm_cursor *cursor);
+void fsm_cursor_close(struct fsm_cursor *cursor); /* NULL is fine */
+
+/* For coming back to a session. False: there is no such session. */
+bool fsm_session_owner(const struct fsm *fsm, uint64_t session_id, uint32_t *uid);
+/* Every number that the session holds, in order; valid during the call. */
+struct fsm_held_command {
+    uint64_t sequence_num;
+    uint64_t acknowledged; /* the number of the last output that has been; 0: none */
+    bool open;             /* else it is complete, and what follows is not known any more */
+    uint64_t service_id;
+    struct service_spec spec;
+    struct slice operation; /* its name */
+};
+typedef void fsm_held_fn(void *context, const struct fsm_held_command *command);
+/* *highest: the highest number that was ever applied or given up; 0: none. */
+bool fsm_session_commands(const struct fsm *fsm, uint64_t session_id, uint64_t *highest, fsm_held_fn *fn,
+                          void *context);
 
 uint64_t fsm_index(const struct fsm *fsm); /* of the entry applied last; 0: none */
 uint64_t fsm_time(const struct fsm *fsm);  /* of the same */

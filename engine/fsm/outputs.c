@@ -94,7 +94,7 @@ static struct stored_output *make_room(struct outputs *outputs, size_t size)
     return output;
 }
 
-struct stored_output *outputs_append(struct outputs *outputs, uint64_t sequence_num, uint64_t number,
+struct stored_output *outputs_append(struct outputs *outputs, uint64_t sequence_num, uint64_t number, uint64_t index,
                                      const struct service_call *call)
 {
     bool plain = call->piece_count == 0 || (call->piece_count == 1 && call->pieces[0].blob == NULL);
@@ -108,7 +108,7 @@ struct stored_output *outputs_append(struct outputs *outputs, uint64_t sequence_
     outputs->appended++;
     output->sequence_num = sequence_num;
     output->number = number;
-    output->index = call->index;
+    output->index = index;
     output->payload_size = (uint32_t)call->payload_size;
     output->inline_size = (uint32_t)call->byte_count;
     output->piece_count = (uint16_t)pieces;

@@ -38,8 +38,8 @@ struct outputs {
     uint64_t appended;                    /* records, since the last outputs_settle() */
 };
 
-/* Stores the answer of a call that has been run; takes a reference to each of its blobs. */
-struct stored_output *outputs_append(struct outputs *outputs, uint64_t sequence_num, uint64_t number,
+/* Stores the answer of a call that has been run, or an output; takes a reference to each of its blobs. */
+struct stored_output *outputs_append(struct outputs *outputs, uint64_t sequence_num, uint64_t number, uint64_t index,
                                      const struct service_call *call);
 void outputs_release(struct outputs *outputs, struct stored_output *output);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a service type is to the state machine: one table of functions. A type sees its own state and the call it
- * answers; it knows no session, no index but the call's, no other service, and does no I/O. */
+/* What a service type is to the state machine: one table of functions. A type sees its own state, the call it answers
+ * and the streams it has opened; it knows no session, no index but the call's, no other service, and does no I/O. */
 #ifndef ENGINE_FSM_SERVICE_H
 #define ENGINE_FSM_SERVICE_H
 
@@ -8,13 +8,15 @@
 #include "engine/fsm/timers.h"
 #include "proto/messages.h"
 
-struct service_call; /* the operation being answered: see below */
+struct service_call;   /* the operation being answered: see below */
+struct stream;         /* a command that stays open: likewise */
+struct service_cursor; /* a query with many outputs: likewise */
 
 enum operation_kind {
-    OPERATION_COMMAND, /* one output */
-    OPERATION_STREAM,  /* a command with many outputs */
-    OPERATION_QUERY,
-    OPERATION_QUERY_STREAM
+    OPERATION_COMMAND,     /* one output */
+    OPERATION_STREAM,      /* a command with many outputs: may stay open, by call_open() */
+    OPERATION_QUERY,       /* one output */
+    OPERATION_QUERY_STREAM /* a query with many outputs: may be answered bit by bit, by call_cursor() */
 };
 
 struct service_operation {
@@ -25,8 +27,10 @@ struct service_operation {
 
 /* The hooks that a service's state uses towards the state machine; lives as long as the service. */
 struct service_host {
-    struct timers *timers;   /* of the partition: deadlines in its time */
-    struct garbage *garbage; /* where big removals are put, to be freed in later turns */
+    struct timers *timers;       /* of the partition: deadlines in its time */
+    struct garbage *garbage;     /* where big removals are put, to be freed in later turns */
+    struct service_call *output; /* what stream_output() gives out */
+    const uint64_t *time;        /* the partition's: of the command or the deadline that is being worked on */
     uint64_t hash_seed;
 };
 
@@ -39,6 +43,9 @@ struct service_type {
     /* The service's snapshot message (ServiceSnapshot.data), canonical, in pieces. Called twice in a row where its size
      * must stand before it: the first time only to be counted. */
     void (*dump)(void *state, void (*write)(void *context, const void *data, size_t size), void *context);
+    /* A stream has been ended from outside: by KeepAlive, CloseService, its session's end or the session's limit. The
+     * service forgets it, and what call_open() was given for it. NULL if the type opens none. */
+    void (*ended)(void *state, void *listener);
 };
 
 /* ---- answering a call ---- */
@@ -53,5 +60,35 @@ uint8_t *call_put(struct service_call *call, size_t size); /* room for `size` by
 void call_put_blob(struct service_call *call, struct blob *blob, size_t offset, size_t size);
 /* Instead of a payload: the operation failed. `message` is copied. Whatever was put before is dropped. */
 void call_fail(struct service_call *call, enum status status, const char *message);
+
+/* ---- a command that stays open ---- */
+
+/* In the run() of an OPERATION_STREAM: the command stays open and what is put into `call` does not count; its outputs are
+ * those of stream_emit(), which may be called at once and at any later time. `listener` is the service's own.
+ * The stream lasts until stream_end(), stream_emit() returning false, or the type's ended(). */
+struct stream *call_open(struct service_call *call, void *listener);
+
+/* Begins an output of one or more streams: a call to put a payload into, or to fail. There is one, which the next
+ * stream_output() begins anew. Its call_time() is the partition's. */
+struct service_call *stream_output(struct service_host *host);
+/* The stream's next output; the same one may be given to many streams, which share its bytes. False: the output would
+ * have passed the session's limit, and has ended the stream instead; ended() has been called. */
+bool stream_emit(struct stream *stream, struct service_call *output);
+/* The stream's last output. ended() is not called. */
+void stream_end(struct stream *stream, struct service_call *output);
+
+/* ---- a query that is answered bit by bit ---- */
+
+/* Embedded in the service's own cursor. It is no part of the state; the service keeps it right while its state changes
+ * between two calls. */
+struct service_cursor {
+    /* Puts the output at which the cursor stands into `output` (nothing: an empty message, if there is none any more);
+     * true if it is the last. Asked again before advance(), it puts the same, as it is by then. */
+    bool (*show)(struct service_cursor *cursor, struct service_call *output);
+    void (*advance)(struct service_cursor *cursor); /* past the output shown */
+    void (*close)(struct service_cursor *cursor);   /* frees it */
+};
+/* In the run() of an OPERATION_QUERY_STREAM: the outputs are the cursor's. */
+void call_cursor(struct service_call *call, struct service_cursor *cursor);
 
 #endif

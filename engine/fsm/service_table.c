@@ -103,6 +103,8 @@ void service_table_open(struct session *session, struct service *service)
     if (service_opening(session, service->id) != NULL)
         return;
     struct opening *opening = memory_zeroed(1, sizeof(*opening));
+    list_init(&opening->streams);
+    list_init(&opening->cursors);
     opening->session = session;
     opening->service = service;
     table_insert(&session->openings, &opening->by_service, hash_number(service->id, session->hash_seed));
@@ -114,6 +116,7 @@ void service_table_open(struct session *session, struct service *service)
 void service_table_close(struct opening *opening)
 {
     struct session *session = opening->session;
+    mr_assert(list_empty(&opening->streams) && list_empty(&opening->cursors));
     if (session->recent == opening)
         session->recent = NULL;
     table_remove(&session->openings, &opening->by_service);

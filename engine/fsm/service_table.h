@@ -24,6 +24,8 @@ struct opening {
     struct table_node by_service; /* in the session's openings */
     struct list of_session;
     struct list of_service;
+    struct list streams; /* open ones, in the order in which they were opened */
+    struct list cursors; /* of queries that are being answered bit by bit */
     struct session *session;
     struct service *service;
 };
@@ -47,7 +49,7 @@ struct slice service_name_space(const struct service *service);
 struct slice service_name(const struct service *service);
 
 void service_table_open(struct session *session, struct service *service); /* fine if it is open */
-void service_table_close(struct opening *opening);
+void service_table_close(struct opening *opening); /* it has no open streams and no cursors any more */
 struct opening *service_find_opening(struct session *session, uint64_t service_id); /* the slower way of the next */
 
 /* NULL: the session has not opened it. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a session holds of its commands. The ways of a number: session_record() puts a new one into the window or into
- * `ahead`; session_acknowledge() lets it go, or moves it to `kept` once the floor has passed it; session_discard() ends
- * all at once. */
+ * `ahead`, session_open_stream() into `ahead`; session_acknowledge() lets it go, or moves it to `kept` once the floor
+ * has passed it; session_discard() ends all at once. */
 #include "engine/fsm/session.h"
 
 #include "engine/fsm/filter.h"
@@ -39,14 +39,20 @@ static struct command *find_command(const struct session *session, uint64_t sequ
     return NULL;
 }
 
-enum standing session_standing(const struct session *session, uint64_t sequence_num, struct stored_output **output)
+enum standing session_standing(const struct session *session, uint64_t sequence_num, struct stored_output **output,
+                               struct stream **stream)
 {
+    *output = NULL;
+    *stream = NULL;
+    if (sequence_num > session->highest) /* which is at or above the floor */
+        return STANDING_NEW;
     *output = window_get(&session->window, sequence_num);
     if (*output != NULL)
         return STANDING_HELD;
     const struct command *command = find_command(session, sequence_num);
     if (command != NULL) {
         *output = command->output;
+        *stream = command->stream;
         return STANDING_HELD;
     }
     return sequence_num <= session->window.floor ? STANDING_GIVEN_UP : STANDING_NEW;
@@ -59,31 +65,81 @@ static uint64_t bytes_of(const struct stored_output *output)
     return SESSION_OUTPUT_BYTES + (uint64_t)output->payload_size + output->message_size;
 }
 
+uint64_t session_output_bytes(const struct service_call *output)
+{
+    return SESSION_OUTPUT_BYTES + (uint64_t)output->payload_size + output->message_size;
+}
+
 static timer_fn passed_ahead;
 
-static struct command *add_command(struct session *session, struct stored_output *output)
+static void add_command(struct session *session, struct command *command, uint64_t sequence_num, uint64_t index)
 {
-    struct command *command = memory_zeroed(1, sizeof(*command));
-    command->sequence_num = output->sequence_num;
-    command->index = output->index;
-    command->last_number = output->number;
-    command->output = output;
+    command->sequence_num = sequence_num;
+    command->index = index;
     command->ahead.fire = passed_ahead;
     list_init(&command->kept);
-    table_insert(&session->commands, &command->by_number, hash_number(command->sequence_num, session->hash_seed));
+    table_insert(&session->commands, &command->by_number, hash_number(sequence_num, session->hash_seed));
+}
+
+static struct command *add_answered(struct session *session, struct stored_output *output)
+{
+    struct command *command = memory_zeroed(1, sizeof(*command));
+    command->last_number = output->number;
+    command->output = output;
+    add_command(session, command, output->sequence_num, output->index);
     return command;
+}
+
+static void hold(struct session *session, uint64_t sequence_num, uint64_t bytes)
+{
+    if (sequence_num > session->highest)
+        session->highest = sequence_num;
+    session->held_commands++;
+    session->held_bytes += SESSION_COMMAND_BYTES + bytes;
 }
 
 struct stored_output *session_record(struct session *session, uint64_t sequence_num, const struct service_call *call)
 {
-    struct stored_output *output = outputs_append(&session->outputs, sequence_num, 1, call);
-    session->held_commands++;
-    session->held_bytes += SESSION_COMMAND_BYTES + bytes_of(output);
+    struct stored_output *output = outputs_append(&session->outputs, sequence_num, 1, call->index, call);
+    hold(session, sequence_num, bytes_of(output));
     if (!window_put(&session->window, sequence_num, output, session->held_commands)) {
-        struct command *command = add_command(session, output);
+        struct command *command = add_answered(session, output);
         timers_set(&session->ahead, &command->ahead, sequence_num, 0);
     }
     return output;
+}
+
+struct stream *session_open_stream(struct session *session, uint64_t sequence_num, uint64_t index, struct blob *input)
+{
+    struct stream *stream = memory_zeroed(1, sizeof(*stream));
+    stream->session = session;
+    stream->input = input;
+    stream->command.stream = stream;
+    list_init(&stream->of_opening);
+    hold(session, sequence_num, SESSION_STREAM_BYTES + (uint64_t)input->size);
+    add_command(session, &stream->command, sequence_num, index);
+    timers_set(&session->ahead, &stream->command.ahead, sequence_num, 0);
+    return stream;
+}
+
+void session_stream_output(struct stream *stream, const struct service_call *output)
+{
+    struct session *session = stream->session;
+    struct command *command = &stream->command;
+    uint64_t number = ++command->last_number;
+    struct stored_output *stored =
+        outputs_append(&session->outputs, command->sequence_num, number, command->index, output);
+    session->held_bytes += bytes_of(stored);
+    bool fits = window_put(&stream->outputs, number, stored, SIZE_MAX); /* numbers without gaps always do */
+    mr_assert(fits);
+}
+
+void session_stream_complete(struct stream *stream)
+{
+    mr_assert(stream->input != NULL);
+    stream->session->held_bytes -= SESSION_STREAM_BYTES + (uint64_t)stream->input->size;
+    blob_release(stream->input);
+    stream->input = NULL;
 }
 
 /* ---- letting go ---- */
@@ -100,18 +156,41 @@ static void forget(struct session *session)
     session->held_bytes -= SESSION_COMMAND_BYTES;
 }
 
-static void forget_command(struct session *session, struct command *command)
+static void passed_in_stream(void *context, struct stored_output *output)
 {
+    release_output(context, output);
+}
+
+static void free_command(struct command *command)
+{
+    struct stream *stream = command->stream;
+    if (stream == NULL) {
+        free(command);
+        return;
+    }
+    blob_release(stream->input);
+    window_free(&stream->outputs);
+    free(stream);
+}
+
+static void forget_command(struct session *session, struct command *command, session_cancel_fn *cancel)
+{
+    struct stream *stream = command->stream;
+    if (stream != NULL && stream->input != NULL)
+        cancel(stream);
     table_remove(&session->commands, &command->by_number);
     list_remove(&command->kept);
     if (command->output != NULL)
         release_output(session, command->output);
+    if (stream != NULL)
+        window_raise(&stream->outputs, command->last_number, passed_in_stream, session);
     forget(session);
-    free(command);
+    free_command(command);
 }
 
 struct acknowledgement {
     struct session *session;
+    session_cancel_fn *cancel;
     struct slice filter;
     uint64_t upto; /* last_input_sequence_num */
 };
@@ -122,7 +201,7 @@ static void passed_in_window(void *context, struct stored_output *output)
     struct acknowledgement *acknowledgement = context;
     struct session *session = acknowledgement->session;
     if (filter_has(acknowledgement->filter, output->sequence_num)) {
-        list_append(&session->kept, &add_command(session, output)->kept);
+        list_append(&session->kept, &add_answered(session, output)->kept);
     } else {
         release_output(session, output);
         forget(session);
@@ -137,7 +216,7 @@ static void passed_ahead(struct timer *timer, void *context)
     if (filter_has(acknowledgement->filter, command->sequence_num))
         list_append(&acknowledgement->session->kept, &command->kept);
     else
-        forget_command(acknowledgement->session, command);
+        forget_command(acknowledgement->session, command, acknowledgement->cancel);
 }
 
 static void ask_about_kept(const struct acknowledgement *acknowledgement)
@@ -148,7 +227,7 @@ static void ask_about_kept(const struct acknowledgement *acknowledgement)
         link = link->next;
         if (command->sequence_num <= acknowledgement->upto &&
             !filter_has(acknowledgement->filter, command->sequence_num))
-            forget_command(session, command);
+            forget_command(session, command, acknowledgement->cancel);
     }
 }
 
@@ -168,9 +247,18 @@ static void drop_outputs(void *context, uint64_t sequence_num, uint64_t last_out
     struct acknowledgement *acknowledgement = context;
     struct command *command =
         sequence_num > acknowledgement->upto ? NULL : find_command(acknowledgement->session, sequence_num);
-    if (command != NULL && command->output != NULL && command->output->number <= command->acknowledged) {
+    if (command == NULL)
+        return;
+    if (command->output != NULL && command->output->number <= command->acknowledged) {
         release_output(acknowledgement->session, command->output);
         command->output = NULL;
+    }
+    if (command->stream != NULL) {
+        struct window *outputs = &command->stream->outputs;
+        uint64_t upto = command->acknowledged < command->last_number ? command->acknowledged : command->last_number;
+        if (upto > outputs->floor)
+            window_raise(outputs, upto, passed_in_stream, acknowledgement->session);
+        window_settle(outputs);
     }
 }
 
@@ -182,13 +270,22 @@ static void output_moved(void *context, struct stored_output *from, struct store
         return;
     }
     struct command *command = find_command(session, to->sequence_num);
-    mr_assert(command != NULL && command->output == from);
+    mr_assert(command != NULL);
+    if (command->stream != NULL) {
+        mr_assert(window_get(&command->stream->outputs, to->number) == from);
+        window_replace(&command->stream->outputs, to->number, to);
+        return;
+    }
+    mr_assert(command->output == from);
     command->output = to;
 }
 
-void session_acknowledge(struct session *session, const struct command_input *keep_alive)
+void session_acknowledge(struct session *session, const struct command_input *keep_alive, session_cancel_fn *cancel)
 {
-    struct acknowledgement acknowledgement = {session, keep_alive->input_filter, keep_alive->last_input_sequence_num};
+    struct acknowledgement acknowledgement = {session, cancel, keep_alive->input_filter,
+                                              keep_alive->last_input_sequence_num};
+    if (acknowledgement.upto > session->highest)
+        session->highest = acknowledgement.upto;
     if (acknowledgement.upto > 0) {
         ask_about_kept(&acknowledgement);
         if (acknowledgement.upto > session->window.floor) {
@@ -211,11 +308,11 @@ static bool free_some(struct garbage_item *item, unsigned *budget)
 {
     struct session *session = container_of(item, struct session, garbage);
     for (; session->ahead.count > 0 && *budget > 0; --*budget)
-        free(container_of(session->ahead.heap[session->ahead.count--], struct command, ahead));
+        free_command(container_of(session->ahead.heap[session->ahead.count--], struct command, ahead));
     for (; !list_empty(&session->kept) && *budget > 0; --*budget) {
         struct command *command = container_of(session->kept.next, struct command, kept);
         list_remove(&command->kept);
-        free(command);
+        free_command(command);
     }
     if (*budget == 0 || !outputs_free(&session->outputs, budget))
         return false;
@@ -243,7 +340,15 @@ static int by_number(const void *a, const void *b)
 
 static struct held_command held_of(const struct command *command)
 {
-    return (struct held_command){command->sequence_num, command->index, command->last_number, command->output};
+    uint64_t acknowledged = command->stream != NULL   ? command->stream->outputs.floor
+                            : command->output == NULL ? command->last_number
+                                                      : 0;
+    return (struct held_command){.sequence_num = command->sequence_num,
+                                 .index = command->index,
+                                 .last_number = command->last_number,
+                                 .acknowledged = acknowledged,
+                                 .output = command->output,
+                                 .stream = command->stream};
 }
 
 struct held_command *session_held(const struct session *session)
@@ -260,10 +365,16 @@ struct held_command *session_held(const struct session *session)
         const struct stored_output *output = window_get(window, number);
         if (output == NULL)
             continue;
-        held[count++] = (struct held_command){number, output->index, output->number, output};
+        held[count++] = (struct held_command){
+            .sequence_num = number, .index = output->index, .last_number = output->number, .output = output};
         left--;
     }
     mr_assert(count == session->held_commands);
     qsort(held, count, sizeof(*held), by_number);
     return held;
+}
+
+const struct stored_output *held_output(const struct held_command *held, uint64_t number)
+{
+    return held->stream == NULL ? held->output : window_get(&held->stream->outputs, number);
 }

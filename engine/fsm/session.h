@@ -8,14 +8,17 @@
  *   - in the window, if it is close above the floor and has just its one output: no more than a pointer to the record;
  *   - in `ahead`, if it is far above the floor: a heap by number, so that a rising floor meets just what it passes;
  *   - in `kept`, if the floor has passed it and a filter kept it. Each KeepAlive asks the filter about all of these.
- * Those of the last two are also in the table `commands`, by number.
+ * Those of the last two are also in the table `commands`, by number. A command with many outputs (a stream) is never in
+ * the window: until the floor passes it, it is in `ahead`, however close.
  *
  * How much a session holds is counted from its state alone, so that a limit on it means the same everywhere: for every
- * held command SESSION_COMMAND_BYTES, and for every stored output SESSION_OUTPUT_BYTES and its payload's and message's
- * bytes. The two constants are about what the structures take. */
+ * held command SESSION_COMMAND_BYTES, and SESSION_STREAM_BYTES and the bytes of its input while it is open; and for
+ * every stored output SESSION_OUTPUT_BYTES and its payload's and message's bytes. The constants are about what the
+ * structures take. */
 #ifndef ENGINE_FSM_SESSION_H
 #define ENGINE_FSM_SESSION_H
 
+#include "engine/fsm/fsm.h"
 #include "engine/fsm/garbage.h"
 #include "engine/fsm/list.h"
 #include "engine/fsm/outputs.h"
@@ -25,6 +28,7 @@
 
 #define SESSION_COMMAND_BYTES 128
 #define SESSION_OUTPUT_BYTES 128
+#define SESSION_STREAM_BYTES 1024
 
 /* A held command that is not in the window. */
 struct command {
@@ -35,7 +39,25 @@ struct command {
     uint64_t index;
     uint64_t last_number;         /* of the output it gave last */
     uint64_t acknowledged;        /* what the last KeepAlive whose map names it says; used within that one only */
-    struct stored_output *output; /* NULL: acknowledged */
+    struct stored_output *output; /* NULL: acknowledged, or a stream */
+    struct stream *stream;        /* the stream that this is the command of; NULL: a command with one output */
+};
+
+/* A command that opened, with its outputs. The rest of it is stream.h's: what the session does not look at. */
+struct stream {
+    struct command command;
+    struct session *session;
+    struct window outputs; /* those stored, by number; its floor is the number acknowledged last */
+    struct blob *input;    /* its ServiceCommandInput, encoded; NULL: it is complete */
+
+    struct fsm *fsm;
+    struct opening *opening; /* on which it is open; NULL: it is complete */
+    struct list of_opening;
+    void *listener;         /* the service's */
+    struct fsm_route route; /* who is answered: no part of the state, as all that follows */
+    uint64_t taken;         /* the last number that the sink took for this route */
+    bool waits;             /* the sink had no room for the next one */
+    bool told;              /* the route has had its last frame */
 };
 
 struct session {
@@ -55,6 +77,7 @@ struct session {
     struct outputs outputs;
     uint64_t held_commands;
     uint64_t held_bytes; /* counted as above */
+    uint64_t highest;    /* number that was ever applied or given up */
     uint64_t hash_seed;
 
     struct table openings; /* the services it has opened, by id */
@@ -67,22 +90,38 @@ struct session *session_create(uint64_t id, uint32_t uid, uint64_t hash_seed);
 void session_discard(struct session *session, struct garbage *garbage);
 
 enum standing { STANDING_NEW, STANDING_HELD, STANDING_GIVEN_UP };
-/* *output, if held: its stored output, NULL if that has been acknowledged. */
-enum standing session_standing(const struct session *session, uint64_t sequence_num, struct stored_output **output);
+/* If it is held: either *stream, or *output, which is NULL if it has been acknowledged. */
+enum standing session_standing(const struct session *session, uint64_t sequence_num, struct stored_output **output,
+                               struct stream **stream);
 
 /* Records the answer of a new command. */
 struct stored_output *session_record(struct session *session, uint64_t sequence_num, const struct service_call *call);
 
-/* What a KeepAlive lets the node forget. The filter is valid. */
-void session_acknowledge(struct session *session, const struct command_input *keep_alive);
+/* A new command that opens. `input` is the session's from now on. */
+struct stream *session_open_stream(struct session *session, uint64_t sequence_num, uint64_t index, struct blob *input);
+/* How much held_bytes grows with an output. */
+uint64_t session_output_bytes(const struct service_call *output);
+/* Its next output. */
+void session_stream_output(struct stream *stream, const struct service_call *output);
+/* It is complete: nothing follows. */
+void session_stream_complete(struct stream *stream);
 
-/* Every held command in order of number: for writing the state down. `output` is NULL if it has been acknowledged. */
+/* What a KeepAlive lets the node forget. The filter is valid. `cancel` is called for every open stream before it goes;
+ * it has completed it when it returns. */
+typedef void session_cancel_fn(struct stream *stream);
+void session_acknowledge(struct session *session, const struct command_input *keep_alive, session_cancel_fn *cancel);
+
+/* Every held command in order of number: for writing the state down. */
 struct held_command {
     uint64_t sequence_num;
     uint64_t index;
     uint64_t last_number;
-    const struct stored_output *output;
+    uint64_t acknowledged;              /* the number of the last output that has been */
+    const struct stored_output *output; /* of a command with one output; NULL: acknowledged, or a stream */
+    const struct stream *stream;        /* NULL: a command with one output */
 };
+/* The stored output of this number, from acknowledged + 1 to last_number. */
+const struct stored_output *held_output(const struct held_command *held, uint64_t number);
 struct held_command *session_held(const struct session *session); /* held_commands of them; the caller frees it */
 
 #endif

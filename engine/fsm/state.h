@@ -5,6 +5,7 @@
 
 #include "engine/fsm/fsm.h"
 #include "engine/fsm/service_table.h"
+#include "engine/fsm/stream.h"
 
 struct fsm {
     struct fsm_config config;
@@ -17,8 +18,10 @@ struct fsm {
     struct service_table services;
 
     /* Used again for every command and query; not state. */
+    const struct fsm_sink *sink; /* while an entry is applied or outputs are delivered; else NULL */
     struct service_call call;
-    struct slice *parts; /* of the answer being given */
+    struct service_call output; /* of streams */
+    struct slice *parts;        /* of the answer being given */
     size_t part_capacity;
     char text[MR_MESSAGE_MAX]; /* of the refusal being given */
 };
@@ -32,6 +35,11 @@ struct opening *fsm_demand_opening(struct fsm *fsm, struct session *session, uin
                                    const char **message);
 /* Room for the parts of an answer. */
 struct slice *fsm_parts(struct fsm *fsm, size_t count);
+/* A stored output as an answer, valid until the next one is described. */
+void fsm_describe(struct fsm *fsm, const struct session *session, const struct stored_output *output, bool last,
+                  struct fsm_answer *answer);
+/* Ends the queries that are being answered bit by bit. */
+void fsm_detach_cursors(struct opening *opening);
 
 /* What fsm_check_command() says of a command whose envelope is right; fsm_apply() asks it too, so that whatever is in a
  * log is answered in the same way. */

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The service type atomix.multiraft.map.v1.Map: what its operations do. How entries are kept stands in map_entries.c,
- * their messages in map_messages.c. Knows nothing of sessions. */
+/* The service type atomix.multiraft.map.v1.Map: what its operations do. How entries are kept stands in map_entries.c, how
+ * they are walked in map_cursor.c, who listens to them in map_listeners.c, their messages in map_messages.c. Knows
+ * nothing of sessions. */
 #include "engine/services/map.h"
 
 #include "engine/fsm/duration.h"
+#include "engine/fsm/hash.h"
 #include "engine/fsm/memory.h"
+#include "engine/services/map_cursor.h"
+#include "engine/services/map_listeners.h"
 #include "engine/services/map_messages.h"
 #include "proto/writer.h"
 
@@ -14,6 +18,7 @@
 
 struct map {
     struct map_entries entries;
+    struct map_listeners listeners;
 };
 
 /* ---- failures that operations share ---- */
@@ -42,15 +47,111 @@ static bool index_matches(struct service_call *call, const struct map_entry *ent
     return false;
 }
 
-/* ---- commands ---- */
+/* ---- events ---- */
 
-static uint64_t remaining(const struct map_entry *entry, uint64_t now)
+/* What has happened, and the output that says so: made when the first listener is met, shared by all. */
+struct telling {
+    struct service_host *host;
+    enum map_event event;
+    const struct map_entry *entry;
+    uint64_t ttl; /* what remains of the entry's; 0: none */
+    struct service_call *output;
+};
+
+static void tell_one(void *context, struct map_listener *listener)
 {
-    if (entry->expire == 0)
-        return 0;
-    /* A query can see an entry whose deadline no command has passed yet. It is there, so something remains. */
-    return entry->expire > now ? entry->expire - now : 1;
+    struct telling *telling = context;
+    if (telling->output == NULL) {
+        telling->output = stream_output(telling->host);
+        map_put_event(telling->output, telling->event, telling->entry, telling->ttl);
+    }
+    (void)stream_emit(listener->stream, telling->output); /* if that ended it, ended() has seen to the rest */
 }
+
+/* To everyone who listens to the entry's key. */
+static void tell(struct map *map, enum map_event event, const struct map_entry *entry, uint64_t ttl)
+{
+    if (!map_has_listeners(&map->listeners))
+        return;
+    struct telling telling = {.host = map->entries.host, .event = event, .entry = entry, .ttl = ttl};
+    map_each_listener(&map->listeners, map_key(entry), entry->by_key.hash, tell_one, &telling);
+}
+
+static void tell_expired(struct map_entries *entries, struct map_entry *entry)
+{
+    tell(container_of(entries, struct map, entries), EVENT_REMOVE, entry, 0);
+}
+
+static int by_serial(const void *a, const void *b)
+{
+    const struct map_entry *left = *(struct map_entry *const *)a, *right = *(struct map_entry *const *)b;
+    return (left->serial > right->serial) - (left->serial < right->serial);
+}
+
+/* All entries are about to go. If everyone listens to single keys only those are looked at. */
+static void tell_cleared(struct map *map, uint64_t now)
+{
+    const struct map_listeners *listeners = &map->listeners;
+    if (!list_empty(&listeners->every)) {
+        for (struct list *link = map->entries.order.next; link != &map->entries.order; link = link->next) {
+            const struct map_entry *entry = container_of(link, struct map_entry, order);
+            tell(map, EVENT_REMOVE, entry, map_remaining(entry, now));
+        }
+        return;
+    }
+    struct map_entry **entries = memory_allocate((listeners->by_key.count + 1) * sizeof(*entries));
+    size_t count = 0;
+    for (struct list *link = listeners->keys.next; link != &listeners->keys; link = link->next) {
+        const struct map_listened *listened = container_of(link, struct map_listened, order);
+        struct map_entry *entry = map_find(&map->entries, (struct slice){listened->key, listened->key_size});
+        if (entry != NULL)
+            entries[count++] = entry;
+    }
+    qsort(entries, count, sizeof(struct map_entry *), by_serial);
+    for (size_t i = 0; i < count; i++)
+        tell(map, EVENT_REMOVE, entries[i], map_remaining(entries[i], now));
+    free(entries);
+}
+
+static bool replay(struct map *map, struct stream *stream, const struct map_entry *entry)
+{
+    struct service_call *output = stream_output(map->entries.host);
+    map_put_event(output, EVENT_REPLAY, entry, map_remaining(entry, call_time(output)));
+    return stream_emit(stream, output);
+}
+
+static void events(void *state, struct service_call *call)
+{
+    struct map *map = state;
+    struct map_input input;
+    if (!map_read_events_input(call_payload(call), &input)) {
+        fail_input(call);
+        return;
+    }
+    struct map_listener *listener = map_listen(&map->listeners, input.key, call_index(call));
+    struct stream *stream = listener->stream = call_open(call, listener);
+    struct service_call *output = stream_output(map->entries.host);
+    map_put_listening(output, input.key);
+    bool open = stream_emit(stream, output);
+    if (!input.replay)
+        return;
+    if (input.key.size > 0) {
+        const struct map_entry *entry = map_find(&map->entries, input.key);
+        if (open && entry != NULL)
+            replay(map, stream, entry);
+        return;
+    }
+    for (struct list *link = map->entries.order.next; open && link != &map->entries.order; link = link->next)
+        open = replay(map, stream, container_of(link, struct map_entry, order));
+}
+
+static void ended(void *state, void *listener)
+{
+    struct map *map = state;
+    map_unlisten(&map->listeners, listener);
+}
+
+/* ---- commands ---- */
 
 static void write_entry(struct map *map, struct service_call *call, struct map_entry *entry,
                         const struct map_input *input)
@@ -60,9 +161,11 @@ static void write_entry(struct map *map, struct service_call *call, struct map_e
         call_fail(call, STATUS_INVALID, "the ttl is negative or not a valid Duration");
         return;
     }
-    uint64_t expire = ttl == 0 ? 0 : time_after(call_time(call), ttl);
+    uint64_t expire = ttl == 0 ? 0 : time_after(call_time(call), ttl), now = call_time(call);
+    enum map_event event = entry == NULL ? EVENT_INSERT : EVENT_UPDATE;
     entry = map_write(&map->entries, entry, input->key, input->value, call_index(call), expire);
-    map_answer_entry(call, entry, remaining(entry, call_time(call)));
+    map_answer_entry(call, entry, map_remaining(entry, now));
+    tell(map, event, entry, map_remaining(entry, now));
 }
 
 static void put(void *state, struct service_call *call)
@@ -117,7 +220,9 @@ static void remove_entry(void *state, struct service_call *call)
     if (entry == NULL) {
         fail_not_found(call);
     } else if (index_matches(call, entry, input.index)) {
-        map_answer_entry(call, entry, remaining(entry, call_time(call)));
+        uint64_t ttl = map_remaining(entry, call_time(call));
+        map_answer_entry(call, entry, ttl);
+        tell(map, EVENT_REMOVE, entry, ttl);
         map_remove(&map->entries, entry);
     }
 }
@@ -126,10 +231,13 @@ static void clear(void *state, struct service_call *call)
 {
     struct map *map = state;
     struct map_input input;
-    if (!map_read_key_input(call_payload(call), false, &input))
+    if (!map_read_key_input(call_payload(call), false, &input)) {
         fail_input(call);
-    else
-        map_clear(&map->entries);
+        return;
+    }
+    if (map_has_listeners(&map->listeners))
+        tell_cleared(map, call_time(call));
+    map_clear(&map->entries);
 }
 
 /* ---- queries ---- */
@@ -146,7 +254,17 @@ static void get(void *state, struct service_call *call)
     if (entry == NULL)
         fail_not_found(call);
     else
-        map_answer_entry(call, entry, remaining(entry, call_time(call)));
+        map_answer_entry(call, entry, map_remaining(entry, call_time(call)));
+}
+
+static void entries(void *state, struct service_call *call)
+{
+    struct map *map = state;
+    struct map_input input;
+    if (!map_read_key_input(call_payload(call), false, &input))
+        fail_input(call);
+    else
+        call_cursor(call, map_cursor(&map->entries));
 }
 
 static void size(void *state, struct service_call *call)
@@ -167,7 +285,8 @@ static void size(void *state, struct service_call *call)
 static void *create(struct service_host *host)
 {
     struct map *map = memory_zeroed(1, sizeof(*map));
-    map_entries_init(&map->entries, host);
+    map_entries_init(&map->entries, host, tell_expired);
+    map_listeners_init(&map->listeners, host->hash_seed);
     return map;
 }
 
@@ -175,19 +294,26 @@ static void destroy(void *state)
 {
     struct map *map = state;
     map_entries_free(&map->entries);
+    map_listeners_free(&map->listeners);
     free(map);
 }
 
 static void dump(void *state, void (*write)(void *context, const void *data, size_t size), void *context)
 {
     const struct map *map = state;
-    map_write_snapshot(&map->entries, write, context);
+    map_write_snapshot(&map->entries, &map->listeners, write, context);
 }
 
 static const struct service_operation operations[] = {
-    {"Put", OPERATION_COMMAND, put},       {"Get", OPERATION_QUERY, get},   {"Update", OPERATION_COMMAND, update},
-    {"Insert", OPERATION_COMMAND, insert}, {"Size", OPERATION_QUERY, size}, {"Remove", OPERATION_COMMAND, remove_entry},
+    {"Put", OPERATION_COMMAND, put},
+    {"Get", OPERATION_QUERY, get},
+    {"Update", OPERATION_COMMAND, update},
+    {"Insert", OPERATION_COMMAND, insert},
+    {"Size", OPERATION_QUERY, size},
+    {"Remove", OPERATION_COMMAND, remove_entry},
     {"Clear", OPERATION_COMMAND, clear},
+    {"Events", OPERATION_STREAM, events},
+    {"Entries", OPERATION_QUERY_STREAM, entries},
 };
 
 const struct service_type map_type = {
@@ -197,4 +323,5 @@ const struct service_type map_type = {
     .create = create,
     .destroy = destroy,
     .dump = dump,
+    .ended = ended,
 };

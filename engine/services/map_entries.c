@@ -42,6 +42,8 @@ static void expired(struct timer *timer, void *context)
 {
     (void)context;
     struct map_expiry *expiry = container_of(timer, struct map_expiry, timer);
+    if (expiry->entries->expired != NULL)
+        expiry->entries->expired(expiry->entries, expiry->entry);
     map_remove(expiry->entries, expiry->entry);
 }
 
@@ -66,10 +68,11 @@ static void set_expiry(struct map_entries *entries, struct map_entry *entry, uin
 
 /* ---- entries ---- */
 
-void map_entries_init(struct map_entries *entries, struct service_host *host)
+void map_entries_init(struct map_entries *entries, struct service_host *host, map_expired_fn *expired_fn)
 {
-    *entries = (struct map_entries){.host = host, .earliest.fire = earliest_fired};
+    *entries = (struct map_entries){.host = host, .earliest.fire = earliest_fired, .expired = expired_fn};
     list_init(&entries->order);
+    list_init(&entries->cursors);
     timers_init(&entries->timers);
 }
 
@@ -103,6 +106,7 @@ struct map_entry *map_write(struct map_entries *entries, struct map_entry *entry
     if (entry == NULL) {
         entry = memory_zeroed(1, sizeof(*entry));
         entry->key_size = (uint32_t)key.size;
+        entry->serial = ++entries->last_serial;
         table_insert(&entries->by_key, &entry->by_key, hash_bytes(key, entries->host->hash_seed));
         list_append(&entries->order, &entry->order);
     }
@@ -126,9 +130,19 @@ void map_remove(struct map_entries *entries, struct map_entry *entry)
         timers_cancel(&entries->timers, &entry->expiry->timer);
         show_earliest(entries);
     }
+    if (entry->cursors > 0)
+        map_cursors_leave(entries, entry);
     table_remove(&entries->by_key, &entry->by_key);
     list_remove(&entry->order);
     free_entry(entry);
+}
+
+uint64_t map_remaining(const struct map_entry *entry, uint64_t now)
+{
+    if (entry->expire == 0)
+        return 0;
+    /* A query can see an entry whose deadline no command has passed yet. It is there, so something remains. */
+    return entry->expire > now ? entry->expire - now : 1;
 }
 
 /* ---- emptying ---- */
@@ -156,6 +170,7 @@ void map_clear(struct map_entries *entries)
 {
     if (list_empty(&entries->order))
         return;
+    map_cursors_leave(entries, NULL);
     struct cleared *cleared = memory_allocate(sizeof(*cleared));
     list_take(&cleared->order, &entries->order);
     garbage_add(entries->host->garbage, &cleared->item, free_cleared);
@@ -166,6 +181,7 @@ void map_clear(struct map_entries *entries)
 
 void map_entries_free(struct map_entries *entries)
 {
+    mr_assert(list_empty(&entries->cursors)); /* they ended with the sessions */
     timers_free(&entries->timers);
     show_earliest(entries);
     while (!list_empty(&entries->order)) {

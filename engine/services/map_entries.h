@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a map holds: its entries by key, in the order in which they were inserted, and their deadlines. Knows nothing of
- * operations and messages.
+ * operations, messages and listeners.
  *
  * An entry's key and value lie one behind the other in one blob, made anew with each write and shared with the outputs
  * that show it; the payload is copied into it once. A map has timers of its own, of which the partition's see only the
@@ -23,18 +23,27 @@ struct map_entry {
     uint64_t index;            /* of the command that last wrote it */
     uint64_t expire;           /* nanoseconds since 1970; 0: never */
     struct map_expiry *expiry; /* NULL: no deadline that could come */
+    uint64_t serial;           /* how many were inserted before it, from 1: its place in the order */
     uint32_t key_size;
+    uint32_t cursors; /* that stand at it */
 };
+
+struct map_entries;
+/* An entry's deadline has come; it is removed when this returns. */
+typedef void map_expired_fn(struct map_entries *entries, struct map_entry *entry);
 
 struct map_entries {
     struct table by_key;
     struct list order;
     struct timers timers;  /* the entries' */
     struct timer earliest; /* stands for them in the partition's */
+    struct list cursors;   /* map_cursor.c's */
+    uint64_t last_serial;
+    map_expired_fn *expired; /* NULL: nobody wants to know */
     struct service_host *host;
 };
 
-void map_entries_init(struct map_entries *entries, struct service_host *host);
+void map_entries_init(struct map_entries *entries, struct service_host *host, map_expired_fn *expired);
 void map_entries_free(struct map_entries *entries);
 
 struct map_entry *map_find(const struct map_entries *entries, struct slice key); /* NULL: not there */
@@ -44,6 +53,12 @@ struct map_entry *map_write(struct map_entries *entries, struct map_entry *entry
 void map_remove(struct map_entries *entries, struct map_entry *entry);
 /* Empties it at once; the memory goes in later turns. */
 void map_clear(struct map_entries *entries);
+
+/* What remains of an entry's time to live, in nanoseconds; 0: it has no deadline. */
+uint64_t map_remaining(const struct map_entry *entry, uint64_t now);
+
+/* The cursors that stand at the entry, which is about to go, move on; NULL: all go, and every cursor is at its end. */
+void map_cursors_leave(struct map_entries *entries, const struct map_entry *entry);
 
 static inline struct slice map_key(const struct map_entry *entry)
 {

@@ -73,6 +73,22 @@ bool map_read_key_input(struct slice payload, bool has_key, struct map_input *in
     return !reader.malformed;
 }
 
+bool map_read_events_input(struct slice payload, struct map_input *input)
+{
+    *input = (struct map_input){0};
+    struct field_reader reader = field_reader(payload);
+    while (field_next(&reader)) {
+        if (reader.tag == FIELD(1, WIRE_BYTES)) {
+            if (!utf8_valid(reader.bytes))
+                return false;
+            input->key = reader.bytes;
+        } else if (reader.tag == FIELD(2, WIRE_VARINT)) {
+            input->replay = reader.value != 0;
+        }
+    }
+    return !reader.malformed;
+}
+
 /* ---- answers ---- */
 
 static size_t time_size(uint64_t nanoseconds) /* of a Duration or Timestamp */
@@ -87,27 +103,37 @@ static uint8_t *write_time(uint8_t *to, uint64_t nanoseconds)
     return field_write_varint(to, 2, nanoseconds % NANOSECONDS_PER_SECOND);
 }
 
-/* Fields of at most this size are written between key and value: three heads; or two heads and two numbers. */
+/* Fields of at most this size are written before key and value and between them: three heads and a number. */
 enum { BETWEEN_MAX = 64 };
 
-void map_answer_entry(struct service_call *call, const struct map_entry *entry, uint64_t ttl)
+struct entry_sizes {
+    size_t ttl, value, entry; /* of the messages, without their heads */
+};
+
+static struct entry_sizes entry_sizes(const struct map_entry *entry, uint64_t ttl)
+{
+    struct entry_sizes sizes = {.ttl = ttl == 0 ? 0 : time_size(ttl)};
+    sizes.value =
+        field_bytes_size(1, map_value(entry).size) + (ttl == 0 ? 0 : field_message_head_size(2, sizes.ttl) + sizes.ttl);
+    sizes.entry = field_bytes_size(1, entry->key_size) + field_message_head_size(2, sizes.value) + sizes.value +
+                  field_varint_size(3, entry->index);
+    return sizes;
+}
+
+/* The entry's fields. What stands before them has been written into `bytes`, up to `at`. */
+static void put_entry(struct service_call *call, const struct map_entry *entry, uint64_t ttl, struct entry_sizes sizes,
+                      uint8_t bytes[BETWEEN_MAX], uint8_t *at)
 {
     size_t key_size = entry->key_size, value_bytes = map_value(entry).size;
-    size_t ttl_size = ttl == 0 ? 0 : time_size(ttl);
-    size_t value_size =
-        field_bytes_size(1, value_bytes) + (ttl == 0 ? 0 : field_message_head_size(2, ttl_size) + ttl_size);
-    size_t entry_size = field_bytes_size(1, key_size) + field_message_head_size(2, value_size) + value_size +
-                        field_varint_size(3, entry->index);
 
     /* A message's head and that of bytes are alike; field_bytes_size() of nothing is 0. */
-    uint8_t bytes[BETWEEN_MAX], *at = field_write_message_head(bytes, 1, entry_size);
     if (key_size > 0)
         at = field_write_message_head(at, 1, key_size);
     size_t size = (size_t)(at - bytes);
     __builtin_memcpy(call_put(call, size), bytes, size);
     call_put_blob(call, entry->blob, 0, key_size);
 
-    at = field_write_message_head(bytes, 2, value_size);
+    at = field_write_message_head(bytes, 2, sizes.value);
     if (value_bytes > 0)
         at = field_write_message_head(at, 1, value_bytes);
     size = (size_t)(at - bytes);
@@ -116,17 +142,71 @@ void map_answer_entry(struct service_call *call, const struct map_entry *entry, 
 
     at = bytes;
     if (ttl > 0)
-        at = write_time(field_write_message_head(at, 2, ttl_size), ttl);
+        at = write_time(field_write_message_head(at, 2, sizes.ttl), ttl);
     at = field_write_varint(at, 3, entry->index);
     size = (size_t)(at - bytes);
     __builtin_memcpy(call_put(call, size), bytes, size);
 }
 
+void map_answer_entry(struct service_call *call, const struct map_entry *entry, uint64_t ttl)
+{
+    uint8_t bytes[BETWEEN_MAX];
+    struct entry_sizes sizes = entry_sizes(entry, ttl);
+    put_entry(call, entry, ttl, sizes, bytes, field_write_message_head(bytes, 1, sizes.entry));
+}
+
+void map_put_event(struct service_call *output, enum map_event event, const struct map_entry *entry, uint64_t ttl)
+{
+    uint8_t bytes[BETWEEN_MAX];
+    struct entry_sizes sizes = entry_sizes(entry, ttl);
+    size_t event_size = field_varint_size(1, event) + field_message_head_size(2, sizes.entry) + sizes.entry;
+    uint8_t *at = field_write_message_head(bytes, 2, event_size);
+    at = field_write_varint(at, 1, event);
+    at = field_write_message_head(at, 2, sizes.entry);
+    put_entry(output, entry, ttl, sizes, bytes, at);
+}
+
+void map_put_listening(struct service_call *output, struct slice key)
+{
+    size_t entry_size = field_bytes_size(1, key.size);
+    uint8_t bytes[BETWEEN_MAX];
+    uint8_t *at = field_write_message_head(bytes, 2, field_message_head_size(2, entry_size) + entry_size);
+    at = field_write_message_head(at, 2, entry_size);
+    if (key.size > 0)
+        at = field_write_message_head(at, 1, key.size);
+    size_t size = (size_t)(at - bytes);
+    __builtin_memcpy(call_put(output, size), bytes, size);
+    if (key.size == 0)
+        return;
+    struct blob *blob = blob_create((uint32_t)key.size);
+    __builtin_memcpy(blob->data, key.data, key.size);
+    call_put_blob(output, blob, 0, key.size);
+    blob_release(blob);
+}
+
 /* ---- the snapshot ---- */
 
-void map_write_snapshot(const struct map_entries *entries, void (*write)(void *context, const void *data, size_t size),
-                        void *context)
+static void write_listeners(const struct map_listeners *listeners,
+                            void (*write)(void *context, const void *data, size_t size), void *context)
 {
+    for (const struct list *link = listeners->order.next; link != &listeners->order; link = link->next) {
+        const struct map_listener *listener = container_of(link, struct map_listener, order);
+        struct slice key = map_listened_key(listener);
+        uint8_t bytes[BETWEEN_MAX];
+        uint8_t *at =
+            field_write_message_head(bytes, 1, field_varint_size(1, listener->index) + field_bytes_size(2, key.size));
+        at = field_write_varint(at, 1, listener->index);
+        if (key.size > 0)
+            at = field_write_message_head(at, 2, key.size);
+        write(context, bytes, (size_t)(at - bytes));
+        write(context, key.data, key.size);
+    }
+}
+
+void map_write_snapshot(const struct map_entries *entries, const struct map_listeners *listeners,
+                        void (*write)(void *context, const void *data, size_t size), void *context)
+{
+    write_listeners(listeners, write, context);
     for (const struct list *link = entries->order.next; link != &entries->order; link = link->next) {
         const struct map_entry *entry = container_of(link, struct map_entry, order);
         struct slice key = map_key(entry), value = map_value(entry);

@@ -11,8 +11,13 @@
 
 struct partition *partition_create(uint64_t hash_seed, uint64_t session_output_limit)
 {
-    struct fsm_config config = {
-        .hash_seed = hash_seed, .session_output_limit = session_output_limit, .types = service_types};
+    return partition_create_with(hash_seed, session_output_limit, service_types);
+}
+
+struct partition *partition_create_with(uint64_t hash_seed, uint64_t session_output_limit,
+                                        const struct service_type *const *types)
+{
+    struct fsm_config config = {.hash_seed = hash_seed, .session_output_limit = session_output_limit, .types = types};
     struct partition *partition = calloc(1, sizeof(*partition));
     mr_assert(partition != NULL);
     partition->fsm = fsm_create(&config);
@@ -25,6 +30,9 @@ void partition_destroy(struct partition *partition)
     fsm_destroy(partition->fsm);
     request_free(&partition->request);
     free(partition->reply.payload);
+    for (size_t i = 0; i < partition->said_capacity; i++)
+        free(partition->said[i].payload);
+    free(partition->said);
     free(partition);
 }
 
@@ -36,10 +44,8 @@ static void copy_message(struct reply *reply, struct slice message)
     reply->message[message.size] = '\0';
 }
 
-static void copy_operation(struct reply *reply, const struct operation_output *operation)
+static void copy_payload(struct reply *reply, const struct operation_output *operation)
 {
-    reply->operation_status = operation->status;
-    copy_message(reply, operation->message);
     if (operation->payload_size > reply->capacity) {
         reply->payload = realloc(reply->payload, operation->payload_size);
         reply->capacity = operation->payload_size;
@@ -47,10 +53,18 @@ static void copy_operation(struct reply *reply, const struct operation_output *o
     }
     reply->payload_size = 0;
     for (size_t i = 0; i < operation->part_count; i++) {
-        memcpy(reply->payload + reply->payload_size, operation->parts[i].data, operation->parts[i].size);
+        if (operation->parts[i].size > 0)
+            memcpy(reply->payload + reply->payload_size, operation->parts[i].data, operation->parts[i].size);
         reply->payload_size += operation->parts[i].size;
     }
     mr_assert(reply->payload_size == operation->payload_size);
+}
+
+static void copy_operation(struct reply *reply, const struct operation_output *operation)
+{
+    reply->operation_status = operation->status;
+    copy_message(reply, operation->message);
+    copy_payload(reply, operation);
 }
 
 static void start_reply(struct reply *reply)
@@ -58,11 +72,38 @@ static void start_reply(struct reply *reply)
     *reply = (struct reply){.payload = reply->payload, .capacity = reply->capacity};
 }
 
-static void answer(void *context, const struct fsm_route *route, const struct fsm_answer *answered)
+static void copy_reply(struct reply *to, const struct reply *from)
+{
+    struct slice part = {from->payload, from->payload_size};
+    struct operation_output operation = {
+        .status = from->operation_status, .parts = &part, .part_count = 1, .payload_size = from->payload_size};
+    uint8_t *payload = to->payload;
+    size_t capacity = to->capacity;
+    *to = *from;
+    to->payload = payload;
+    to->capacity = capacity;
+    copy_payload(to, &operation);
+}
+
+static struct reply *next_said(struct partition *partition)
+{
+    if (partition->said_count == partition->said_capacity) {
+        size_t capacity = partition->said_capacity == 0 ? 16 : partition->said_capacity * 2;
+        partition->said = realloc(partition->said, capacity * sizeof(*partition->said));
+        mr_assert(partition->said != NULL);
+        memset(partition->said + partition->said_count, 0,
+               (capacity - partition->said_capacity) * sizeof(*partition->said));
+        partition->said_capacity = capacity;
+    }
+    return &partition->said[partition->said_count++];
+}
+
+static bool answer(void *context, const struct fsm_route *route, const struct fsm_answer *answered)
 {
     struct partition *partition = context;
-    struct reply *reply = &partition->reply;
-    partition->answers++;
+    if (answered->number != 0 && partition->room != NULL && !partition->room(partition->room_context, route, answered))
+        return false;
+    struct reply *reply = next_said(partition);
     start_reply(reply);
     reply->status = answered->status;
     reply->session_id = answered->session_id;
@@ -73,13 +114,15 @@ static void answer(void *context, const struct fsm_route *route, const struct fs
     reply->position = route->position;
     if (answered->status != STATUS_OK) {
         copy_message(reply, answered->message);
-        return;
+        return true;
     }
     reply->index = answered->output.index;
     reply->id = answered->output.id;
     reply->kind = answered->output.kind;
     reply->session_kind = answered->output.session_kind;
     copy_operation(reply, &answered->output.operation);
+    mr_assert(answered->number == answered->output.sequence_num);
+    return true;
 }
 
 static void apply(struct partition *partition, const struct command_input *command)
@@ -90,14 +133,36 @@ static void apply(struct partition *partition, const struct command_input *comma
                               .uid = partition->uid,
                               .route = partition->route,
                               .command = command};
-    partition->answers = 0;
+    partition->said_count = 0;
     fsm_apply(partition->fsm, &entry, &sink);
+}
+
+void partition_submit(struct partition *partition)
+{
+    apply(partition, &partition->request.command.command);
+}
+
+bool partition_deliver(struct partition *partition, uint64_t session, uint64_t sequence_num, struct fsm_route route,
+                       bool *gone)
+{
+    struct fsm_sink sink = {partition, answer};
+    partition->said_count = 0;
+    return fsm_deliver(partition->fsm, session, sequence_num, &route, &sink, gone);
 }
 
 const struct reply *partition_apply(struct partition *partition)
 {
     apply(partition, &partition->request.command.command);
-    mr_assert(partition->answers == 1 && partition->reply.last);
+    const struct reply *reply = NULL;
+    for (size_t i = 0; i < partition->said_count; i++) {
+        const struct reply *said = &partition->said[i];
+        if (said->channel != partition->route.channel || said->position != partition->route.position)
+            continue;
+        mr_assert(reply == NULL && said->last);
+        reply = said;
+    }
+    mr_assert(reply != NULL);
+    copy_reply(&partition->reply, reply);
     return &partition->reply;
 }
 
@@ -105,20 +170,50 @@ void partition_tick(struct partition *partition, uint64_t time)
 {
     partition->time = time;
     apply(partition, NULL);
-    mr_assert(partition->answers == 0);
+}
+
+static struct fsm_cursor *query(struct partition *partition, uint64_t now)
+{
+    struct operation_output output;
+    struct fsm_cursor *cursor;
+    const char *message = "";
+    struct reply *reply = &partition->reply;
+    start_reply(reply);
+    reply->status =
+        fsm_query(partition->fsm, &partition->request.query, partition->uid, now, &output, &cursor, &message);
+    if (reply->status != STATUS_OK)
+        copy_message(reply, text(message));
+    else if (cursor == NULL)
+        copy_operation(reply, &output);
+    return cursor;
 }
 
 const struct reply *partition_query(struct partition *partition, uint64_t now)
+{
+    struct fsm_cursor *cursor = query(partition, now);
+    mr_assert(cursor == NULL);
+    return &partition->reply;
+}
+
+struct fsm_cursor *partition_cursor(struct partition *partition, uint64_t session, uint64_t service,
+                                    const char *operation, struct payload payload)
+{
+    request_query(&partition->request, session, service, operation, payload_slice(&payload));
+    return query(partition, partition->time);
+}
+
+const struct reply *partition_cursor_next(struct partition *partition, struct fsm_cursor *cursor)
 {
     struct operation_output output;
     const char *message = "";
     struct reply *reply = &partition->reply;
     start_reply(reply);
-    reply->status = fsm_query(partition->fsm, &partition->request.query, partition->uid, now, &output, &message);
+    reply->status = fsm_cursor_next(cursor, partition->time, &output, &reply->last, &message);
     if (reply->status == STATUS_OK)
         copy_operation(reply, &output);
     else
         copy_message(reply, text(message));
+    fsm_cursor_taken(cursor);
     return reply;
 }
 

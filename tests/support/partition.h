@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A state machine under test: applies requests one after the other, with the next index and a time that the test moves,
- * and keeps the last answer. */
+ * and keeps what was said to the last one. */
 #ifndef TESTS_SUPPORT_PARTITION_H
 #define TESTS_SUPPORT_PARTITION_H
 
@@ -23,6 +23,9 @@ struct reply {
     uint64_t channel, position;
 };
 
+/* Is there room for it? Asked for every answer with a number. */
+typedef bool partition_room_fn(void *context, const struct fsm_route *route, const struct fsm_answer *answer);
+
 struct partition {
     struct fsm *fsm;
     uint64_t index; /* of the last entry */
@@ -31,17 +34,33 @@ struct partition {
     struct fsm_route route;
     struct request request;
     struct reply reply;
-    unsigned answers; /* to the last entry */
+    partition_room_fn *room; /* NULL: always */
+    void *room_context;
+    struct reply *said; /* all that was said and taken during the last entry or delivery, to whomever */
+    size_t said_count, said_capacity;
 };
 
 #define PARTITION_START (UINT64_C(1700000000) * MR_SECOND) /* its time at first */
 
 struct partition *partition_create(uint64_t hash_seed, uint64_t session_output_limit);
+struct partition *partition_create_with(uint64_t hash_seed, uint64_t session_output_limit,
+                                        const struct service_type *const *types);
 void partition_destroy(struct partition *partition);
 
-/* Applies partition->request; exactly one answer is expected, and returned. */
+/* Applies partition->request; exactly one answer is expected at its route, its last, and returned. */
 const struct reply *partition_apply(struct partition *partition);
+/* Applies it whatever is said. */
+void partition_submit(struct partition *partition);
+/* fsm_deliver() to a route. */
+bool partition_deliver(struct partition *partition, uint64_t session, uint64_t sequence_num, struct fsm_route route,
+                       bool *gone);
+/* Of a query with one output. */
 const struct reply *partition_query(struct partition *partition, uint64_t now);
+/* Of one with many: NULL if it is answered otherwise, by partition->reply. */
+struct fsm_cursor *partition_cursor(struct partition *partition, uint64_t session, uint64_t service,
+                                    const char *operation, struct payload payload);
+/* Its next output, which is thereby taken; *reply has the frame's status, and `last`. */
+const struct reply *partition_cursor_next(struct partition *partition, struct fsm_cursor *cursor);
 void partition_tick(struct partition *partition, uint64_t time); /* an entry with nothing but time */
 
 /* The same for each request, built and applied. */

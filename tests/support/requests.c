@@ -85,6 +85,11 @@ struct payload write_payload(const char *key, struct slice value, const struct d
     return payload;
 }
 
+struct payload events_payload(const char *key, bool replay)
+{
+    return key_payload(key, replay); /* field 2, a bool */
+}
+
 void request_free(struct request *request)
 {
     free(request->bytes);

@@ -27,6 +27,8 @@ struct payload numbers_payload(uint64_t first, uint64_t second); /* fields 1 and
 struct payload key_payload(const char *key, uint64_t index);     /* the map's RemoveInput, GetInput */
 struct payload write_payload(const char *key, struct slice value, const struct duration *ttl, uint64_t index);
 
+struct payload events_payload(const char *key, bool replay);
+
 struct request {
     uint8_t *bytes; /* the encoded PartitionCommandInput or PartitionQueryInput */
     size_t size, capacity;

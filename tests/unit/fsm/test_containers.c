@@ -247,7 +247,7 @@ static void call_collects_pieces(void **state)
     assert_int_equal(call.payload_size, 8);
     assert_int_equal(blob->owners, 2);
     struct outputs outputs = {0};
-    struct stored_output *output = outputs_append(&outputs, 9, 1, &call);
+    struct stored_output *output = outputs_append(&outputs, 9, 1, call.index, &call);
     assert_int_equal(blob->owners, 3);
     call_fail(&call, STATUS_CONFLICT, "no");
     assert_int_equal(blob->owners, 2);
@@ -258,7 +258,7 @@ static void call_collects_pieces(void **state)
     assert_ptr_equal(parts[1].data, blob->data + 3);
     assert_int_equal(parts[1].size, 4);
     assert_memory_equal(parts[2].data, "d", 1);
-    struct stored_output *failed = outputs_append(&outputs, 10, 1, &call);
+    struct stored_output *failed = outputs_append(&outputs, 10, 1, call.index, &call);
     assert_int_equal(failed->status, STATUS_CONFLICT);
     assert_int_equal(output_parts(failed, parts), 0);
     assert_memory_equal(output_message(failed).data, "no", 2);
@@ -320,7 +320,7 @@ static void outputs_stay_small_and_whole(void **state)
     for (uint64_t number = 1; number <= 20000; number++) {
         call_begin(&call, number, 1, (struct slice){NULL, 0});
         memset(call_put(&call, 1 + number % 300), (uint8_t)number, 1 + number % 300);
-        holder->of[number] = outputs_append(&outputs, number, 1, &call);
+        holder->of[number] = outputs_append(&outputs, number, 1, call.index, &call);
     }
     size_t full = outputs.bytes;
     for (uint64_t number = 1; number <= 20000; number++) { /* one in a hundred stays: every chunk is sparse */
@@ -356,9 +356,9 @@ static void outputs_larger_than_a_chunk(void **state)
     call_begin(&call, 1, 1, (struct slice){NULL, 0});
     for (unsigned i = 0; i < 50; i++)
         memset(call_put(&call, 4000), (int)i, 4000);
-    struct stored_output *large = outputs_append(&outputs, 1, 1, &call);
+    struct stored_output *large = outputs_append(&outputs, 1, 1, call.index, &call);
     call_begin(&call, 2, 1, (struct slice){NULL, 0});
-    struct stored_output *small = outputs_append(&outputs, 2, 1, &call);
+    struct stored_output *small = outputs_append(&outputs, 2, 1, call.index, &call);
     struct slice part;
     assert_int_equal(output_parts(large, &part), 1);
     assert_int_equal(part.size, 200000);

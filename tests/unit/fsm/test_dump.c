@@ -50,7 +50,7 @@ static void another_reader(void **state)
     struct partition *partition = build();
     size_t size;
     uint8_t *dump = partition_dump(partition, &size);
-    size_t extra = 8 * (2 + 2 * 4 + 3 * 3); /* two sessions, three commands */
+    size_t extra = 8 * (2 + 2 * 5 + 3 * 3); /* two sessions, three commands */
     Atomix__Multiraft__V1__PartitionSnapshot *snapshot =
         atomix__multiraft__v1__partition_snapshot__unpack(NULL, size - extra, dump);
     assert_non_null(snapshot);

@@ -204,19 +204,30 @@ static void acknowledge(struct fixture *fixture, struct slice filter, uint64_t l
     assert_int_equal(partition_apply(fixture->partition)->status, STATUS_OK);
 }
 
-static bool stored(struct fixture *fixture, uint64_t number, bool *gone)
+/* Can the command's output be had, by a route that had no room for it? */
+static bool stored(struct fixture *fixture, uint64_t number)
 {
-    struct fsm_answer answer;
-    bool there = fsm_stored_output(fixture->partition->fsm, fixture->session, number, 1, &answer, gone);
-    assert_true(!there || (answer.number == 1 && answer.last && answer.sequence_num == number && !*gone));
-    return there;
+    struct partition *partition = fixture->partition;
+    bool gone;
+    assert_true(partition_deliver(partition, fixture->session, number, (struct fsm_route){5, 6}, &gone));
+    if (gone) {
+        assert_int_equal(partition->said_count, 0);
+        return false;
+    }
+    assert_int_equal(partition->said_count, 1);
+    const struct reply *reply = &partition->said[0];
+    assert_int_equal(reply->channel, 5);
+    assert_int_equal(reply->position, 6);
+    assert_int_equal(reply->number, 1);
+    assert_int_equal(reply->sequence_num, number);
+    assert_true(reply->last);
+    return true;
 }
 
 static void outputs_acknowledged_one_by_one(void **state)
 {
     struct fixture *fixture = *state;
     uint64_t first = fixture->partition->index + 1;
-    bool gone;
     for (uint64_t number = 1; number <= 8; number++)
         assert_new(fixture, number);
     uint8_t bytes[2 + 512];
@@ -227,8 +238,7 @@ static void outputs_acknowledged_one_by_one(void **state)
     acknowledge(fixture, filter, 6, acknowledged, sizeof(acknowledged) / sizeof(acknowledged[0]));
     static const bool there[] = {false, true, true, false, false, true, true, true}; /* of 1 to 8 */
     for (uint64_t number = 1; number <= 8; number++) {
-        assert_int_equal(stored(fixture, number, &gone), there[number - 1]);
-        assert_false(gone);
+        assert_int_equal(stored(fixture, number), there[number - 1]);
         if (there[number - 1]) {
             assert_held(fixture, number, number, first + number - 1);
             continue;
@@ -236,26 +246,43 @@ static void outputs_acknowledged_one_by_one(void **state)
         assert_conflict(fixture, number, "acknowledged"); /* held, but nothing is left to answer with */
     }
     acknowledge(fixture, no_filter, 6, acknowledged, 1);
-    assert_false(stored(fixture, 2, &gone));
-    assert_true(gone);
-    assert_true(stored(fixture, 7, &gone));
-    assert_false(stored(fixture, 100, &gone));
-    assert_true(gone);
+    assert_false(stored(fixture, 2));
+    assert_true(stored(fixture, 7));
+    assert_false(stored(fixture, 100));
 }
 
-static void what_is_stored(void **state)
+static bool no_room(void *context, const struct fsm_route *route, const struct fsm_answer *answer)
+{
+    (void)route;
+    (void)answer;
+    unsigned *asked = context;
+    ++*asked;
+    return false;
+}
+
+static void no_room_at_first(void **state)
 {
     struct fixture *fixture = *state;
-    struct fsm *fsm = fixture->partition->fsm;
-    struct fsm_answer answer;
+    struct partition *partition = fixture->partition;
+    unsigned asked = 0;
     bool gone;
-    assert_new(fixture, 1);
-    assert_true(fsm_stored_output(fsm, fixture->session, 1, 0, &answer, &gone));
-    assert_int_equal(answer.output.index, fixture->partition->index);
-    assert_int_equal(answer.output.operation.payload_size, 2);
-    assert_false(fsm_stored_output(fsm, fixture->session, 1, 2, &answer, &gone));
+    struct payload one = number_payload(1);
+    partition->room = no_room;
+    partition->room_context = &asked;
+    partition->route = (struct fsm_route){1, 2};
+    request_command(&partition->request, fixture->session, fixture->service, 1, "Increment", payload_slice(&one));
+    partition_submit(partition);
+    assert_int_equal(asked, 1);
+    assert_false(partition_deliver(partition, fixture->session, 1, partition->route, &gone));
     assert_false(gone);
-    assert_false(fsm_stored_output(fsm, 999, 1, 1, &answer, &gone));
+    assert_int_equal(asked, 2);
+    partition->room = NULL;
+    assert_true(partition_deliver(partition, fixture->session, 1, partition->route, &gone));
+    assert_false(gone);
+    assert_int_equal(partition->said_count, 1);
+    assert_int_equal(partition->said[0].index, partition->index);
+    assert_int_equal(partition->said[0].payload_size, 2);
+    assert_true(partition_deliver(partition, 999, 1, partition->route, &gone));
     assert_true(gone);
 }
 
@@ -386,7 +413,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(any_order_and_far_ahead, setup, teardown),
         cmocka_unit_test_setup_teardown(the_filter_keeps, setup, teardown),
         cmocka_unit_test_setup_teardown(outputs_acknowledged_one_by_one, setup, teardown),
-        cmocka_unit_test_setup_teardown(what_is_stored, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_room_at_first, setup, teardown),
         cmocka_unit_test_setup_teardown(sessions_have_numbers_of_their_own, setup, teardown),
         cmocka_unit_test(the_limit),
         cmocka_unit_test(at_the_limit_is_not_over_it),

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a process that comes back to a session is told of it. Changes nothing. */
+#include "engine/fsm/state.h"
+#include "proto/reader.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+bool fsm_session_owner(const struct fsm *fsm, uint64_t session_id, uint32_t *uid)
+{
+    const struct session *session = fsm_find_session(fsm, session_id);
+    if (session != NULL)
+        *uid = session->uid;
+    return session != NULL;
+}
+
+/* OperationInput.name of an encoded ServiceCommandInput of our own. */
+static struct slice operation_name(const struct blob *input)
+{
+    struct slice name = {NULL, 0};
+    struct field_reader reader = field_reader((struct slice){input->data, input->size});
+    while (field_next(&reader)) {
+        if (reader.tag != FIELD(3, WIRE_BYTES))
+            continue;
+        struct field_reader operation = field_reader_within(&reader);
+        while (field_next(&operation))
+            if (operation.tag == FIELD(1, WIRE_BYTES))
+                name = operation.bytes;
+    }
+    return name;
+}
+
+bool fsm_session_commands(const struct fsm *fsm, uint64_t session_id, uint64_t *highest, fsm_held_fn *fn, void *context)
+{
+    const struct session *session = fsm_find_session(fsm, session_id);
+    if (session == NULL)
+        return false;
+    *highest = session->highest;
+    struct held_command *held = session_held(session);
+    for (uint64_t i = 0; i < session->held_commands; i++) {
+        struct fsm_held_command command = {.sequence_num = held[i].sequence_num, .acknowledged = held[i].acknowledged};
+        const struct stream *stream = held[i].stream;
+        if (stream != NULL && stream->input != NULL) {
+            const struct service *service = stream->opening->service;
+            command.open = true;
+            command.service_id = service->id;
+            command.spec = (struct service_spec){
+                .service = {(const uint8_t *)service->type->name, strlen(service->type->name)},
+                .name_space = service_name_space(service),
+                .name = service_name(service),
+            };
+            command.operation = operation_name(stream->input);
+        }
+        fn(context, &command);
+    }
+    free(held);
+    return true;
+}

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a stream does: opening, outputs in, outputs out, and its ends. Knows no particular service. */
+#include "engine/fsm/stream.h"
+
+#include "engine/fsm/state.h"
+#include "ipc/error.h"
+#include "proto/writer.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- opening ---- */
+
+/* ServiceCommandInput, encoded canonically. */
+static struct blob *encode_input(const struct command_input *command)
+{
+    const struct operation_input *operation = &command->operation;
+    size_t operation_size = field_bytes_size(1, operation->name.size) + field_bytes_size(2, operation->payload.size);
+    size_t size = field_varint_size(1, command->service_id) + field_varint_size(2, command->sequence_num) +
+                  field_message_head_size(3, operation_size) + operation_size;
+    mr_assert(size <= UINT32_MAX);
+    struct blob *blob = blob_create((uint32_t)size);
+    uint8_t *at = field_write_varint(blob->data, 1, command->service_id);
+    at = field_write_varint(at, 2, command->sequence_num);
+    at = field_write_message_head(at, 3, operation_size);
+    at = field_write_bytes(at, 1, operation->name);
+    at = field_write_bytes(at, 2, operation->payload);
+    mr_assert(at == blob->data + size);
+    return blob;
+}
+
+struct stream *call_open(struct service_call *call, void *listener)
+{
+    mr_assert(call->kind == OPERATION_STREAM && call->stream == NULL);
+    const struct stream_origin *origin = call->origin;
+    const struct command_input *command = origin->entry->command;
+    struct stream *stream =
+        session_open_stream(origin->opening->session, command->sequence_num, call->index, encode_input(command));
+    stream->fsm = origin->fsm;
+    stream->opening = origin->opening;
+    stream->listener = listener;
+    stream->route = origin->entry->route;
+    list_append(&origin->opening->streams, &stream->of_opening);
+    call->stream = stream;
+    return stream;
+}
+
+/* ---- to the route ---- */
+
+static bool is_none(const struct fsm_route *route)
+{
+    return route->channel == 0 && route->position == 0;
+}
+
+static bool can_tell(const struct stream *stream)
+{
+    return stream->fsm->sink != NULL && !stream->told && !is_none(&stream->route);
+}
+
+bool stream_go_on(struct stream *stream)
+{
+    struct fsm *fsm = stream->fsm;
+    if (stream->taken < stream->outputs.floor)
+        stream->taken = stream->outputs.floor; /* whoever has had these has said so */
+    stream->waits = false;
+    while (stream->taken < stream->command.last_number && can_tell(stream)) {
+        const struct stored_output *output = window_get(&stream->outputs, stream->taken + 1);
+        struct fsm_answer answer;
+        bool last = stream->input == NULL && output->number == stream->command.last_number;
+        fsm_describe(fsm, stream->session, output, last, &answer);
+        stream->waits = !fsm->sink->answer(fsm->sink->context, &stream->route, &answer);
+        if (stream->waits)
+            return false;
+        stream->taken++;
+        stream->told = last;
+    }
+    return true;
+}
+
+/* The route's last frame, if it has not had one: nothing of it is stored, and there is always room for it. */
+static void tell_last(struct stream *stream, struct fsm_answer answer)
+{
+    if (!can_tell(stream))
+        return;
+    answer.session_id = stream->session->id;
+    answer.sequence_num = stream->command.sequence_num;
+    answer.last = true;
+    stream->told = true;
+    (void)stream->fsm->sink->answer(stream->fsm->sink->context, &stream->route, &answer);
+}
+
+static struct slice text_of(const char *text)
+{
+    return (struct slice){(const uint8_t *)text, strlen(text)};
+}
+
+void stream_attach(struct stream *stream, const struct fsm_route *route)
+{
+    if (stream->route.channel != route->channel || stream->route.position != route->position)
+        tell_last(stream, (struct fsm_answer){
+                              .status = STATUS_CANCELED,
+                              .message = text_of("taken over: the command was sent again elsewhere"),
+                          });
+    stream->route = *route;
+    stream->taken = 0;
+    stream->told = false;
+    stream_go_on(stream);
+}
+
+/* ---- outputs and ends ---- */
+
+static void complete(struct stream *stream)
+{
+    list_remove(&stream->of_opening);
+    stream->opening = NULL;
+    session_stream_complete(stream);
+}
+
+/* The service must know that the stream ends. */
+static void tell_service(struct stream *stream)
+{
+    const struct service *service = stream->opening->service;
+    if (service->type->ended != NULL)
+        service->type->ended(service->state, stream->listener);
+}
+
+static void record(struct stream *stream, const struct service_call *output, bool last)
+{
+    session_stream_output(stream, output);
+    if (last)
+        complete(stream);
+    if (!stream->waits)
+        stream_go_on(stream);
+}
+
+/* An output without payload; nothing in it needs to be freed. */
+static struct service_call failure(enum status status, const char *message)
+{
+    struct service_call output = {.status = STATUS_OK};
+    call_fail(&output, status, message);
+    return output;
+}
+
+static bool passes_limit(const struct stream *stream, const struct service_call *output)
+{
+    return stream->session->held_bytes + session_output_bytes(output) > stream->fsm->config.session_output_limit;
+}
+
+static void record_limit(struct stream *stream)
+{
+    char message[MR_MESSAGE_MAX];
+    snprintf(message, sizeof(message),
+             "the session would pass its limit of unacknowledged outputs, %" PRIu64
+             " bytes; acknowledge with a KeepAlive",
+             stream->fsm->config.session_output_limit);
+    struct service_call output = failure(STATUS_UNAVAILABLE, message);
+    record(stream, &output, true);
+}
+
+struct service_call *stream_output(struct service_host *host)
+{
+    call_begin(host->output, 0, *host->time, (struct slice){NULL, 0});
+    return host->output;
+}
+
+bool stream_emit(struct stream *stream, struct service_call *output)
+{
+    mr_assert(stream->opening != NULL);
+    call_pack(output);
+    if (!passes_limit(stream, output)) {
+        record(stream, output, false);
+        return true;
+    }
+    tell_service(stream);
+    record_limit(stream);
+    return false;
+}
+
+void stream_end(struct stream *stream, struct service_call *output)
+{
+    mr_assert(stream->opening != NULL);
+    call_pack(output);
+    if (passes_limit(stream, output))
+        record_limit(stream);
+    else
+        record(stream, output, true);
+}
+
+void stream_cancel(struct stream *stream)
+{
+    tell_service(stream);
+    complete(stream);
+    tell_last(stream, (struct fsm_answer){.status = STATUS_CANCELED,
+                                          .message = text_of("canceled: a KeepAlive no longer names the command")});
+}
+
+void stream_close(struct stream *stream)
+{
+    tell_service(stream);
+    struct service_call output = failure(STATUS_CANCELED, "the session closed the service");
+    record(stream, &output, true);
+}
+
+void stream_end_unstored(struct stream *stream)
+{
+    tell_service(stream);
+    complete(stream);
+    uint64_t number = stream->command.last_number + 1;
+    tell_last(stream, (struct fsm_answer){
+                          .number = number,
+                          .status = STATUS_OK,
+                          .output = {.index = stream->command.index,
+                                     .kind = COMMAND_SESSION_COMMAND,
+                                     .session_kind = SESSION_COMMAND_SERVICE_COMMAND,
+                                     .sequence_num = number,
+                                     .operation = {.status = STATUS_CANCELED, .message = text_of("the session ended")}},
+                      });
+}
