@@ -1,0 +1,969 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Random histories of a map with listeners, held against a model that keeps everything in plain arrays: sessions that
+ * come, go and expire, KeepAlives with filters full of false positives, commands sent again from elsewhere, the limit
+ * on what a session holds, and cursors.
+ *
+ * Two state machines follow each history. One has a sink with room for everything, and what it says must be what the
+ * model foretells, route by route. The other has a different hash seed and a sink that says no at random; of what it
+ * says, every command's outputs must be the model's, in order and without a gap, and when it is asked to deliver the
+ * rest, all of them. After the same commands both have the same state, to the byte. */
+#include "tests/support/partition.h"
+
+#include "engine/fsm/session.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+enum { SESSIONS = 5, KEYS = 6, COMMANDS = 3000, ENTRIES = 64, CURSORS = 4, OWED = 4000, EXPECTED = 4000 };
+enum event { NONE, INSERT, UPDATE, REMOVE, REPLAY };
+
+#define LIMIT 24000
+
+static uint64_t random_state;
+
+static uint64_t below(uint64_t limit)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return random_state % limit;
+}
+
+/* ---- the model's state ---- */
+
+struct output {
+    enum status status;
+    size_t message_size;
+    uint8_t payload[192];
+    size_t size;
+};
+
+struct model_command {
+    uint64_t number, index, acknowledged, input_size;
+    bool stream, open;
+    unsigned key; /* KEYS: every key */
+    struct output *outputs;
+    size_t count;
+    struct fsm_route route; /* of a stream */
+    uint64_t taken;         /* by the other machine's sink, of a stream: the number taken last */
+    bool told;              /* likewise: its last frame */
+};
+
+struct model_session {
+    uint64_t id, timeout, last_updated, floor, highest, next_number;
+    bool there, open;
+    struct model_command commands[COMMANDS];
+    size_t count;
+};
+
+struct entry {
+    uint64_t serial, index, expire;
+    unsigned key;
+    char value[100];
+};
+
+struct cursor {
+    struct fsm_cursor *cursor;
+    struct model_session *session;
+    uint64_t given, last; /* serials */
+    bool closed;
+};
+
+/* What one must say. */
+struct expected {
+    struct fsm_route route;
+    uint64_t session_id, sequence_num, number;
+    bool last, unstored;
+    enum status status;
+    struct output output;
+};
+
+struct owed {
+    uint64_t session_id, sequence_num;
+    struct fsm_route route;
+};
+
+struct walk {
+    struct partition *one, *other;
+    uint64_t index, time, service, serial;
+    struct model_session sessions[SESSIONS];
+    struct entry entries[ENTRIES]; /* in the order of insertion */
+    size_t entry_count;
+    struct cursor cursors[CURSORS];
+    struct expected expected[EXPECTED];
+    size_t expected_count;
+    struct owed owed[OWED];
+    size_t owed_count;
+    bool room;                   /* the other's sink takes everything */
+    struct fsm_route taken_over; /* what the other alone must say is taken over: it had more to tell there */
+    size_t limits, takeovers, cancels, positives;
+};
+
+static void key_name(char name[8], unsigned key)
+{
+    snprintf(name, 8, "k%u", key);
+}
+
+static struct model_command *find(struct model_session *session, uint64_t number)
+{
+    for (size_t i = 0; i < session->count; i++)
+        if (session->commands[i].number == number)
+            return &session->commands[i];
+    return NULL;
+}
+
+static uint64_t bytes_of(const struct output *output)
+{
+    return SESSION_OUTPUT_BYTES + output->size + output->message_size;
+}
+
+static uint64_t held(const struct model_session *session)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < session->count; i++) {
+        const struct model_command *command = &session->commands[i];
+        bytes += SESSION_COMMAND_BYTES + (command->open ? SESSION_STREAM_BYTES + command->input_size : 0);
+        for (size_t at = command->acknowledged; at < command->count; at++)
+            bytes += bytes_of(&command->outputs[at]);
+    }
+    return bytes;
+}
+
+static struct output failed(enum status status, const char *message)
+{
+    return (struct output){.status = status, .message_size = strlen(message)};
+}
+
+static struct output answered(const struct payload *payload)
+{
+    struct output output = {.status = STATUS_OK, .size = payload->size};
+    assert_true(payload->size <= sizeof(output.payload));
+    memcpy(output.payload, payload->data, payload->size);
+    return output;
+}
+
+static struct payload entry_message(const struct entry *entry, uint64_t ttl)
+{
+    char key[8];
+    struct duration duration = duration_of(ttl);
+    key_name(key, entry->key);
+    return write_payload(key, text(entry->value), ttl == 0 ? NULL : &duration, entry->index);
+}
+
+static uint64_t remaining(const struct walk *walk, const struct entry *entry)
+{
+    return entry->expire == 0 ? 0 : entry->expire - walk->time;
+}
+
+static struct output event_output(enum event type, struct payload entry)
+{
+    struct payload whole = {.size = 0}, event = {.size = 0};
+    payload_number(&event, 1, type);
+    payload_message(&event, 2, &entry);
+    payload_message(&whole, 2, &event);
+    return answered(&whole);
+}
+
+/* ---- what the model foretells ---- */
+
+static void expect(struct walk *walk, struct expected expected)
+{
+    if (expected.route.channel == 0)
+        return;
+    assert_true(walk->expected_count < EXPECTED);
+    walk->expected[walk->expected_count++] = expected;
+}
+
+static void expect_frame(struct walk *walk, struct fsm_route route, uint64_t session_id, uint64_t number,
+                         enum status status)
+{
+    expect(walk, (struct expected){
+                     .route = route, .session_id = session_id, .sequence_num = number, .last = true, .status = status});
+}
+
+static void expect_output(struct walk *walk, const struct model_session *session, const struct model_command *command,
+                          size_t at, struct fsm_route route)
+{
+    expect(walk, (struct expected){.route = route,
+                                   .session_id = session->id,
+                                   .sequence_num = command->number,
+                                   .number = at + 1,
+                                   .last = !command->open && at + 1 == command->count,
+                                   .status = STATUS_OK,
+                                   .output = command->outputs[at]});
+}
+
+static void push(struct model_command *command, struct output output)
+{
+    if ((command->count & (command->count + 1)) == 0 || command->outputs == NULL)
+        command->outputs = realloc(command->outputs, (2 * command->count + 2) * sizeof(output));
+    assert_non_null(command->outputs);
+    command->outputs[command->count++] = output;
+}
+
+static void emit(struct walk *walk, struct model_session *session, struct model_command *command, struct output output)
+{
+    if (held(session) + bytes_of(&output) > LIMIT) {
+        char message[200];
+        snprintf(message, sizeof(message),
+                 "the session would pass its limit of unacknowledged outputs, %d bytes; acknowledge with a KeepAlive",
+                 LIMIT);
+        output = failed(STATUS_UNAVAILABLE, message);
+        command->open = false;
+        walk->limits++;
+    }
+    push(command, output);
+    expect_output(walk, session, command, command->count - 1, command->route);
+}
+
+static void tell(struct walk *walk, enum event type, const struct entry *entry, uint64_t ttl)
+{
+    struct output output = event_output(type, entry_message(entry, ttl));
+    uint64_t after = 0; /* listeners in the order of their indexes */
+    for (;;) {
+        struct model_session *of = NULL;
+        struct model_command *next = NULL;
+        for (unsigned i = 0; i < SESSIONS; i++) {
+            struct model_session *session = &walk->sessions[i];
+            for (size_t j = 0; session->there && j < session->count; j++) {
+                struct model_command *command = &session->commands[j];
+                if (command->open && command->index > after && (next == NULL || command->index < next->index) &&
+                    (command->key == KEYS || command->key == entry->key)) {
+                    next = command;
+                    of = session;
+                }
+            }
+        }
+        if (next == NULL)
+            return;
+        after = next->index;
+        emit(walk, of, next, output);
+    }
+}
+
+static void forget(struct model_session *session, size_t at)
+{
+    free(session->commands[at].outputs);
+    session->count--;
+    memmove(&session->commands[at], &session->commands[at + 1], (session->count - at) * sizeof(session->commands[0]));
+}
+
+static void end_session(struct walk *walk, struct model_session *session)
+{
+    session->there = session->open = false;
+    while (session->count > 0) {
+        struct model_command *command = &session->commands[0];
+        if (command->open)
+            expect(walk, (struct expected){.route = command->route,
+                                           .session_id = session->id,
+                                           .sequence_num = command->number,
+                                           .number = command->count + 1,
+                                           .last = true,
+                                           .unstored = true,
+                                           .status = STATUS_OK,
+                                           .output = failed(STATUS_CANCELED, "the session ended")});
+        forget(session, 0);
+    }
+    for (unsigned i = 0; i < CURSORS; i++)
+        walk->cursors[i].closed = walk->cursors[i].closed || walk->cursors[i].session == session;
+}
+
+static void remove_entry(struct walk *walk, size_t at, uint64_t ttl)
+{
+    tell(walk, REMOVE, &walk->entries[at], ttl);
+    walk->entry_count--;
+    memmove(&walk->entries[at], &walk->entries[at + 1], (walk->entry_count - at) * sizeof(walk->entries[0]));
+}
+
+/* Everything whose deadline has come, in order of deadline and then of what created it. */
+static void pass_time(struct walk *walk, uint64_t time)
+{
+    for (;;) {
+        uint64_t deadline = UINT64_MAX, order = 0;
+        struct model_session *session = NULL;
+        size_t entry = ENTRIES;
+        for (unsigned i = 0; i < SESSIONS; i++) {
+            struct model_session *candidate = &walk->sessions[i];
+            uint64_t end = candidate->last_updated + candidate->timeout;
+            if (candidate->there && (end < deadline || (end == deadline && candidate->id < order))) {
+                deadline = end;
+                order = candidate->id;
+                session = candidate;
+            }
+        }
+        for (size_t i = 0; i < walk->entry_count; i++) {
+            const struct entry *candidate = &walk->entries[i];
+            if (candidate->expire != 0 &&
+                (candidate->expire < deadline || (candidate->expire == deadline && candidate->index < order))) {
+                deadline = candidate->expire;
+                order = candidate->index;
+                entry = i;
+            }
+        }
+        if (deadline > time)
+            break;
+        walk->time = deadline;
+        if (entry < ENTRIES)
+            remove_entry(walk, entry, 0);
+        else
+            end_session(walk, session);
+    }
+    walk->time = time;
+}
+
+/* ---- holding the machines against it ---- */
+
+struct sorted {
+    uint64_t channel, position;
+    size_t place;
+};
+
+static int by_route(const void *a, const void *b)
+{
+    const struct sorted *x = a, *y = b;
+    if (x->channel != y->channel)
+        return x->channel < y->channel ? -1 : 1;
+    if (x->position != y->position)
+        return x->position < y->position ? -1 : 1;
+    return (x->place > y->place) - (x->place < y->place);
+}
+
+static void assert_said(const struct reply *reply, const struct expected *expected)
+{
+    assert_int_equal(reply->channel, expected->route.channel);
+    assert_int_equal(reply->position, expected->route.position);
+    assert_int_equal(reply->status, expected->status);
+    assert_int_equal(reply->session_id, expected->session_id);
+    assert_int_equal(reply->sequence_num, expected->sequence_num);
+    assert_int_equal(reply->number, expected->number);
+    assert_int_equal(reply->last, expected->last);
+    if (expected->number == 0)
+        return;
+    assert_int_equal(reply->operation_status, expected->output.status);
+    assert_int_equal(strlen(reply->message), expected->output.message_size);
+    assert_int_equal(reply->payload_size, expected->output.size);
+    assert_memory_equal(reply->payload, expected->output.payload, reply->payload_size);
+}
+
+static void assert_one(const struct walk *walk)
+{
+    static struct sorted said[EXPECTED], expected[EXPECTED];
+    const struct partition *one = walk->one;
+    assert_int_equal(one->said_count, walk->expected_count);
+    for (size_t i = 0; i < one->said_count; i++) {
+        said[i] = (struct sorted){one->said[i].channel, one->said[i].position, i};
+        expected[i] = (struct sorted){walk->expected[i].route.channel, walk->expected[i].route.position, i};
+    }
+    qsort(said, one->said_count, sizeof(said[0]), by_route);
+    qsort(expected, one->said_count, sizeof(said[0]), by_route);
+    for (size_t i = 0; i < one->said_count; i++)
+        assert_said(&one->said[said[i].place], &walk->expected[expected[i].place]);
+}
+
+static bool same_route(struct fsm_route a, struct fsm_route b)
+{
+    return a.channel == b.channel && a.position == b.position;
+}
+
+/* Nothing more is owed to a route that has had its last frame. */
+static void drop_owed(struct walk *walk, struct fsm_route route)
+{
+    for (size_t i = 0; i < walk->owed_count; i++)
+        if (same_route(walk->owed[i].route, route))
+            walk->owed[i--] = walk->owed[--walk->owed_count];
+}
+
+static struct model_session *session_of(struct walk *walk, uint64_t id)
+{
+    for (unsigned i = 0; i < SESSIONS; i++)
+        if (walk->sessions[i].there && walk->sessions[i].id == id)
+            return &walk->sessions[i];
+    return NULL;
+}
+
+/* What the other machine said: frames, and a session's last words, must be foretold; any other output must be the
+ * command's next one. */
+static void assert_other_said(struct walk *walk, const struct reply *reply)
+{
+    struct fsm_route route = {reply->channel, reply->position};
+    if (reply->last)
+        drop_owed(walk, route);
+    if (walk->taken_over.channel != 0 && same_route(route, walk->taken_over)) {
+        assert_int_equal(reply->status, STATUS_CANCELED);
+        assert_true(reply->last && reply->number == 0);
+        walk->taken_over = (struct fsm_route){0, 0};
+        return;
+    }
+    for (size_t i = 0; i < walk->expected_count; i++) {
+        const struct expected *expected = &walk->expected[i];
+        if ((expected->number == 0 || expected->unstored) && same_route(expected->route, route)) {
+            assert_said(reply, expected);
+            return;
+        }
+    }
+    struct model_session *session = session_of(walk, reply->session_id);
+    assert_non_null(session);
+    struct model_command *command = find(session, reply->sequence_num);
+    assert_non_null(command);
+    if (command->stream) {
+        assert_true(same_route(command->route, route));
+        assert_int_equal(reply->number,
+                         (command->taken > command->acknowledged ? command->taken : command->acknowledged) + 1);
+        command->taken = reply->number;
+        command->told = reply->last;
+    }
+    assert_true(reply->number >= 1 && reply->number <= command->count);
+    assert_int_equal(reply->index, command->index);
+    assert_said(reply, &(struct expected){.route = route,
+                                          .session_id = session->id,
+                                          .sequence_num = command->number,
+                                          .number = reply->number,
+                                          .last = !command->open && reply->number == command->count,
+                                          .status = STATUS_OK,
+                                          .output = command->outputs[reply->number - 1]});
+}
+
+static void assert_other(struct walk *walk)
+{
+    for (size_t i = 0; i < walk->other->said_count; i++)
+        assert_other_said(walk, &walk->other->said[i]);
+    assert_int_equal(walk->taken_over.channel, 0);
+}
+
+/* The other machine's sink. */
+static bool room(void *context, const struct fsm_route *route, const struct fsm_answer *answer)
+{
+    struct walk *walk = context;
+    if (walk->room || below(3) != 0 || (answer->last && answer->output.operation.payload_size == 0))
+        return true;
+    assert_true(walk->owed_count < OWED);
+    walk->owed[walk->owed_count++] =
+        (struct owed){.session_id = answer->session_id, .sequence_num = answer->sequence_num, .route = *route};
+    return false;
+}
+
+static void deliver(struct walk *walk, size_t at)
+{
+    struct owed owed = walk->owed[at];
+    bool gone;
+    walk->owed[at] = walk->owed[--walk->owed_count]; /* the sink notes it again */
+    size_t before = walk->owed_count;
+    bool all = partition_deliver(walk->other, owed.session_id, owed.sequence_num, owed.route, &gone);
+    assert_int_equal(all, walk->owed_count == before);
+    assert_other(walk);
+    if (!gone)
+        return;
+    assert_true(all);
+    struct model_session *session = session_of(walk, owed.session_id);
+    struct model_command *command = session == NULL ? NULL : find(session, owed.sequence_num);
+    assert_true(command == NULL || (!command->open && command->acknowledged == command->count));
+}
+
+/* Applies one->request to both. */
+static void apply(struct walk *walk)
+{
+    struct partition *one = walk->one, *other = walk->other;
+    other->time = one->time;
+    other->route = one->route;
+    struct request own = other->request;
+    other->request = one->request;
+    partition_submit(one);
+    partition_submit(other);
+    other->request = own;
+}
+
+static void compare(struct walk *walk)
+{
+    assert_one(walk);
+    assert_other(walk);
+    walk->expected_count = 0;
+}
+
+/* ---- steps ---- */
+
+static void begin(struct walk *walk)
+{
+    walk->index++;
+    if (below(4) == 0)
+        walk->one->time += below(3) * below(MR_SECOND);
+    walk->one->route = (struct fsm_route){1 + below(4), walk->index};
+    pass_time(walk, walk->one->time);
+}
+
+/* An answer without a number: OK, or a refusal. */
+static void expect_answer(struct walk *walk, enum status status)
+{
+    expect_frame(walk, walk->one->route, 0, 0, status);
+}
+
+static void step_session(struct walk *walk)
+{
+    struct model_session *session = &walk->sessions[below(SESSIONS)];
+    if (session->there && below(4) != 0) {
+        expect_answer(walk, STATUS_OK); /* renews it */
+        request_keep_alive(&walk->one->request, session->id, (struct slice){NULL, 0}, 0, NULL, 0);
+        session->last_updated = walk->time;
+    } else if (session->there) {
+        request_close_session(&walk->one->request, session->id);
+        end_session(walk, session);
+        expect_answer(walk, STATUS_OK);
+    } else {
+        *session = (struct model_session){.id = walk->index,
+                                          .timeout = 10 * MR_SECOND + below(300 * MR_SECOND),
+                                          .last_updated = walk->time,
+                                          .next_number = 1,
+                                          .there = true};
+        request_open_session(&walk->one->request, duration_of(session->timeout));
+        expect_answer(walk, STATUS_OK);
+    }
+    apply(walk);
+}
+
+static void step_service(struct walk *walk)
+{
+    struct model_session *session = &walk->sessions[below(SESSIONS)];
+    if (below(6) != 0 || walk->service == 0) {
+        request_create_service(&walk->one->request, session->id, MAP_TYPE, "n", "map");
+        expect_answer(walk, session->there ? STATUS_OK : STATUS_FORBIDDEN);
+        if (session->there && walk->service == 0)
+            walk->service = walk->index;
+        session->open = session->there;
+        apply(walk);
+        return;
+    }
+    request_close_service(&walk->one->request, session->id, walk->service);
+    expect_answer(walk, session->open ? STATUS_OK : STATUS_FORBIDDEN);
+    for (size_t i = 0; session->open && i < session->count; i++) {
+        struct model_command *command = &session->commands[i];
+        if (!command->open)
+            continue;
+        command->open = false;
+        push(command, failed(STATUS_CANCELED, "the session closed the service"));
+        expect_output(walk, session, command, command->count - 1, command->route);
+    }
+    for (unsigned i = 0; session->open && i < CURSORS; i++)
+        walk->cursors[i].closed = walk->cursors[i].closed || walk->cursors[i].session == session;
+    session->open = false;
+    apply(walk);
+}
+
+static bool in_filter(struct slice filter, uint64_t number)
+{
+    if (filter.size == 0)
+        return false;
+    uint64_t big_endian = __builtin_bswap64(number), bits = 8 * (filter.size - 2);
+    uint64_t h1 = XXH3_64bits_withSeed(&big_endian, 8, 0), h2 = XXH3_64bits_withSeed(&big_endian, 8, 1) | 1;
+    bool in = true;
+    for (uint64_t i = 0; i < filter.data[1]; i++)
+        in = in && (filter.data[2 + (h1 + i * h2) % bits / 8] >> (h1 + i * h2) % bits % 8 & 1) != 0;
+    return in;
+}
+
+static void step_keep_alive(struct walk *walk)
+{
+    struct model_session *session = &walk->sessions[below(SESSIONS)];
+    uint64_t kept[12], last_input = session->floor;
+    struct last_output outputs[8];
+    size_t kept_count = 0, output_count = 0;
+    if (session->count > 0)
+        last_input = session->commands[session->count - 1 - below(session->count) / 4].number;
+    for (size_t i = 0; i < session->count && kept_count < 12; i++)
+        if (session->commands[i].stream && below(8) != 0)
+            kept[kept_count++] = session->commands[i].number;
+    for (size_t i = 0; i < kept_count && output_count < 8; i++) {
+        const struct model_command *command = find(session, kept[i]);
+        if (below(2) == 0)
+            outputs[output_count++] = (struct last_output){kept[i], below(command->count + 2)};
+    }
+    uint8_t bytes[2 + 64];
+    struct slice filter = {NULL, 0};
+    if (kept_count > 0) /* small: full of false positives */
+        filter = make_filter(bytes, 2, below(2) == 0 ? 64 : 512, kept, kept_count);
+    request_keep_alive(&walk->one->request, session->id, filter, last_input, outputs, output_count);
+    expect_answer(walk, session->there ? STATUS_OK : STATUS_FORBIDDEN);
+    for (size_t i = 0; session->there && i < session->count; i++) {
+        struct model_command *command = &session->commands[i];
+        if (command->number > last_input)
+            continue;
+        if (!in_filter(filter, command->number)) {
+            if (command->open) {
+                walk->cancels++;
+                expect_frame(walk, command->route, session->id, command->number, STATUS_CANCELED);
+            }
+            forget(session, i--);
+            continue;
+        }
+        uint64_t acknowledged = 0;
+        for (size_t j = 0; j < output_count; j++)
+            if (outputs[j].sequence_num == command->number)
+                acknowledged = outputs[j].last_output < command->count ? outputs[j].last_output : command->count;
+        if (acknowledged > command->acknowledged)
+            command->acknowledged = acknowledged;
+        walk->positives += !command->stream;
+    }
+    if (session->there) {
+        session->last_updated = walk->time;
+        session->floor = last_input > session->floor ? last_input : session->floor;
+    }
+    apply(walk);
+}
+
+static void attach(struct walk *walk, struct model_session *session, struct model_command *command)
+{
+    if (command->open || !command->told) {
+        if (command->open)
+            expect_frame(walk, command->route, session->id, command->number, STATUS_CANCELED);
+        else
+            walk->taken_over = command->route; /* to one's sink it has told everything */
+        walk->takeovers++;
+    }
+    command->route = walk->one->route;
+    command->taken = 0;
+    command->told = false;
+    for (size_t at = command->acknowledged; at < command->count; at++)
+        expect_output(walk, session, command, at, command->route);
+}
+
+struct write {
+    const char *name;
+    unsigned key;
+    char value[100];
+    uint64_t ttl;
+    struct payload payload;
+};
+
+static struct write random_write(void)
+{
+    static const char *const names[] = {"Put", "Put", "Insert", "Update", "Remove", "Clear"};
+    struct write write = {.name = names[below(100) == 0 ? 5 : below(5)], .key = (unsigned)below(KEYS)};
+    char key[8];
+    key_name(key, write.key);
+    memset(write.value, 'v', below(4) == 0 ? 60 : 5);
+    snprintf(write.value + strlen(write.value), 16, "%u", (unsigned)below(1000));
+    write.ttl = below(3) == 0 ? 1 + below(40 * MR_SECOND) : 0;
+    struct duration ttl = duration_of(write.ttl);
+    if (strcmp(write.name, "Remove") == 0)
+        write.payload = key_payload(key, 0);
+    else if (strcmp(write.name, "Clear") != 0)
+        write.payload = write_payload(key, text(write.value), write.ttl == 0 ? NULL : &ttl, 0);
+    return write;
+}
+
+static struct output entry_answer(const struct walk *walk, const struct entry *entry)
+{
+    struct payload inner = entry_message(entry, remaining(walk, entry)), whole = {.size = 0};
+    payload_message(&whole, 1, &inner);
+    return answered(&whole);
+}
+
+static struct output run_write(struct walk *walk, const struct write *write)
+{
+    size_t at = 0;
+    while (at < walk->entry_count && walk->entries[at].key != write->key)
+        at++;
+    struct entry *entry = at < walk->entry_count ? &walk->entries[at] : NULL;
+    if (strcmp(write->name, "Clear") == 0) {
+        while (walk->entry_count > 0)
+            remove_entry(walk, 0, remaining(walk, &walk->entries[0]));
+        return (struct output){.status = STATUS_OK};
+    }
+    if (entry != NULL && strcmp(write->name, "Insert") == 0)
+        return failed(STATUS_ALREADY_EXISTS, "the map has an entry of that key");
+    if (entry == NULL && (strcmp(write->name, "Update") == 0 || strcmp(write->name, "Remove") == 0))
+        return failed(STATUS_NOT_FOUND, "the map has no entry of that key");
+    struct output answer;
+    if (strcmp(write->name, "Remove") == 0) {
+        answer = entry_answer(walk, entry);
+        remove_entry(walk, at, remaining(walk, entry));
+        return answer;
+    }
+    enum event event = entry == NULL ? INSERT : UPDATE;
+    if (entry == NULL) {
+        entry = &walk->entries[walk->entry_count++];
+        *entry = (struct entry){.serial = ++walk->serial, .key = write->key};
+    }
+    entry->index = walk->index;
+    entry->expire = write->ttl == 0 ? 0 : walk->time + write->ttl;
+    memcpy(entry->value, write->value, sizeof(entry->value));
+    answer = entry_answer(walk, entry);
+    tell(walk, event, entry, remaining(walk, entry));
+    return answer;
+}
+
+static uint64_t input_size(uint64_t service, uint64_t number, const char *name, const struct payload *payload)
+{
+    struct payload input = {.size = 0}, operation = {.size = 0};
+    payload_bytes(&operation, 1, text(name));
+    payload_bytes(&operation, 2, payload_slice(payload));
+    payload_number(&input, 1, service);
+    payload_number(&input, 2, number);
+    payload_message(&input, 3, &operation);
+    return input.size;
+}
+
+static void open_events(struct walk *walk, struct model_session *session, struct model_command *command, bool replay)
+{
+    struct payload entry = {.size = 0};
+    char key[8] = "";
+    if (command->key < KEYS)
+        key_name(key, command->key);
+    payload_bytes(&entry, 1, text(key));
+    command->stream = command->open = true;
+    command->route = walk->one->route;
+    emit(walk, session, command, event_output(NONE, entry));
+    for (size_t i = 0; replay && i < walk->entry_count; i++) {
+        const struct entry *there = &walk->entries[i];
+        if (command->open && (command->key == KEYS || command->key == there->key))
+            emit(walk, session, command, event_output(REPLAY, entry_message(there, remaining(walk, there))));
+    }
+}
+
+static void step_command(struct walk *walk)
+{
+    struct model_session *session = &walk->sessions[below(SESSIONS)];
+    uint64_t number = session->next_number;
+    if (session->count > 0 && below(8) == 0)
+        number = session->commands[below(session->count)].number;
+    else if (below(10) == 0)
+        number = 1 + below(session->next_number);
+    else
+        session->next_number += 1 + (below(20) == 0 ? below(2000) : 0);
+
+    bool events = below(12) == 0, replay = below(2) == 0;
+    struct write write = random_write();
+    struct model_command made = {
+        .number = number, .index = walk->index, .key = below(2) == 0 ? KEYS : (unsigned)below(KEYS)};
+    char key[8] = "";
+    if (made.key < KEYS)
+        key_name(key, made.key);
+    if (events) {
+        write.name = "Events";
+        write.payload = events_payload(key, replay);
+        if (below(12) == 0)
+            walk->one->route = (struct fsm_route){0, 0};
+    }
+    request_command(&walk->one->request, session->id, walk->service, number, write.name, payload_slice(&write.payload));
+    struct model_command *command = session->there ? find(session, number) : NULL;
+    struct fsm_route route = walk->one->route;
+    bool none = route.channel == 0; /* an answer that is not a stream's is said even so, and not foretold: avoided */
+    bool fresh =
+        session->there && command == NULL && number > session->floor && session->open && held(session) <= LIMIT;
+    if (none && !(events && fresh) && !(command != NULL && command->stream && command->open)) {
+        walk->one->route = route = (struct fsm_route){1, walk->index};
+        none = false;
+    }
+    if (!session->there) {
+        expect_frame(walk, route, session->id, number, STATUS_FORBIDDEN);
+    } else if (command != NULL && !command->open && command->acknowledged == command->count) {
+        expect_frame(walk, route, session->id, number, STATUS_CONFLICT);
+    } else if (command != NULL && command->stream) {
+        attach(walk, session, command);
+    } else if (command != NULL) {
+        expect_output(walk, session, command, 0, route);
+    } else if (number <= session->floor) {
+        expect_frame(walk, route, session->id, number, STATUS_CONFLICT);
+    } else if (!session->open) {
+        expect_frame(walk, route, session->id, number, STATUS_FORBIDDEN);
+    } else if (!fresh) {
+        expect_frame(walk, route, session->id, number, STATUS_UNAVAILABLE);
+    } else {
+        assert_true(session->count < COMMANDS);
+        if (number > session->highest)
+            session->highest = number;
+        made.input_size = input_size(walk->service, number, write.name, &write.payload);
+        if (events) {
+            command = &session->commands[session->count++];
+            *command = made;
+            open_events(walk, session, command, replay);
+        } else {
+            struct output answer = run_write(walk, &write);
+            command = &session->commands[session->count++];
+            *command = made;
+            push(command, answer);
+            expect_output(walk, session, command, 0, route);
+        }
+    }
+    apply(walk);
+}
+
+/* ---- beside the state ---- */
+
+static const struct entry *next_entry(const struct walk *walk, uint64_t given, uint64_t last)
+{
+    for (size_t i = 0; i < walk->entry_count; i++)
+        if (walk->entries[i].serial > given && walk->entries[i].serial <= last)
+            return &walk->entries[i];
+    return NULL;
+}
+
+static void step_cursor(struct walk *walk)
+{
+    struct cursor *cursor = &walk->cursors[below(CURSORS)];
+    if (cursor->cursor == NULL) {
+        struct model_session *session = &walk->sessions[below(SESSIONS)];
+        struct payload none = {.size = 0};
+        if (!session->open)
+            return;
+        *cursor = (struct cursor){.session = session, .last = walk->serial};
+        cursor->cursor = partition_cursor(walk->other, session->id, walk->service, "Entries", none);
+        assert_non_null(cursor->cursor);
+        return;
+    }
+    walk->other->time = walk->time;
+    const struct reply *reply = partition_cursor_next(walk->other, cursor->cursor);
+    const struct entry *entry = next_entry(walk, cursor->given, cursor->last);
+    assert_int_equal(reply->status, cursor->closed ? STATUS_FORBIDDEN : STATUS_OK);
+    if (!cursor->closed) {
+        struct output output = entry == NULL ? (struct output){.status = STATUS_OK} : entry_answer(walk, entry);
+        assert_int_equal(reply->last, entry == NULL || next_entry(walk, entry->serial, cursor->last) == NULL);
+        assert_int_equal(reply->operation_status, STATUS_OK);
+        assert_int_equal(reply->payload_size, output.size);
+        assert_memory_equal(reply->payload, output.payload, output.size);
+    }
+    if (cursor->closed || reply->last || below(20) == 0) {
+        fsm_cursor_close(cursor->cursor);
+        *cursor = (struct cursor){.cursor = NULL};
+        return;
+    }
+    cursor->given = entry->serial;
+}
+
+struct holding {
+    struct model_session *session;
+    size_t seen;
+    uint64_t last;
+};
+
+static void assert_held(void *context, const struct fsm_held_command *there)
+{
+    struct holding *holding = context;
+    const struct model_command *command = find(holding->session, there->sequence_num);
+    assert_non_null(command);
+    assert_true(there->sequence_num > holding->last); /* in order */
+    holding->last = there->sequence_num;
+    holding->seen++;
+    assert_int_equal(there->open, command->open);
+    assert_int_equal(there->acknowledged, command->acknowledged);
+    if (!command->open)
+        return;
+    assert_int_equal(there->operation.size, strlen("Events"));
+    assert_memory_equal(there->operation.data, "Events", there->operation.size);
+    assert_int_equal(there->spec.name.size, 3);
+    assert_memory_equal(there->spec.name.data, "map", 3);
+    assert_memory_equal(there->spec.name_space.data, "n", there->spec.name_space.size);
+    assert_memory_equal(there->spec.service.data, MAP_TYPE, there->spec.service.size);
+}
+
+static void compare_states(struct walk *walk)
+{
+    size_t one_size, other_size;
+    uint8_t *one = partition_dump(walk->one, &one_size), *other = partition_dump(walk->other, &other_size);
+    assert_int_equal(one_size, other_size);
+    assert_memory_equal(one, other, one_size);
+    free(one);
+    free(other);
+    for (unsigned i = 0; i < SESSIONS; i++) {
+        struct model_session *session = &walk->sessions[i];
+        struct holding holding = {.session = session};
+        uint64_t highest;
+        uint32_t uid = 77;
+        bool there = fsm_session_commands(walk->one->fsm, session->id, &highest, assert_held, &holding);
+        assert_int_equal(there, session->there);
+        assert_int_equal(fsm_session_owner(walk->one->fsm, session->id, &uid), session->there);
+        assert_int_equal(uid, session->there ? 0 : 77);
+        if (!there)
+            continue;
+        assert_int_equal(holding.seen, session->count);
+        assert_int_equal(highest, session->highest > session->floor ? session->highest : session->floor);
+    }
+    if (below(2) == 0)
+        fsm_collect(walk->one->fsm, (unsigned)below(50)); /* no part of the state */
+}
+
+/* With room for everything the other machine gives whatever is left. */
+static void deliver_all(struct walk *walk)
+{
+    walk->room = true;
+    while (walk->owed_count > 0)
+        deliver(walk, walk->owed_count - 1);
+    walk->room = false;
+    for (unsigned i = 0; i < SESSIONS; i++) {
+        const struct model_session *session = &walk->sessions[i];
+        for (size_t j = 0; session->there && j < session->count; j++) {
+            const struct model_command *command = &session->commands[j];
+            if (command->stream && command->route.channel != 0 && command->acknowledged < command->count)
+                assert_int_equal(command->taken, command->count);
+        }
+    }
+}
+
+static void follow(struct walk *walk, uint64_t seed, unsigned steps)
+{
+    random_state = seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
+    walk->one = partition_create(seed, LIMIT);
+    walk->other = partition_create(~seed, LIMIT);
+    walk->other->room = room;
+    walk->other->room_context = walk;
+    walk->time = PARTITION_START;
+    for (unsigned i = 0; i < SESSIONS; i++)
+        walk->sessions[i].next_number = 1;
+    for (unsigned step = 0; step < steps; step++) {
+        uint64_t what = below(1000);
+        begin(walk);
+        if (what < 30)
+            step_session(walk);
+        else if (what < 70)
+            step_service(walk);
+        else if (what < 130)
+            step_keep_alive(walk);
+        else
+            step_command(walk);
+        compare(walk);
+        while (walk->owed_count > 0 && below(3) != 0)
+            deliver(walk, below(walk->owed_count));
+        if (below(3) == 0)
+            step_cursor(walk);
+        if (step % 499 == 0 || step + 1 == steps) {
+            compare_states(walk);
+            deliver_all(walk);
+        }
+    }
+    for (unsigned i = 0; i < SESSIONS; i++)
+        while (walk->sessions[i].count > 0)
+            forget(&walk->sessions[i], walk->sessions[i].count - 1);
+    for (unsigned i = 0; i < CURSORS; i++)
+        fsm_cursor_close(walk->cursors[i].cursor);
+    partition_destroy(walk->one);
+    partition_destroy(walk->other);
+}
+
+static void histories(void **state)
+{
+    (void)state;
+    size_t limits = 0, takeovers = 0, cancels = 0, positives = 0;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        struct walk *walk = calloc(1, sizeof(*walk));
+        assert_non_null(walk);
+        follow(walk, seed, 4000);
+        limits += walk->limits;
+        takeovers += walk->takeovers;
+        cancels += walk->cancels;
+        positives += walk->positives;
+        free(walk);
+    }
+    /* The histories are only as good as what happens in them. */
+    assert_true(limits > 50 && takeovers > 200 && cancels > 100 && positives > 100);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(histories)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
