@@ -114,6 +114,90 @@ static void another_reader(void **state)
     partition_destroy(partition);
 }
 
+static bool is_open(const Atomix__Multiraft__V1__CommandSnapshot *command)
+{
+    return command->state == ATOMIX__MULTIRAFT__V1__COMMAND_STATE__COMMAND_OPEN;
+}
+
+/* Commands with many outputs: one open, with what is not acknowledged; one that was ended. */
+static void streams(void **state)
+{
+    (void)state;
+    struct partition *partition = partition_create(7, 1000000);
+    partition_open_session(partition, MR_HOUR);              /* 1 */
+    partition_open_session(partition, MR_HOUR);              /* 2 */
+    partition_create_service(partition, 1, MAP_TYPE, "map"); /* 3 */
+    partition_create_service(partition, 2, MAP_TYPE, "map"); /* 4 */
+    struct payload events = events_payload("k", false);
+    for (uint64_t session = 1; session <= 2; session++) { /* 5, 6 */
+        request_command(&partition->request, session, 3, 9, "Events", payload_slice(&events));
+        partition_submit(partition);
+    }
+    partition_command(partition, 1, 3, 2, "Put", write_payload("k", text("v"), NULL, 0)); /* 7 */
+    partition_command(partition, 1, 3, 3, "Put", write_payload("k", text("w"), NULL, 0)); /* 8 */
+    uint8_t everything[10] = {1, 1, 255, 255, 255, 255, 255, 255, 255, 255};
+    static const struct last_output first = {9, 1};
+    request_keep_alive(&partition->request, 1, (struct slice){everything, 10}, 11, &first, 1); /* 9 */
+    partition_apply(partition);
+    request_close_service(&partition->request, 2, 3); /* 10 */
+    partition_apply(partition);
+
+    size_t size;
+    uint8_t *dump = partition_dump(partition, &size);
+    size_t extra = 8 * (2 + 2 * 5 + 4 * 3);
+    static const uint64_t words[] = {1, 0, 11, 11, 3,             /* session, user, floor, highest, commands */
+                                     2, 7, 1,  3,  8, 1, 9, 5, 3, /* number, index, last output */
+                                     2, 0, 0,  9,  1, 9, 6, 4};
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        uint64_t word;
+        memcpy(&word, dump + size - extra + 8 * (2 + i), 8);
+        assert_int_equal(word, words[i]);
+    }
+    Atomix__Multiraft__V1__PartitionSnapshot *snapshot =
+        atomix__multiraft__v1__partition_snapshot__unpack(NULL, size - extra, dump);
+    assert_non_null(snapshot);
+    assert_int_equal(snapshot->sessions[0]->n_commands, 3);
+    assert_false(is_open(snapshot->sessions[0]->commands[0]));
+    const Atomix__Multiraft__V1__CommandSnapshot *open = snapshot->sessions[0]->commands[2];
+    assert_int_equal(open->command_sequence_num, 9);
+    assert_true(is_open(open));
+    assert_non_null(open->input);
+    assert_int_equal(open->input->service_id, 3);
+    assert_int_equal(open->input->sequence_num, 9);
+    assert_int_equal(open->input->operation->name.len, 6);
+    assert_memory_equal(open->input->operation->name.data, "Events", 6);
+    assert_int_equal(open->input->operation->payload.len, events.size);
+    assert_memory_equal(open->input->operation->payload.data, events.data, events.size);
+    assert_int_equal(open->n_pending_outputs, 2); /* the first has been acknowledged */
+    assert_int_equal(open->pending_outputs[0]->sequence_num, 2);
+    assert_int_equal(open->pending_outputs[1]->sequence_num, 3);
+    const ProtobufCBinaryData *payload = &open->pending_outputs[1]->operation->payload;
+    Atomix__Multiraft__Map__V1__EventsOutput *output =
+        atomix__multiraft__map__v1__events_output__unpack(NULL, payload->len, payload->data);
+    assert_int_equal(output->event->type, ATOMIX__MULTIRAFT__MAP__V1__EVENT__TYPE__UPDATE);
+    assert_int_equal(output->event->entry->index, 8);
+    atomix__multiraft__map__v1__events_output__free_unpacked(output, NULL);
+
+    assert_int_equal(snapshot->sessions[1]->n_commands, 1);
+    const Atomix__Multiraft__V1__CommandSnapshot *ended = snapshot->sessions[1]->commands[0];
+    assert_false(is_open(ended));
+    assert_null(ended->input);
+    assert_int_equal(ended->n_pending_outputs, 4);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(ended->pending_outputs[i]->sequence_num, i + 1);
+    assert_int_equal(ended->pending_outputs[3]->operation->status, STATUS_CANCELED);
+    const ProtobufCBinaryData *data = &snapshot->services[0]->data;
+    Atomix__Multiraft__Map__V1__MapSnapshot *map =
+        atomix__multiraft__map__v1__map_snapshot__unpack(NULL, data->len, data->data);
+    assert_int_equal(map->n_listeners, 1);
+    assert_int_equal(map->listeners[0]->index, 5);
+    assert_int_equal(map->n_entries, 1);
+    atomix__multiraft__map__v1__map_snapshot__free_unpacked(map, NULL);
+    atomix__multiraft__v1__partition_snapshot__free_unpacked(snapshot, NULL);
+    free(dump);
+    partition_destroy(partition);
+}
+
 /* One last step that makes a state differ; each must differ from all others, in nothing but what it does. */
 static void differ(struct partition *partition, unsigned way)
 {
@@ -185,6 +269,7 @@ static void differences_show(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(another_reader), cmocka_unit_test(differences_show)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(another_reader), cmocka_unit_test(streams),
+                                       cmocka_unit_test(differences_show)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
