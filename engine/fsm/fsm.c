@@ -334,10 +334,13 @@ static const struct stored_output *run_command(const struct application *applica
 
 static void service_command(const struct application *application, struct session *session)
 {
-    struct stored_output *held;
-    struct stream *stream;
+    uint64_t sequence_num = application->command->sequence_num;
+    struct stored_output *held = NULL;
+    struct stream *stream = NULL;
     const struct stored_output *output = NULL;
-    enum standing standing = session_standing(session, application->command->sequence_num, &held, &stream);
+    enum standing standing = STANDING_NEW;
+    if (!session_surely_new(session, sequence_num))
+        standing = session_standing(session, sequence_num, &held, &stream);
     if (standing == STANDING_NEW)
         output = run_command(application, session);
     else if (standing == STANDING_GIVEN_UP)

@@ -63,8 +63,8 @@ void call_fail(struct service_call *call, enum status status, const char *messag
 
 /* ---- a command that stays open ---- */
 
-/* In the run() of an OPERATION_STREAM: the command stays open and what is put into `call` does not count; its outputs are
- * those of stream_emit(), which may be called at once and at any later time. `listener` is the service's own.
+/* In the run() of an OPERATION_STREAM: the command stays open and what is put into `call` does not count; its outputs
+ * are those of stream_emit(), which may be called at once and at any later time. `listener` is the service's own.
  * The stream lasts until stream_end(), stream_emit() returning false, or the type's ended(). */
 struct stream *call_open(struct service_call *call, void *listener);
 

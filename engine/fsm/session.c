@@ -42,10 +42,7 @@ static struct command *find_command(const struct session *session, uint64_t sequ
 enum standing session_standing(const struct session *session, uint64_t sequence_num, struct stored_output **output,
                                struct stream **stream)
 {
-    *output = NULL;
     *stream = NULL;
-    if (sequence_num > session->highest) /* which is at or above the floor */
-        return STANDING_NEW;
     *output = window_get(&session->window, sequence_num);
     if (*output != NULL)
         return STANDING_HELD;

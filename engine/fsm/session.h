@@ -94,6 +94,12 @@ enum standing { STANDING_NEW, STANDING_HELD, STANDING_GIVEN_UP };
 enum standing session_standing(const struct session *session, uint64_t sequence_num, struct stored_output **output,
                                struct stream **stream);
 
+/* The quick way for the number that an ordinary client sends next. False: ask session_standing(). */
+static inline bool session_surely_new(const struct session *session, uint64_t sequence_num)
+{
+    return sequence_num > session->highest; /* which is at or above the floor */
+}
+
 /* Records the answer of a new command. */
 struct stored_output *session_record(struct session *session, uint64_t sequence_num, const struct service_call *call);
 

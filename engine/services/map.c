@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The service type atomix.multiraft.map.v1.Map: what its operations do. How entries are kept stands in map_entries.c, how
- * they are walked in map_cursor.c, who listens to them in map_listeners.c, their messages in map_messages.c. Knows
+/* The service type atomix.multiraft.map.v1.Map: what its operations do. How entries are kept stands in map_entries.c,
+ * how they are walked in map_cursor.c, who listens to them in map_listeners.c, their messages in map_messages.c. Knows
  * nothing of sessions. */
 #include "engine/services/map.h"
 
