@@ -42,7 +42,8 @@ enum {
     FIRST_SLOTS = 64,    /* the table doubles from here */
     MOST_RETRIES = 1000, /* of an operation that is interrupted again and again, before its error is believed */
     NS_PER_S = 1000000000,
-    RETRY_NS = 1000000,        /* until the kernel is asked again to take what it had no memory for */
+    RETRY_NS = 1000000, /* until the kernel is asked again to take what it had no memory for */
+    LOCK_RETRY_MS = 1,
     LARGEST_SLEEP = 1000000000 /* seconds; what is longer is for ever */
 };
 
@@ -459,9 +460,27 @@ static void sleep_for(struct io *io, uint64_t nanoseconds)
         io_uring_submit_and_wait_timeout(&uring->ring, &entry, 1, time.tv_sec < LARGEST_SLEEP ? &time : NULL, NULL));
 }
 
+/* An operation of our own that has completed may hold its file, and with it the file's lock, until the ring's deferred
+ * work is run. So this does not wait in the kernel, where it could wait for itself. */
+static int lock_file(struct io *io, int file)
+{
+    struct uring *uring = self(io);
+    int result;
+
+    while ((result = files_try_lock(file)) == -EWOULDBLOCK) {
+        check_entered(io_uring_get_events(&uring->ring));
+        sys_poll(NULL, 0, LOCK_RETRY_MS);
+    }
+    return result;
+}
+
 static int register_buffers(struct io *io, void *memory, size_t size, struct mr_error *error)
 {
     struct uring *uring = self(io);
+    if (uring->registered_size > 0) {
+        io_uring_unregister_buffers(&uring->ring);
+        uring->registered_size = 0;
+    }
     if (uring_setup_buffers(&uring->ring, memory, size, error) != 0)
         return -1;
     uring->registered = memory;
@@ -485,7 +504,7 @@ static const struct io_ops uring_ops = {
     .open = files_open,
     .is_direct = files_is_direct,
     .alignment = files_alignment,
-    .lock = files_lock,
+    .lock = lock_file,
     .size = files_size,
     .read = files_read,
     .allocate = files_allocate,
