@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Queries. Most are answered the moment they are read, from applied state, which is durable state. One that waits, for an
+ * index that is not applied yet or for room in its channel's response ring, is kept in a list of its channel, holds up
+ * nothing behind it, and ends at its time limit. */
+#include "engine/node/worker_state.h"
+#include "proto/reader.h"
+#include "proto/writer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum outcome { ANSWERED, WAITS_FOR_INDEX, WAITS_FOR_ROOM };
+
+static enum outcome try(struct worker *worker, struct worker_channel *channel, uint64_t position, const uint8_t *body,
+                        uint32_t size, uint64_t *needs)
+{
+    struct partition_query_input query;
+    struct operation_output output;
+    const char *message = "the bytes do not decode as a PartitionQueryInput";
+    enum status status = STATUS_INVALID;
+
+    if (read_partition_query_input(body, size, &query) == READ_OK)
+        status = fsm_check_query(&query, worker->partition, &message);
+    if (status == STATUS_OK) {
+        if (query.max_received_index > fsm_index(worker->fsm))
+            return WAITS_FOR_INDEX;
+        status = fsm_query(worker->fsm, &query, channel->uid, worker->time, &output, &message);
+    }
+    if (status != STATUS_OK) {
+        answer_message(worker, channel, position, status, message);
+        return ANSWERED;
+    }
+    *needs = partition_query_output_size(&output);
+    if (response_frame_bytes(*needs) > channel->channel.ring_bytes / 2) {
+        answer_message(worker, channel, position, STATUS_INVALID,
+                       "the answer does not fit in half of the channel's response ring: ask for a larger ring");
+        return ANSWERED;
+    }
+    if (response_frame_bytes(*needs) > MR_SMALL_FRAME && !answer_fits(worker, channel, *needs, MR_SMALL_FRAME))
+        return WAITS_FOR_ROOM;
+    answer_query(worker, channel, position, &output);
+    return ANSWERED;
+}
+
+void query_take(struct worker *worker, struct worker_channel *channel, uint64_t position, uint64_t time_limit,
+                const uint8_t *body, uint32_t size)
+{
+    uint64_t needs = 0;
+    enum outcome outcome = try(worker, channel, position, body, size, &needs);
+    if (outcome == ANSWERED)
+        return;
+    struct waiting_query *waiting = malloc(sizeof(*waiting) + size);
+    if (waiting == NULL) {
+        answer_message(worker, channel, position, STATUS_UNAVAILABLE, "no memory for a query that has to wait");
+        return;
+    }
+    uint64_t limit = time_limit != 0 ? time_limit : MR_QUERY_TIME_LIMIT_DEFAULT;
+    *waiting = (struct waiting_query){.position = position,
+                                      .deadline = limit < UINT64_MAX - worker->now ? worker->now + limit : UINT64_MAX,
+                                      .needs = outcome == WAITS_FOR_ROOM ? needs : 0,
+                                      .size = size};
+    memcpy(waiting->body, body, size);
+    *channel->waiting_end = waiting;
+    channel->waiting_end = &waiting->next;
+    channel->waiting_count++;
+    channels_leave(worker, channel);
+}
+
+/* True if it is answered, one way or the other. */
+static bool look_at(struct worker *worker, struct worker_channel *channel, struct waiting_query *waiting)
+{
+    uint64_t needs = waiting->needs;
+
+    if (needs == 0 || answer_fits(worker, channel, needs, MR_SMALL_FRAME)) {
+        enum outcome outcome = try(worker, channel, waiting->position, waiting->body, waiting->size, &needs);
+        if (outcome == ANSWERED)
+            return true;
+        waiting->needs = outcome == WAITS_FOR_ROOM ? needs : 0;
+    }
+    if (waiting->deadline > worker->now)
+        return false;
+    answer_message(worker, channel, waiting->position, STATUS_TIMEOUT,
+                   waiting->needs != 0 ? "the time limit passed before there was room for the answer"
+                                       : "the time limit passed before max_received_index was applied");
+    return true;
+}
+
+bool query_look(struct worker *worker, struct worker_channel *channel)
+{
+    bool any = false;
+
+    channel->waiting_end = &channel->waiting;
+    for (struct waiting_query *waiting = channel->waiting, *next; waiting != NULL; waiting = next) {
+        next = waiting->next;
+        if (!channel->broken && look_at(worker, channel, waiting)) {
+            *channel->waiting_end = next;
+            channel->waiting_count--;
+            free(waiting);
+            answer_touch(worker, channel);
+            any = true;
+        } else {
+            channel->waiting_end = &waiting->next;
+        }
+    }
+    return any;
+}
+
+uint64_t query_next_deadline(const struct worker_channel *channel)
+{
+    uint64_t next = UINT64_MAX;
+    for (const struct waiting_query *waiting = channel->waiting; waiting != NULL; waiting = waiting->next)
+        if (waiting->deadline < next)
+            next = waiting->deadline;
+    return next;
+}
+
+void query_drop_all(struct worker_channel *channel)
+{
+    for (struct waiting_query *waiting = channel->waiting, *next; waiting != NULL; waiting = next) {
+        next = waiting->next;
+        free(waiting);
+    }
+    channel->waiting = NULL;
+    channel->waiting_end = &channel->waiting;
+    channel->waiting_count = 0;
+}
