@@ -157,7 +157,7 @@ int log_close(struct log *log, uint64_t time, struct mr_error *error)
     }
     bool lost = log->failing;
     finish_flush(log);
-    if (!log->memory && !log->claimed && log_mark(log, time))
+    if (!log->memory && (!log->claimed || log->durable.time < time) && log_mark(log, time))
         while (unwritten(log) && !log->failing)
             log_wait(log);
     finish_flush(log);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Requests in: from a channel's ring into the log's open batch, or refused.
  *
- * The frame's head is copied out once and only the copy is looked at; then the body is copied, once, to where it will be
- * persisted and applied, and everything is decided on that copy: the client can rewrite its ring at any moment. A body
- * that is refused is simply not appended; the next one takes its place.
+ * The frame's head is copied out once and only the copy is looked at; then the body is copied, once, to where it will
+ * be persisted and applied, and everything is decided on that copy: the client can rewrite its ring at any moment. A
+ * body that is refused is simply not appended; the next one takes its place.
  *
- * A request is taken only while its channel's answers have somewhere to go: it holds MR_SMALL_FRAME of the response ring
- * until its last frame, all together at most half of that ring, so that a large answer always finds room once the client
- * has read on. */
+ * A request is taken only while its channel's answers have somewhere to go: it holds MR_SMALL_FRAME of the response
+ * ring until its last frame, all together at most half of that ring, so that a large answer always finds room once the
+ * client has read on. */
 #include "engine/node/worker_state.h"
 #include "proto/reader.h"
 
@@ -19,24 +19,22 @@ struct share {
 };
 
 enum taken {
-    TAKEN,         /* read on */
-    TAKEN_STUCK,   /* not before something of the worker's own is done */
-    TAKEN_BLOCKED, /* not before its client has read answers */
-    TAKEN_NOTHING  /* the ring is empty, or broken */
+    TAKEN,        /* read on */
+    TAKEN_STUCK,  /* not before something else is done: a write, a refusal told, answers read by the client */
+    TAKEN_NOTHING /* the ring is empty, or broken */
 };
 
 /* May one more request be taken? Else sets what is waited for. */
 static enum taken room_for_one(struct worker *worker, struct worker_channel *channel)
 {
-    if (channel->refusal)
+    if (channel->refusal || channel->owed_count > 0)
         return TAKEN_STUCK;
-    if (channel->owed_count > 0)
-        return channel->wants != 0 ? TAKEN_BLOCKED : TAKEN_STUCK;
     if (channel->held + MR_SMALL_FRAME > channel->channel.ring_bytes / 2)
         return TAKEN_STUCK;
-    if (channel->waiting_count >= MR_WAITING_QUERIES_MAX)
+    if (channel->waiting_count >= MR_WAITING_QUERIES_MAX ||
+        channel->waiting_bytes + sizeof(struct waiting_query) + channel->max_payload > channel->channel.ring_bytes)
         return TAKEN_STUCK;
-    return answer_fits(worker, channel, MR_SMALL_FRAME - sizeof(struct response_head), 0) ? TAKEN : TAKEN_BLOCKED;
+    return answer_fits(worker, channel, MR_SMALL_FRAME - sizeof(struct response_head), 0) ? TAKEN : TAKEN_STUCK;
 }
 
 /* The request at the ring's head is stepped over: it holds its room from here on. */
@@ -68,6 +66,10 @@ static enum taken take_command(struct worker *worker, struct worker_channel *cha
     ring_copy(room, body, head->size);
     if (read_partition_command_input(room, head->size, &input) == READ_OK)
         status = fsm_check_command(worker->fsm, &input, worker->partition, &message);
+    /* What it ends may still be owed to the client: that is sent first. */
+    if (status == STATUS_OK && input.command.kind == COMMAND_CLOSE_SESSION &&
+        (channel->in_flight > 0 || channel->owed_count > 0))
+        return TAKEN_STUCK;
     take(worker, channel, frame_bytes);
     if (status != STATUS_OK) {
         answer_refuse(worker, channel, position, status, message);
@@ -78,7 +80,7 @@ static enum taken take_command(struct worker *worker, struct worker_channel *cha
     log_append(worker->log, worker->time, &origin, head->size);
     worker->logged_time = worker->time;
     if (channel->in_flight++ == 0)
-        channel->done_to = position; /* what was read before it needed no log, or is applied */
+        channel->applied_to = position; /* what was read before it needed no log, or is applied */
     return TAKEN;
 }
 
@@ -103,7 +105,7 @@ static enum taken take_one(struct worker *worker, struct worker_channel *channel
     if (result == RING_EMPTY)
         return TAKEN_NOTHING;
     if (result == RING_BROKEN) {
-        channels_break(channel, "the request ring's tail is where it cannot be");
+        channels_break(worker, channel, "the request ring's tail is where it cannot be");
         return TAKEN_NOTHING;
     }
     enum taken room = room_for_one(worker, channel);
@@ -112,7 +114,7 @@ static enum taken take_one(struct worker *worker, struct worker_channel *channel
     ring_copy(&head, at, sizeof(head));
     uint64_t frame_bytes = request_frame_bytes(head.size);
     if (frame_bytes > channel->channel.ring_bytes || ring_peek(&channel->requests, frame_bytes, &at) != RING_OK) {
-        channels_break(channel, "a request frame is longer than what was published of it");
+        channels_break(worker, channel, "a request frame is longer than what was published of it");
         return TAKEN_NOTHING;
     }
     at += sizeof(head);
@@ -128,8 +130,10 @@ static enum taken take_one(struct worker *worker, struct worker_channel *channel
         answer_refuse(worker, channel, position, STATUS_INTERNAL, worker->stopped);
     } else if (head.size > channel->max_payload) {
         take(worker, channel, frame_bytes);
-        snprintf(text, sizeof(text), "a body of %u bytes is over this channel's limit of %llu (--max-payload)",
-                 head.size, (unsigned long long)channel->max_payload);
+        snprintf(
+            text, sizeof(text),
+            "a body of %u bytes is over this channel's limit of %llu (--max-payload, at most a quarter of its ring)",
+            head.size, (unsigned long long)channel->max_payload);
         answer_refuse(worker, channel, position, STATUS_INVALID, text);
     } else if (head.kind == FRAME_COMMAND) {
         taken = take_command(worker, channel, &head, at, frame_bytes);
@@ -151,10 +155,9 @@ bool admission_scan(struct worker *worker, struct worker_channel *channel)
     enum taken taken = TAKEN;
 
     if (!channel->unfinished)
-        channel->wants = 0;
+        channel->room_needed = 0;
     while (taken == TAKEN && !channel->broken && share.requests > 0 && share.bytes > 0)
         taken = take_one(worker, channel, &share);
     channel->stuck = taken == TAKEN_STUCK;
-    channel->blocked = taken == TAKEN_BLOCKED;
     return channel->requests.head != before;
 }

@@ -5,11 +5,13 @@
  * answer always has room. A larger one takes what nobody holds; when that is too little, a numbered output stays in its
  * session and is owed: sent when the client has read on, and until then nothing more is read from that channel.
  *
- * Frames are published, and the request ring's head is moved, once a turn: first in the region (one store for both), then
- * in the channel. What a worker had written beyond that when it died is written again, the same, by its successor. */
+ * Frames are published, and the request ring's head is moved, once a turn: first in the region (one store for both),
+ * then in the channel. What a worker had written beyond that when it died is written again, the same, by its successor.
+ */
 #include "engine/node/worker_state.h"
 #include "proto/writer.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,14 +28,13 @@ bool answer_fits(struct worker *worker, struct worker_channel *channel, uint64_t
     uint64_t needed = response_frame_bytes(size) + channel->held - own;
     uint64_t room = 0;
 
-    (void)worker;
     if (ring_free(&channel->responses, needed, &room) != RING_OK) {
-        channels_break(channel, "the response ring's head is where it cannot be");
+        channels_break(worker, channel, "the response ring's head is where it cannot be");
         return false;
     }
     if (room >= needed)
         return true;
-    channel->wants = needed;
+    channel->room_needed = needed;
     return false;
 }
 
@@ -43,9 +44,10 @@ static uint8_t *begin_frame(struct worker *worker, struct worker_channel *channe
     uint8_t *at = NULL;
     uint64_t bytes = response_frame_bytes(head->size);
 
-    /* There is room: it was held, or answer_fits() has said so. Only a client that moves its head back can undo that. */
+    /* There is room: it was held, or answer_fits() has said so. Only a client that moves its head back can undo that.
+     */
     if (ring_reserve(&channel->responses, bytes, &at) != RING_OK) {
-        channels_break(channel, "the response ring's head ran backwards");
+        channels_break(worker, channel, "the response ring's head ran backwards");
         return NULL;
     }
     memcpy(at, head, sizeof(*head));
@@ -118,8 +120,8 @@ void answer_from_fsm(void *context, const struct fsm_route *route, const struct 
         bool small = response_frame_bytes(size) <= MR_SMALL_FRAME;
         bool numbered = answer->sequence_num != 0;
         mr_assert(small || numbered);
-        /* Behind an owed output everything large is owed too, so that the small ones are not alone in getting through;
-         * and a successor does not know yet how much its replay will need: see channels_finish(). */
+        /* Behind an owed output everything large is owed too, so that they come in order; and a successor, which does
+         * not know yet how much room the rest of its replay holds, owes all that is large. */
         if (!small &&
             (worker->replaying || channel->owed_count > 0 || !answer_fits(worker, channel, size, MR_SMALL_FRAME))) {
             owe(worker, channel, route->position, answer);
@@ -152,18 +154,55 @@ void answer_query(struct worker *worker, struct worker_channel *channel, uint64_
     channel->held -= MR_SMALL_FRAME;
 }
 
+void answer_wake(struct worker *worker, struct worker_channel *channel)
+{
+    if (channel->wake_started) {
+        channel->wake_again = true;
+        return;
+    }
+    channel->wake_started = true;
+    worker->io->ops->wake(worker->io, channel->channel.client_wake_fd,
+                          worker_token(TOKEN_WAKE, channel->slot, channel->channel_id));
+}
+
+/* How far a successor need not look: behind the refusal that is not told, else as far as was read, else as was applied.
+ */
+static uint64_t request_head(const struct worker_channel *channel)
+{
+    if (channel->in_flight > 0)
+        return channel->applied_to;
+    return channel->refusal ? channel->refusal_position : channel->requests.head;
+}
+
+static void publish(struct worker *worker, struct worker_channel *channel)
+{
+    struct region_channel *region = channel->region;
+    uint64_t head = request_head(channel);
+    uint32_t other = (atomic_load_explicit(&region->current, memory_order_relaxed) & 1) ^ 1;
+
+    region->pair[other] = (struct cursor_pair){.request_head = head, .response_tail = channel->responses.tail};
+    atomic_store_explicit(&region->current, other, memory_order_release);
+    if (head != channel->requests.released)
+        ring_release(&channel->requests, head);
+    if (ring_publish(&channel->responses))
+        answer_wake(worker, channel);
+}
+
 void answer_refuse(struct worker *worker, struct worker_channel *channel, uint64_t position, enum status status,
                    const char *message)
 {
     mr_assert(!channel->refusal);
     if (channel->in_flight == 0 && channel->owed_count == 0) {
         answer_message(worker, channel, position, status, message);
+        /* At once: what is behind it may be durable before this turn's end, and a successor would pass over both. */
+        if (!channel->broken)
+            publish(worker, channel);
         return;
     }
     channel->refusal = true;
     channel->refusal_position = position;
     channel->refusal_status = status;
-    strncpy(channel->refusal_text, message, MR_MESSAGE_MAX);
+    snprintf(channel->refusal_text, sizeof(channel->refusal_text), "%s", message);
     channels_leave(worker, channel);
 }
 
@@ -211,39 +250,6 @@ bool answer_owed(struct worker *worker, struct worker_channel *channel)
         any = true;
     }
     return any;
-}
-
-void answer_wake(struct worker *worker, struct worker_channel *channel)
-{
-    if (channel->wake_started) {
-        channel->wake_again = true;
-        return;
-    }
-    channel->wake_started = true;
-    worker->io->ops->wake(worker->io, channel->channel.client_wake_fd,
-                          worker_token(TOKEN_WAKE, channel->slot, channel->channel_id));
-}
-
-/* How far a successor need not look: behind the refusal that is not told, else as far as was read, else as was applied. */
-static uint64_t request_head(const struct worker_channel *channel)
-{
-    if (channel->in_flight > 0)
-        return channel->done_to;
-    return channel->refusal ? channel->refusal_position : channel->requests.head;
-}
-
-static void publish(struct worker *worker, struct worker_channel *channel)
-{
-    struct region_channel *region = channel->region;
-    uint64_t head = request_head(channel);
-    uint32_t other = (atomic_load_explicit(&region->current, memory_order_relaxed) & 1) ^ 1;
-
-    region->pair[other] = (struct cursor_pair){.request_head = head, .response_tail = channel->responses.tail};
-    atomic_store_explicit(&region->current, other, memory_order_release);
-    if (head != channel->requests.released)
-        ring_release(&channel->requests, head);
-    if (ring_publish(&channel->responses))
-        answer_wake(worker, channel);
 }
 
 void answer_publish(struct worker *worker)

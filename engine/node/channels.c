@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which channels a worker has, and which of them it scans. A channel is either scanned each turn or parked: its sleep flag
- * up, waiting for its watch to complete. Going to sleep is parking them all. A channel that has requests which cannot be
- * read just now is not parked: it stays in the list, and what it waits for (a write, or room, for which the client's end
- * has a flag of its own) ends the sleep. */
+/* Which channels a worker has, and which of them it scans. A channel is either scanned each turn or parked: its sleep
+ * flag up, waiting for its watch to complete. Going to sleep is parking them all. A channel that has requests which
+ * cannot be read just now is not parked but stays in the list: the write that it waits for ends the sleep anyway, and
+ * for room in the response ring there is a flag of its own, which its client takes down (whether or not the channel is
+ * parked). */
 #include "engine/node/worker_state.h"
 
 #include <stdio.h>
@@ -101,7 +102,7 @@ void channels_add(struct worker *worker, uint32_t slot, const struct channel *ma
                                        .channel = *mapped,
                                        .region = region,
                                        .answered_from = pair.request_head,
-                                       .done_to = pair.request_head};
+                                       .applied_to = pair.request_head};
     channel->max_payload = worker->max_payload < ring_bytes / 4 ? worker->max_payload : ring_bytes / 4;
     channel->waiting_end = &channel->waiting;
     ring_reader_attach(&channel->requests, mapped->request_data, ring_bytes, &mapped->page->request, pair.request_head,
@@ -113,14 +114,16 @@ void channels_add(struct worker *worker, uint32_t slot, const struct channel *ma
     ring_awake(&channel->requests);
     id_insert(worker, channel->channel_id, slot);
     worker->scanned[worker->scanned_count++] = slot;
+    channel->watched = true;
     worker->io->ops->watch(worker->io, mapped->node_wake_fd, worker_token(TOKEN_WATCH, slot, channel->channel_id));
 }
 
-void channels_break(struct worker_channel *channel, const char *why)
+void channels_break(struct worker *worker, struct worker_channel *channel, const char *why)
 {
     if (channel->broken)
         return;
     channel->broken = true;
+    channels_scan_again(worker, channel); /* those that are scanned are looked at when the turn ends */
     snprintf(channel->why, sizeof(channel->why), "%s", why);
 }
 
@@ -132,6 +135,22 @@ static void take_out(uint32_t *list, unsigned *count, uint32_t slot)
             list[i] = list[--*count];
             return;
         }
+}
+
+/* A descriptor may not be closed before its operations are over. */
+static void free_if_over(struct worker *worker, struct worker_channel *channel)
+{
+    char why[sizeof(channel->why)];
+    uint64_t channel_id = channel->channel_id;
+    uint32_t slot = channel->slot;
+
+    if (!channel->closing || channel->watched || channel->wake_started)
+        return;
+    memcpy(why, channel->why, sizeof(why));
+    sys_close(channel->channel.client_wake_fd);
+    channel_unmap(&channel->channel);
+    memset(channel, 0, sizeof(*channel));
+    worker->closed(worker->closed_context, slot, channel_id, why);
 }
 
 void channels_close(struct worker *worker, struct worker_channel *channel, const char *why)
@@ -147,20 +166,29 @@ void channels_close(struct worker *worker, struct worker_channel *channel, const
     id_remove(worker, channel->channel_id);
     forget(channel);
     answer_wake(worker, channel);
-    worker->io->ops->unwatch(worker->io, worker_token(TOKEN_WATCH, channel->slot, channel->channel_id));
+    if (channel->watched)
+        worker->io->ops->unwatch(worker->io, worker_token(TOKEN_WATCH, channel->slot, channel->channel_id));
+    else
+        channels_watch_ended(worker, channel);
 }
 
-void channels_watch_ended(struct worker *worker, uint32_t slot)
+void channels_watch_ended(struct worker *worker, struct worker_channel *channel)
 {
-    struct worker_channel *channel = &worker->channels[slot];
-    char why[sizeof(channel->why)];
-    uint64_t channel_id = channel->channel_id;
+    channel->watched = false;
+    /* Its client may have filled the eventfd and made it blocking: then the wake-up would never end by itself. */
+    if (channel->closing && channel->wake_started)
+        worker->io->ops->unwake(worker->io, worker_token(TOKEN_WAKE, channel->slot, channel->channel_id));
+    free_if_over(worker, channel);
+}
 
-    memcpy(why, channel->why, sizeof(why));
-    sys_close(channel->channel.client_wake_fd);
-    channel_unmap(&channel->channel);
-    memset(channel, 0, sizeof(*channel));
-    worker->closed(worker->closed_context, slot, channel_id, why);
+void channels_wake_ended(struct worker *worker, struct worker_channel *channel)
+{
+    channel->wake_started = false;
+    if (channel->wake_again && !channel->closing) {
+        channel->wake_again = false;
+        answer_wake(worker, channel);
+    }
+    free_if_over(worker, channel);
 }
 
 void channels_scan_again(struct worker *worker, struct worker_channel *channel)
@@ -182,13 +210,20 @@ bool channels_park(struct worker *worker, struct worker_channel *channel)
     return true;
 }
 
+/* Its client is to wake us when it has read. False: there is room already. */
+static bool sleeps_for_room(struct worker_channel *channel)
+{
+    return channel->room_needed == 0 || ring_writer_sleep(&channel->responses, channel->room_needed);
+}
+
 bool channels_park_all(struct worker *worker)
 {
+    for (unsigned i = 0; i < worker->unfinished_count; i++)
+        if (!sleeps_for_room(&worker->channels[worker->unfinished[i]]))
+            return false;
     for (unsigned i = worker->scanned_count; i-- > 0;) {
         struct worker_channel *channel = &worker->channels[worker->scanned[i]];
-        if (channel->wants != 0 && !ring_writer_sleep(&channel->responses, channel->wants))
-            return false;
-        if (!channel->stuck && !channel->blocked && !channels_park(worker, channel))
+        if (!sleeps_for_room(channel) || (!channel->stuck && !channels_park(worker, channel)))
             return false;
     }
     return true;
@@ -208,7 +243,7 @@ bool channels_finish(struct worker *worker)
 
     for (unsigned i = worker->unfinished_count; i-- > 0;) {
         struct worker_channel *channel = &worker->channels[worker->unfinished[i]];
-        channel->wants = 0;
+        channel->room_needed = 0;
         any |= answer_owed(worker, channel);
         any |= query_look(worker, channel);
         if (channel->waiting_count == 0 && channel->owed_count == 0 && !channel->refusal) {

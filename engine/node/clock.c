@@ -19,7 +19,7 @@ uint64_t clock_read(struct partition_clock *clock, uint64_t monotonic, bool held
     /* The sum may not wrap: a sleep "for ever" is UINT64_MAX. */
     uint64_t most = clock->intended < UINT64_MAX - MR_CLOCK_STEP_MAX ? clock->intended + MR_CLOCK_STEP_MAX : UINT64_MAX;
     if (!held)
-        clock->time += passed < most ? passed : most;
+        clock->time += passed <= most ? passed : MR_CLOCK_STEP_MAX;
     clock->read_at = monotonic;
     clock->intended = 0;
     return clock->time;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A partition's time. It starts at the wall clock when the partition is made, goes on from the last logged time after a
- * restart, and advances with the monotonic clock: but between two readings by at most what its owner meant to sleep plus
- * MR_CLOCK_STEP_MAX, so that a process that stood still (SIGSTOP, a suspended machine) does not age its sessions, and not
- * at all while it is held (the disk does not answer). A step of the wall clock changes nothing. */
+ * restart, and advances with the monotonic clock. But when two readings lie further apart than its owner meant to
+ * sleep, by more than MR_CLOCK_STEP_MAX, the process stood still (SIGSTOP, a suspended machine) and nobody knows since
+ * when: then only that much has passed, so that no session ages whose KeepAlive stood unread. And while it is held (the
+ * disk does not answer) nothing passes at all. A step of the wall clock changes nothing. */
 #ifndef ENGINE_NODE_CLOCK_H
 #define ENGINE_NODE_CLOCK_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Queries. Most are answered the moment they are read, from applied state, which is durable state. One that waits, for an
- * index that is not applied yet or for room in its channel's response ring, is kept in a list of its channel, holds up
- * nothing behind it, and ends at its time limit. */
+/* Queries. Most are answered the moment they are read, from applied state, which is durable state. One that waits, for
+ * an index that is not applied yet or for room in its channel's response ring, is kept in a list of its channel, holds
+ * up nothing behind it, and ends at its time limit. */
 #include "engine/node/worker_state.h"
 #include "proto/reader.h"
 #include "proto/writer.h"
@@ -13,7 +13,7 @@
 enum outcome { ANSWERED, WAITS_FOR_INDEX, WAITS_FOR_ROOM };
 
 static enum outcome try(struct worker *worker, struct worker_channel *channel, uint64_t position, const uint8_t *body,
-                        uint32_t size, uint64_t *needs)
+                        uint32_t size, uint64_t *index, uint64_t *needs)
 {
     struct partition_query_input query;
     struct operation_output output;
@@ -23,7 +23,8 @@ static enum outcome try(struct worker *worker, struct worker_channel *channel, u
     if (read_partition_query_input(body, size, &query) == READ_OK)
         status = fsm_check_query(&query, worker->partition, &message);
     if (status == STATUS_OK) {
-        if (query.max_received_index > fsm_index(worker->fsm))
+        *index = query.max_received_index;
+        if (*index > fsm_index(worker->fsm))
             return WAITS_FOR_INDEX;
         status = fsm_query(worker->fsm, &query, channel->uid, worker->time, &output, &message);
     }
@@ -43,11 +44,33 @@ static enum outcome try(struct worker *worker, struct worker_channel *channel, u
     return ANSWERED;
 }
 
+/* What has to happen before it is worth looking at the waiting ones again. */
+static void note(struct worker_channel *channel, const struct waiting_query *waiting)
+{
+    uint64_t index = waiting->needs != 0 ? 0 : waiting->index;
+
+    if (waiting->deadline < channel->waiting_deadline)
+        channel->waiting_deadline = waiting->deadline;
+    if (index < channel->waiting_index)
+        channel->waiting_index = index;
+}
+
+static void keep(struct worker *worker, struct worker_channel *channel, struct waiting_query *waiting)
+{
+    if (channel->waiting_count++ == 0)
+        channel->waiting_deadline = channel->waiting_index = UINT64_MAX;
+    channel->waiting_bytes += sizeof(*waiting) + waiting->size;
+    note(channel, waiting);
+    *channel->waiting_end = waiting;
+    channel->waiting_end = &waiting->next;
+    channels_leave(worker, channel);
+}
+
 void query_take(struct worker *worker, struct worker_channel *channel, uint64_t position, uint64_t time_limit,
                 const uint8_t *body, uint32_t size)
 {
-    uint64_t needs = 0;
-    enum outcome outcome = try(worker, channel, position, body, size, &needs);
+    uint64_t index = 0, needs = 0;
+    enum outcome outcome = try(worker, channel, position, body, size, &index, &needs);
     if (outcome == ANSWERED)
         return;
     struct waiting_query *waiting = malloc(sizeof(*waiting) + size);
@@ -55,16 +78,17 @@ void query_take(struct worker *worker, struct worker_channel *channel, uint64_t 
         answer_message(worker, channel, position, STATUS_UNAVAILABLE, "no memory for a query that has to wait");
         return;
     }
-    uint64_t limit = time_limit != 0 ? time_limit : MR_QUERY_TIME_LIMIT_DEFAULT;
+    if (time_limit == 0)
+        time_limit = MR_QUERY_TIME_LIMIT_DEFAULT;
+    else if (time_limit > MR_QUERY_TIME_LIMIT_MAX)
+        time_limit = MR_QUERY_TIME_LIMIT_MAX;
     *waiting = (struct waiting_query){.position = position,
-                                      .deadline = limit < UINT64_MAX - worker->now ? worker->now + limit : UINT64_MAX,
+                                      .deadline = worker->now + time_limit,
+                                      .index = index,
                                       .needs = outcome == WAITS_FOR_ROOM ? needs : 0,
                                       .size = size};
     memcpy(waiting->body, body, size);
-    *channel->waiting_end = waiting;
-    channel->waiting_end = &waiting->next;
-    channel->waiting_count++;
-    channels_leave(worker, channel);
+    keep(worker, channel, waiting);
 }
 
 /* True if it is answered, one way or the other. */
@@ -72,8 +96,10 @@ static bool look_at(struct worker *worker, struct worker_channel *channel, struc
 {
     uint64_t needs = waiting->needs;
 
-    if (needs == 0 || answer_fits(worker, channel, needs, MR_SMALL_FRAME)) {
-        enum outcome outcome = try(worker, channel, waiting->position, waiting->body, waiting->size, &needs);
+    if (waiting->index <= fsm_index(worker->fsm) &&
+        (needs == 0 || answer_fits(worker, channel, needs, MR_SMALL_FRAME))) {
+        enum outcome outcome =
+            try(worker, channel, waiting->position, waiting->body, waiting->size, &waiting->index, &needs);
         if (outcome == ANSWERED)
             return true;
         waiting->needs = outcome == WAITS_FOR_ROOM ? needs : 0;
@@ -90,29 +116,26 @@ bool query_look(struct worker *worker, struct worker_channel *channel)
 {
     bool any = false;
 
+    if (channel->waiting_count == 0 ||
+        (channel->waiting_index > fsm_index(worker->fsm) && channel->waiting_deadline > worker->now))
+        return false;
+    channel->waiting_deadline = channel->waiting_index = UINT64_MAX;
     channel->waiting_end = &channel->waiting;
     for (struct waiting_query *waiting = channel->waiting, *next; waiting != NULL; waiting = next) {
         next = waiting->next;
         if (!channel->broken && look_at(worker, channel, waiting)) {
             *channel->waiting_end = next;
             channel->waiting_count--;
+            channel->waiting_bytes -= sizeof(*waiting) + waiting->size;
             free(waiting);
             answer_touch(worker, channel);
             any = true;
         } else {
+            note(channel, waiting);
             channel->waiting_end = &waiting->next;
         }
     }
     return any;
-}
-
-uint64_t query_next_deadline(const struct worker_channel *channel)
-{
-    uint64_t next = UINT64_MAX;
-    for (const struct waiting_query *waiting = channel->waiting; waiting != NULL; waiting = waiting->next)
-        if (waiting->deadline < next)
-            next = waiting->deadline;
-    return next;
 }
 
 void query_drop_all(struct worker_channel *channel)
@@ -124,4 +147,5 @@ void query_drop_all(struct worker_channel *channel)
     channel->waiting = NULL;
     channel->waiting_end = &channel->waiting;
     channel->waiting_count = 0;
+    channel->waiting_bytes = 0;
 }

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The small region that supervisor and worker of one partition share and no client maps: what a worker's successor must
- * know of the moment of its death, and what `millrace status` shows. It outlives workers, not the supervisor; it is memory of
- * one build, so it carries no format version.
+ * know of the moment of its death, and what `millrace status` shows. It outlives workers, not the supervisor; it is
+ * memory of one build, so it carries no format version.
  *
- * A channel's two cursors, the request ring's head and the response ring's tail, move in one store: the worker writes the
- * pair that is not current, then flips `current`. Killed between any two instructions, it leaves one consistent pair. The
- * shared cursors in the channel are published from it afterwards, by the worker or by its successor. */
+ * A channel's two cursors, the request ring's head and the response ring's tail, move in one store: the worker writes
+ * the pair that is not current, then flips `current`. Killed between any two instructions, it leaves one consistent
+ * pair. The shared cursors in the channel are published from it afterwards, by the worker or by its successor. */
 #ifndef ENGINE_NODE_REGION_H
 #define ENGINE_NODE_REGION_H
 
@@ -19,7 +19,8 @@ struct cursor_pair {
     uint64_t response_tail; /* all answers before it stand in the response ring */
 };
 
-/* One slot per channel of the partition. The supervisor fills and frees it; only `pair` and `current` are the worker's. */
+/* One slot per channel of the partition. The supervisor fills and frees it; only `pair` and `current` are the worker's.
+ */
 struct region_channel {
     uint64_t channel_id; /* 0: the slot is free */
     uint32_t uid;        /* of the client, by SO_PEERCRED */

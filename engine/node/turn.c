@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One turn of a worker, on whatever io it is given: what has been written is applied and answered, what has come is read
- * and logged, what is logged is handed to the disk. In `memory` an entry is durable once submitted, so it goes the whole
- * way in one turn. */
+/* One turn of a worker, on whatever io it is given: what has been written is applied and answered, what has come is
+ * read and logged, what is logged is handed to the disk. In `memory` an entry is durable once submitted, so it goes the
+ * whole way in one turn. */
 #include "engine/node/worker_state.h"
 #include "proto/reader.h"
 
 #include <string.h>
 
 #define COMPLETIONS_A_TURN 64
+#define LONGEST_NAP MR_SECOND                /* with deadlines pending */
 #define STALLED_WRITE (100 * MR_MILLISECOND) /* a write older than this stops the partition's clock */
+/* Objects that are freed a turn: some always, more where more may have been unlinked. */
 #define COLLECT_A_TURN 64
+#define COLLECT_AN_ENTRY 4
 
 static void take_completion(struct worker *worker, const struct io_completion *completion)
 {
@@ -23,6 +26,7 @@ static void take_completion(struct worker *worker, const struct io_completion *c
     switch ((enum worker_token)(completion->token >> 56)) {
     case TOKEN_CONTROL:
         worker->control_ready = true;
+        worker->control_lost = completion->result < 0;
         return;
     case TOKEN_WATCH:
     case TOKEN_WAKE:
@@ -32,22 +36,14 @@ static void take_completion(struct worker *worker, const struct io_completion *c
     channel = &worker->channels[slot];
     if (!channel->used || (uint32_t)channel->channel_id != (uint32_t)completion->token)
         return; /* the slot's former tenant's */
-    if (completion->token >> 56 == TOKEN_WATCH) {
-        if (channel->closing) {
-            if (completion->result < 0)
-                channels_watch_ended(worker, slot);
-        } else if (completion->result < 0) {
-            channels_break(channel, "its wake-up descriptor cannot be waited for");
-            channels_close(worker, channel, channel->why);
-        } else {
-            channels_scan_again(worker, channel);
-        }
-        return;
-    }
-    channel->wake_started = false;
-    if (channel->wake_again && !channel->closing) {
-        channel->wake_again = false;
-        answer_wake(worker, channel);
+    if (completion->token >> 56 == TOKEN_WAKE) {
+        channels_wake_ended(worker, channel);
+    } else if (completion->result >= 0) {
+        channels_scan_again(worker, channel);
+    } else {
+        if (!channel->closing)
+            channels_break(worker, channel, "its wake-up descriptor cannot be waited for");
+        channels_watch_ended(worker, channel);
     }
 }
 
@@ -93,7 +89,7 @@ static void request_done(struct worker *worker, const struct log_entry *entry)
     if (entry->failed)
         answer_message(worker, channel, entry->origin.position, STATUS_UNAVAILABLE,
                        "the disk failed: the command was not logged and has no effect");
-    channel->done_to = entry->origin.position + entry->origin.frame_size;
+    channel->applied_to = entry->origin.position + entry->origin.frame_size;
     channel->in_flight--;
     answer_touch(worker, channel);
 }
@@ -105,14 +101,15 @@ static bool apply_durable(struct worker *worker)
     bool any = false;
 
     while (log_next(worker->log, &entry)) {
+        worker->to_collect += COLLECT_AN_ENTRY;
+        if (entry.failed)
+            worker->logged_time = fsm_time(worker->fsm); /* time that was logged behind it is not */
         /* It was decoded at admission, and nobody else can have touched the bytes since. */
         int applied = entry.failed ? 0 : turn_apply(worker, &entry, &error);
         mr_assert(applied == 0);
         request_done(worker, &entry);
         any = true;
     }
-    if (any)
-        fsm_collect(worker->fsm, COLLECT_A_TURN);
     return any;
 }
 
@@ -120,17 +117,22 @@ static bool scan(struct worker *worker)
 {
     bool any = false;
 
-    /* From another channel each turn, so that whoever comes first in a batch is not always the same. Backwards, because a
-     * channel that is parked takes the last one's place in the list. */
-    for (unsigned i = worker->scanned_count; i-- > 0;) {
-        unsigned at = (i + worker->scan_from) % worker->scanned_count;
-        struct worker_channel *channel = &worker->channels[worker->scanned[at]];
+    /* From another channel each turn, so that whoever comes first in a batch is not always the same; from the first one
+     * that was stuck, if one was, so that when buffers run out it is not always the same who gets none. */
+    unsigned from = worker->scan_from, next = from + 1;
+    bool any_stuck = false;
+    for (unsigned i = 0; i < worker->scanned_count; i++) {
+        struct worker_channel *channel = &worker->channels[worker->scanned[(from + i) % worker->scanned_count]];
         if (admission_scan(worker, channel)) {
             channel->quiet_since = worker->now;
             any = true;
         }
+        if (channel->stuck && !any_stuck) {
+            any_stuck = true;
+            next = from + i;
+        }
     }
-    worker->scan_from++;
+    worker->scan_from = worker->scanned_count > 0 ? next % worker->scanned_count : 0;
     return any;
 }
 
@@ -139,8 +141,7 @@ static void park_quiet(struct worker *worker)
 {
     for (unsigned i = worker->scanned_count; i-- > 0;) {
         struct worker_channel *channel = &worker->channels[worker->scanned[i]];
-        if (worker->now - channel->quiet_since > MR_PARK_AFTER && !channel->stuck && !channel->blocked &&
-            channel->wants == 0)
+        if (worker->now - channel->quiet_since > MR_PARK_AFTER && !channel->stuck && channel->room_needed == 0)
             channels_park(worker, channel);
     }
 }
@@ -171,6 +172,15 @@ static void log_time(struct worker *worker)
         worker->logged_time = worker->time;
         worker->marked_at = worker->now;
     }
+}
+
+/* Frees what big removals have unlinked. True while there is more. */
+static bool collect(struct worker *worker)
+{
+    unsigned budget = COLLECT_A_TURN + worker->to_collect;
+
+    worker->to_collect = 0;
+    return fsm_collect(worker->fsm, budget);
 }
 
 static void show_status(struct worker *worker)
@@ -219,6 +229,7 @@ bool turn_run(struct worker *worker)
         log_submit(worker->log);
         any |= apply_durable(worker);
         worker->log_wants = log_tick(worker->log, worker->time);
+        any |= collect(worker);
         show_status(worker);
     }
     answer_publish(worker);
@@ -234,16 +245,18 @@ uint64_t turn_next(struct worker *worker)
     uint64_t deadline = worker->log != NULL ? fsm_next_deadline(worker->fsm) : UINT64_MAX;
 
     for (unsigned i = 0; i < worker->unfinished_count; i++) {
-        uint64_t query = query_next_deadline(&worker->channels[worker->unfinished[i]]);
-        next = query < next ? query : next;
+        const struct worker_channel *channel = &worker->channels[worker->unfinished[i]];
+        if (channel->waiting_count > 0 && channel->waiting_deadline < next)
+            next = channel->waiting_deadline;
     }
     if (deadline != UINT64_MAX && !clock_held(worker)) {
-        if (deadline > worker->logged_time) {
-            uint64_t until = deadline > worker->time ? deadline - worker->time : 0;
-            next = worker->now + until < next ? worker->now + until : next;
-        }
-        if (worker->marked_at + MR_TIME_LOGGED_EVERY < next)
-            next = worker->marked_at + MR_TIME_LOGGED_EVERY;
+        /* In short naps: of one that lasts longer than it was meant to, only MR_CLOCK_STEP_MAX counts as time. What is
+         * due while a write is in flight is logged behind it. */
+        uint64_t nap = LONGEST_NAP;
+        if (!log_in_flight(worker->log) && deadline > worker->logged_time && deadline < worker->time + nap)
+            nap = deadline > worker->time ? deadline - worker->time : 0;
+        if (worker->now + nap < next)
+            next = worker->now + nap;
     }
     return next;
 }

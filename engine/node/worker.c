@@ -6,16 +6,16 @@
  *     turn.c        the entries that are durable are applied, in order: ../fsm/, ../services/
  *     answer.c      the outputs are encoded into the response ring; cursors are published, who sleeps is woken
  *
- * The happy path of a life is: take over the channels that there are, read the log back, begin a new epoch, then turn after
- * turn until told to stop. What can go wrong:
+ * The happy path of a life is: take over the channels that there are, read the log back, begin a new epoch, then turn
+ * after turn until told to stop. What can go wrong:
  *
- *   - the worker is killed, at any instruction: its successor starts from the cursors in the region, applies the log again,
- *     and writes the answers to requests at or past a channel's head again, which come out the same; then it reads on
- *     behind what the log has. Nothing of that is visible to a client before the successor's epoch is durable.
+ *   - the worker is killed, at any instruction: its successor starts from the cursors in the region, applies the log
+ * again, and writes the answers to requests at or past a channel's head again, which come out the same; then it reads
+ * on behind what the log has. Nothing of that is visible to a client before the successor's epoch is durable.
  *   - the log is damaged, or an entry has killed two workers: the partition is stopped. Its worker loads no state and
  *     answers every request with INTERNAL and the reason.
- *   - the disk fails: requests that would be logged are refused with UNAVAILABLE, queries are answered. The log goes on by
- *     itself when it can.
+ *   - the disk fails: requests that would be logged are refused with UNAVAILABLE, queries are answered. The log goes on
+ * by itself when it can.
  *   - a channel holds what cannot be: that channel is closed, with the reason in its page. */
 #include "engine/node/worker.h"
 
@@ -23,7 +23,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +36,7 @@
 #include "ipc/sys.h"
 
 #define URING_ENTRIES 512
+#define SLOW_WRITE (300 * MR_MICROSECOND) /* two or three times what one should take */
 
 /* A worker and what only its life needs. */
 struct life {
@@ -77,8 +77,6 @@ static void channel_closed(void *context, uint32_t slot, uint64_t channel_id, co
 {
     struct life *life = context;
 
-    if (why[0] != '\0')
-        logline(LOGLINE_WARNING, life->worker.partition, "channel %" PRIu64 " closed: %s", channel_id, why);
     tell(life, CONTROL_CLOSED, slot, channel_id, why);
 }
 
@@ -100,6 +98,8 @@ static void add_channel(struct life *life, const struct letter *letter)
         tell(life, CONTROL_CLOSED, message->slot, message->channel_id, "the worker could not map the channel");
         return;
     }
+    sys_close(channel.memory_fd); /* the mapping stays */
+    channel.memory_fd = -1;
     channels_add(worker, message->slot, &channel);
     atomic_store_explicit(&channel.page->generation, 1, memory_order_release);
     tell(life, CONTROL_ADDED, message->slot, message->channel_id, "");
@@ -157,6 +157,11 @@ static void put_aside(struct life *life, const struct letter *letter)
     life->later[life->later_count++] = *letter;
 }
 
+static void watch_supervisor(struct life *life)
+{
+    life->worker.io->ops->watch(life->worker.io, life->birth->control, worker_token(TOKEN_CONTROL, 0, 0));
+}
+
 static void listen_to_supervisor(struct life *life)
 {
     struct letter letter;
@@ -207,12 +212,20 @@ static void progress(void *context, uint64_t done, uint64_t total)
     atomic_store_explicit(&life->worker.region->recovered_percent, percent, memory_order_relaxed);
 }
 
+/* The reason goes into frames, which are short: without the directory's path, which everyone knows. */
 static void stop_partition(struct life *life, const char *reason)
 {
     struct worker *worker = &life->worker;
     struct region *region = worker->region;
+    const char *dir = life->birth->options->dir;
+    const char *path = strstr(reason, dir);
 
-    if (reason != region->reason)
+    if (reason == region->reason)
+        ; /* a predecessor's, or the supervisor's */
+    else if (path != NULL && path[strlen(dir)] == '/')
+        snprintf(region->reason, sizeof(region->reason), "%.*s%s", (int)(path - reason), reason,
+                 path + strlen(dir) + 1);
+    else
         snprintf(region->reason, sizeof(region->reason), "%s", reason);
     atomic_store_explicit(&region->state, PARTITION_STOPPED, memory_order_release);
     worker->stopped = region->reason;
@@ -287,12 +300,14 @@ static void relax(void)
 }
 
 /* Nothing to do: spin a little, then sleep until something comes or is due. While a write is in flight the kernel's own
- * threads may need this core to finish it (a spinning worker made a 4 KiB durable write take 3.9 ms instead of 0.1), and
- * it lasts longer than any spinning should: then there is none, or, for who asked for it, with yielding. */
+ * threads may need this core to finish it (a spinning worker made a 4 KiB durable write take 3.9 ms instead of 0.1),
+ * and it lasts longer than any spinning should: then there is none, or, for who asked for it, with yielding. */
 static void wait_for_work(struct life *life, uint64_t *idle_since)
 {
     struct worker *worker = &life->worker;
-    enum idle_mode idle = life->birth->options->idle;
+    const struct options *options = life->birth->options;
+    bool crowded = options->partitions > options->cpu_count;
+    enum idle_mode idle = options->idle == IDLE_SPIN && crowded ? IDLE_BLOCK : options->idle;
     bool writing = worker->log != NULL && log_in_flight(worker->log);
     uint64_t spin = idle == IDLE_ADAPTIVE && life->birth->may_spin && !writing ? MR_SPIN_LIMIT : 0;
     uint64_t next = turn_next(worker);
@@ -314,25 +329,30 @@ static void wait_for_work(struct life *life, uint64_t *idle_since)
     worker->io->ops->sleep(worker->io, nap);
 }
 
-/* Busy without a pause: for the same reason the kernel gets its turn now and then. */
-static void let_kernel_run(struct worker *worker, uint64_t *busy_since)
+/* Busy without a pause: for the same reason the kernel gets its turn when a write takes longer than it should. */
+static void let_kernel_run(struct worker *worker, uint64_t *yielded_at)
 {
-    if (worker->now - *busy_since < MR_SPIN_LIMIT)
+    uint64_t oldest = worker->log != NULL ? log_oldest_write(worker->log) : 0;
+
+    if (oldest == 0 || worker->now - oldest < SLOW_WRITE || worker->now - *yielded_at < SLOW_WRITE)
         return;
-    *busy_since = worker->now;
-    if (worker->log != NULL && log_in_flight(worker->log))
-        sched_yield();
+    *yielded_at = worker->now;
+    sched_yield();
 }
 
 static void run(struct life *life)
 {
     struct worker *worker = &life->worker;
-    uint64_t idle_since = 0, busy_since = 0;
+    uint64_t idle_since = 0, yielded_at = 0;
 
     worker->accepting = true;
     worker->control_ready = true;
     while (!life->stopping) {
         bool any = turn_run(worker);
+        if (worker->control_lost) {
+            worker->control_lost = false;
+            watch_supervisor(life);
+        }
         if (worker->control_ready) {
             worker->control_ready = false;
             listen_to_supervisor(life);
@@ -340,9 +360,8 @@ static void run(struct life *life)
         }
         if (any) {
             idle_since = 0;
-            let_kernel_run(worker, &busy_since);
+            let_kernel_run(worker, &yielded_at);
         } else {
-            busy_since = worker->now;
             wait_for_work(life, &idle_since);
         }
     }
@@ -352,6 +371,7 @@ static void run(struct life *life)
 static int stop(struct life *life)
 {
     struct worker *worker = &life->worker;
+    struct io_completion last;
     struct mr_error error;
 
     worker->accepting = false;
@@ -365,21 +385,16 @@ static int stop(struct life *life)
         logline(LOGLINE_ERROR, worker->partition, "the log could not be closed in order: %s", error.text);
         return 1;
     }
+    worker->io->ops->completions(worker->io, &last, 1); /* hands over the last wake-ups */
     return 0;
 }
 
 static void settle(struct life *life)
 {
-    struct sigaction ignore = {.sa_handler = SIG_IGN};
     cpu_set_t core;
     char name[16];
     int flags = sys_fcntl(life->birth->control, F_GETFL, 0);
 
-    /* A terminal's Ctrl-C reaches the whole group; the supervisor is the one who says when to stop. */
-    sys_sigaction(SIGINT, &ignore, NULL);
-    sys_sigaction(SIGTERM, &ignore, NULL);
-    sys_sigaction(SIGHUP, &ignore, NULL);
-    sys_sigaction(SIGPIPE, &ignore, NULL);
     snprintf(name, sizeof(name), "millrace/%u", life->worker.partition);
     sys_prctl(PR_SET_NAME, (unsigned long)name);
     if (flags < 0 || sys_fcntl(life->birth->control, F_SETFL, flags | O_NONBLOCK) < 0)
@@ -413,11 +428,16 @@ int worker_run(const struct worker_birth *birth)
     }
     worker->now = worker->io->ops->monotonic(worker->io);
     inherit_channels(&life);
-    worker->io->ops->watch(worker->io, birth->control, worker_token(TOKEN_CONTROL, 0, 0));
+    watch_supervisor(&life);
     if (atomic_load_explicit(&worker->region->state, memory_order_acquire) == PARTITION_STOPPED)
         stop_partition(&life, worker->region->reason);
-    else if (recover(&life, &error) != 0)
+    else if (recover(&life, &error) != 0 && error.code == 0)
         stop_partition(&life, error.text);
+    else if (worker->log == NULL) {
+        /* Not damage, but a system that does not give what it takes: another worker tries again. */
+        logline(LOGLINE_ERROR, worker->partition, "%s", error.text);
+        return 1;
+    }
     worker_resume_channels(worker);
     if (worker->stopped == NULL)
         atomic_store_explicit(&worker->region->state, PARTITION_SERVING, memory_order_release);

@@ -23,11 +23,12 @@ struct worker_birth {
     uint32_t memory_segment_count;
 };
 
-/* A worker that returns 1 is restarted, backing off; one that returns this has found that no worker can run on this machine
- * (io_uring refused, say) and has said why: the whole node stops and exits with 1. */
+/* A worker that returns 1 is restarted, backing off; one that returns this has found that no worker can run on this
+ * machine (io_uring refused, say) and has said why: the whole node stops and exits with 1. */
 #define WORKER_CANNOT_RUN 3
 
-/* Runs until told to stop (returns 0) or until it cannot go on (returns one of the above, having said why on standard error). The caller, just forked, has closed what is not the worker's, and exits with what is returned. */
+/* Runs until told to stop (returns 0) or until it cannot go on (returns one of the above, having said why on standard
+ * error). The caller, just forked, has closed what is not the worker's, and exits with what is returned. */
 int worker_run(const struct worker_birth *birth);
 
 #endif

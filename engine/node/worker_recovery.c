@@ -3,10 +3,10 @@
  * finished.
  *
  * An entry names the channel and the position of the request that it came from. Whatever stands before a channel's head
- * has been answered; at or past it, the answer is written again as the entry is applied, behind the response tail that the
- * region names, and comes out as it did or would have. The requests behind the last one that the log has are then read
- * from the ring as if they had just come. None of this is published before the new epoch is durable, because until then
- * the log that it was read from could still be another. */
+ * has been answered; at or past it, the answer is written again as the entry is applied, behind the response tail that
+ * the region names, and comes out as it did or would have. The requests behind the last one that the log has are then
+ * read from the ring as if they had just come. None of this is published before the new epoch is durable, because until
+ * then the log that it was read from could still be another. */
 #include "engine/node/worker_state.h"
 
 #include <stdlib.h>
@@ -19,8 +19,8 @@ static int replay(void *context, const struct log_entry *entry, struct mr_error 
     if (turn_apply(worker, entry, error) != 0)
         return -1;
     struct worker_channel *channel = channels_find(worker, entry->origin.channel);
-    if (channel != NULL && end > channel->done_to)
-        channel->done_to = end;
+    if (channel != NULL && end > channel->applied_to)
+        channel->applied_to = end;
     return 0;
 }
 
@@ -32,7 +32,7 @@ static void forget_state(struct worker *worker)
         if (!channel->used)
             continue;
         channel->responses.tail = channel->responses.published;
-        channel->done_to = channel->requests.head;
+        channel->applied_to = channel->requests.head;
         channel->owed_count = 0;
         channel->held = 0;
     }
@@ -64,7 +64,7 @@ int worker_recover(struct worker *worker, const struct log_config *log, const st
     worker->now = worker->io->ops->monotonic(worker->io);
     worker->time = found->time != 0 ? found->time : worker->io->ops->wall(worker->io);
     clock_start(&worker->clock, worker->time, worker->now);
-    worker->logged_time = found->time;
+    worker->logged_time = fsm_time(worker->fsm);
     worker->marked_at = worker->now;
     return 0;
 }
@@ -72,10 +72,10 @@ int worker_recover(struct worker *worker, const struct log_config *log, const st
 /* What the log already has of this ring is not read again; that its tail got that far is known from the log. */
 static void skip_logged(struct worker_channel *channel)
 {
-    if (channel->done_to <= channel->requests.head)
+    if (channel->applied_to <= channel->requests.head)
         return;
-    channel->requests.tail = channel->done_to;
-    ring_skip(&channel->requests, channel->done_to - channel->requests.head);
+    channel->requests.tail = channel->applied_to;
+    ring_skip(&channel->requests, channel->applied_to - channel->requests.head);
 }
 
 void worker_resume_channels(struct worker *worker)

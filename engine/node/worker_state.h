@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a worker holds, and what its parts call of each other. For the files of the worker alone: worker.c (its life),
- * worker_recovery.c (its beginning), turn.c (one turn), admission.c (requests in), answer.c (answers out), query.c (queries that wait), channels.c (which
- * channels there are, scanned or parked). None of them makes a system call but worker.c: a turn runs on whatever io it is
- * given. */
+ * worker_recovery.c (its beginning), turn.c (one turn), admission.c (requests in), answer.c (answers out), query.c
+ * (queries that wait), channels.c (which channels there are, scanned or parked). None of them makes a system call but
+ * worker.c: a turn runs on whatever io it is given. */
 #ifndef ENGINE_NODE_WORKER_STATE_H
 #define ENGINE_NODE_WORKER_STATE_H
 
@@ -18,6 +18,7 @@ struct waiting_query {
     struct waiting_query *next;
     uint64_t position;
     uint64_t deadline; /* monotonic, ns */
+    uint64_t index;    /* that must be applied first */
     uint64_t needs;    /* bytes that its answer took when there was no room for it; 0: not tried yet */
     uint32_t size;
     uint8_t body[];
@@ -32,16 +33,16 @@ struct owed_output {
 
 struct worker_channel {
     bool used;
-    bool parked;       /* its sleep flag is up and it is not scanned until its watch completes */
-    bool touched;      /* stands in worker->touched: cursors to be published */
-    bool unfinished;   /* stands in worker->unfinished: has waiting queries, owed outputs or a refusal */
-    bool broken;       /* to be closed at the turn's end: why[] */
-    bool closing;      /* let go of; waits for its watch to end */
-    bool wake_started; /* a wake-up of the client is not complete */
-    bool wake_again;   /* another was needed meanwhile */
-    bool stuck;        /* not read on until something of its own is done (a write, a refusal, its share of room) */
-    bool blocked;      /* not read on until its client has read */
-    uint64_t wants;    /* bytes of its response ring that must be free before it can go on; 0: none */
+    bool parked;          /* its sleep flag is up and it is not scanned until its watch completes */
+    bool touched;         /* stands in worker->touched: cursors to be published */
+    bool unfinished;      /* stands in worker->unfinished: has waiting queries, owed outputs or a refusal */
+    bool broken;          /* to be closed at the turn's end: why[] */
+    bool closing;         /* let go of; waits for its watch and its wake-up to end */
+    bool watched;         /* its watch has not ended */
+    bool wake_started;    /* a wake-up of the client is not complete */
+    bool wake_again;      /* another was needed meanwhile */
+    bool stuck;           /* not read on: a write, a refusal or its client's reading must come first */
+    uint64_t room_needed; /* bytes of its response ring that must be free before it can go on; 0: it lacks none */
     uint32_t slot;
     uint32_t uid;
     uint64_t channel_id;
@@ -55,12 +56,15 @@ struct worker_channel {
     /* Requests stand in one of these places: logged and not applied yet; waiting (queries); owed; or they are the one
      * refusal that waits for all before it. Each holds MR_SMALL_FRAME of the response ring. */
     uint64_t held;          /* bytes so held */
-    uint64_t answered_from; /* answers to requests before this position are in their client's hands */
-    uint64_t done_to;       /* while something is in flight: all requests before this position are done with */
+    uint64_t answered_from; /* requests before it were a predecessor's, who answered them or owed the answer */
+    uint64_t applied_to;    /* while something is in flight: all requests before it are applied or answered */
     unsigned in_flight;     /* logged, not applied */
 
     struct waiting_query *waiting, **waiting_end;
     unsigned waiting_count;
+    uint64_t waiting_bytes;    /* that they take in memory: at most ring_bytes */
+    uint64_t waiting_deadline; /* the earliest of them (monotonic); UINT64_MAX: none */
+    uint64_t waiting_index;    /* the lowest index that one of them waits for; 0: one waits for room */
 
     struct owed_output *owed; /* a queue: owed[owed_first ...], owed_count of them */
     unsigned owed_first, owed_count, owed_capacity;
@@ -68,7 +72,7 @@ struct worker_channel {
     bool refusal; /* one request, refused, not told yet; nothing behind it is read */
     uint64_t refusal_position;
     enum status refusal_status;
-    char refusal_text[MR_MESSAGE_MAX + 1];
+    char refusal_text[2 * MR_MESSAGE_MAX]; /* cut when it is written */
 
     char why[120];
 };
@@ -86,7 +90,9 @@ struct worker {
     uint64_t logged_time; /* of the last entry or marker in the log */
     uint64_t marked_at;   /* monotonic: when time was logged last */
     uint64_t log_wants;   /* monotonic: when the log wants its next tick */
+    unsigned to_collect;  /* objects to be freed besides the usual */
     bool control_ready;   /* the supervisor has said something */
+    bool control_lost;    /* the watch on its socket has ended: to be renewed */
     bool in_trouble;      /* the region says so */
     bool replaying;       /* answers are written, nothing is published */
     bool accepting;       /* reads requests; false once told to stop */
@@ -106,7 +112,8 @@ struct worker {
     void *closed_context;
 };
 
-/* Tokens of the io's completions that are not the log's: kind in bits 56-62, slot in 32-55, low half of the channel id. */
+/* Tokens of the io's completions that are not the log's: kind in bits 56-62, slot in 32-55, low half of the channel id.
+ */
 enum worker_token { TOKEN_CONTROL = 1, TOKEN_WATCH = 2, TOKEN_WAKE = 3 };
 static inline uint64_t worker_token(enum worker_token kind, uint32_t slot, uint64_t channel_id)
 {
@@ -114,8 +121,8 @@ static inline uint64_t worker_token(enum worker_token kind, uint32_t slot, uint6
 }
 
 /* ---- worker_recovery.c ---- */
-/* A new life: reads the log back into a new state and writes the answers that clients may lack; nothing is published yet.
- * 0; or -1 with *error: then there is neither log nor state. */
+/* A new life: reads the log back into a new state and writes the answers that clients may lack; nothing is published
+ * yet. 0; or -1 with *error: then there is neither log nor state. */
 int worker_recover(struct worker *worker, const struct log_config *log, const struct fsm_config *state,
                    struct log_recovery *found, struct mr_error *error);
 /* Publishes in every channel that was there, raises its generation and wakes its client. */
@@ -126,7 +133,8 @@ void worker_resume_channels(struct worker *worker);
 bool turn_run(struct worker *worker);
 /* The monotonic time at which the next turn has something to do if nothing comes (UINT64_MAX: never). */
 uint64_t turn_next(struct worker *worker);
-/* One entry of the log into the state; used by turns and by recovery. -1 with *error if it cannot be what was logged. */
+/* One entry of the log into the state; used by turns and by recovery. -1 with *error if it cannot be what was logged.
+ */
 int turn_apply(struct worker *worker, const struct log_entry *entry, struct mr_error *error);
 
 /* ---- admission.c ---- */
@@ -157,10 +165,8 @@ void answer_wake(struct worker *worker, struct worker_channel *channel);
 /* Answers the query or keeps it; `body` is the caller's. The request holds room for a small frame. */
 void query_take(struct worker *worker, struct worker_channel *channel, uint64_t position, uint64_t time_limit,
                 const uint8_t *body, uint32_t size);
-/* Looks at the waiting ones again. True if any was answered. */
+/* Looks at the waiting ones again, if one of them could go on. True if any was answered. */
 bool query_look(struct worker *worker, struct worker_channel *channel);
-/* The earliest deadline among them (monotonic; UINT64_MAX: none). */
-uint64_t query_next_deadline(const struct worker_channel *channel);
 void query_drop_all(struct worker_channel *channel);
 
 /* ---- channels.c ---- */
@@ -170,14 +176,17 @@ void channels_free(struct worker *worker);
 void channels_add(struct worker *worker, uint32_t slot, const struct channel *channel);
 struct worker_channel *channels_find(struct worker *worker, uint64_t channel_id); /* NULL: not (or no more) there */
 /* Marks it: something in it cannot be. It is closed at the end of the turn. */
-void channels_break(struct worker_channel *channel, const char *why);
+void channels_break(struct worker *worker, struct worker_channel *channel, const char *why);
 /* Lets go of it; `why` (may be empty) is for whoever reads the page. worker->closed() is called when that is done. */
 void channels_close(struct worker *worker, struct worker_channel *channel, const char *why);
-void channels_watch_ended(struct worker *worker, uint32_t slot);
+/* Its watch, or the wake-up of its client, is over: once both are, a channel that was let go of is freed. */
+void channels_watch_ended(struct worker *worker, struct worker_channel *channel);
+void channels_wake_ended(struct worker *worker, struct worker_channel *channel);
 void channels_scan_again(struct worker *worker, struct worker_channel *channel); /* its watch has completed */
 /* Raises the sleep flag and stops scanning; false: something has come meanwhile, it is scanned on. */
 bool channels_park(struct worker *worker, struct worker_channel *channel);
-bool channels_park_all(struct worker *worker); /* false: one of them has something */
+/* Before sleeping. False: one of them has something, or has got the room that it lacked. */
+bool channels_park_all(struct worker *worker);
 /* Something is left to do in later turns (a waiting query, an owed output, a refusal): puts it on that list. */
 void channels_leave(struct worker *worker, struct worker_channel *channel);
 /* Works that list off as far as it goes now; what is finished leaves it. True if anything went. */

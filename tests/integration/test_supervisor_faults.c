@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Each system call that supervisor, worker and client make while a node runs fails once, at each place where it is made: the
- * node lives, and serves the next client. Workers are stubs. */
+/* Each system call that supervisor, worker and client make while a node runs fails once, at each place where it is
+ * made: the node lives, and serves the next client. Workers are stubs. */
 #include "tests/support/stub_node.h"
 
 #include "ipc/handshake.h"

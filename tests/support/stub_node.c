@@ -328,7 +328,8 @@ void stub_disconnect(struct stub_client *client)
 
 static void send_message(struct stub_client *client, const Millrace__V1__ClientMessage *message)
 {
-    /* A node that is gone shows at the next receive. What fails here is a fault that a test has planted, and only once. */
+    /* A node that is gone shows at the next receive. What fails here is a fault that a test has planted, and only once.
+     */
     if (handshake_send_client(client->socket, message, NULL) == HANDSHAKE_FAILED)
         (void)handshake_send_client(client->socket, message, NULL);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A worker without a process: its turns run on a machine in memory (fake_io.h), its clients are plain ring ends in the
- * same process. A death is fake_io_crash_process() and forgetting everything but what outlives a worker: the region, the
- * channels, the disk. */
+ * same process. A death is fake_io_crash_process() and forgetting everything but what outlives a worker: the region,
+ * the channels, the disk. */
 #ifndef TESTS_SUPPORT_WORKER_HARNESS_H
 #define TESTS_SUPPORT_WORKER_HARNESS_H
 
@@ -51,7 +51,8 @@ int harness_start(struct harness *harness);
 void harness_kill(struct harness *harness);
 /* A new channel in slot n, of this user. */
 struct harness_client *harness_client(struct harness *harness, uint32_t slot, uint32_t uid, uint64_t ring_bytes);
-/* Puts a frame in the request ring, publishes it, and wakes the worker if it asked for that. Its position, or UINT64_MAX if there is no room. */
+/* Puts a frame in the request ring, publishes it, and wakes the worker if it asked for that. Its position, or
+ * UINT64_MAX if there is no room. */
 uint64_t harness_send(struct harness_client *client, enum frame_kind kind, const void *body, size_t size,
                       uint64_t time_limit);
 /* The next response frame, if one is published; it is read out of the ring and its room given back. */

@@ -228,7 +228,8 @@ static void a_query_waits_for_its_index_alone(void **state)
     end(&scene);
 }
 
-/* Answers that do not fit stand in the session; the channel is not read on; when the client reads, all come, in order. */
+/* Answers that do not fit stand in the session; the channel is not read on; when the client reads, all come, in order.
+ */
 static void who_does_not_read_is_not_read(void **state)
 {
     struct scene scene;
@@ -542,7 +543,8 @@ static bool live(struct mix *mix, unsigned calls)
     return true;
 }
 
-/* A worker that dies in the middle of its n-th call to the world, and its successor at the again-th. False: it lived. */
+/* A worker that dies in the middle of its n-th call to the world, and its successor at the again-th. False: it lived.
+ */
 static bool die_at(unsigned n, unsigned again, enum fake_fate fate)
 {
     static struct mix mix; /* survives the jump */
