@@ -142,7 +142,7 @@ static void refuse_ourselves(struct mr_client *client, enum mr_status status, co
 
 static int add_to_poller(struct mr_client *client, int fd, struct mr_error *error)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    struct epoll_event event = {.events = EPOLLIN | (fd == client->socket ? 0 : (uint32_t)EPOLLET), .data.fd = fd};
 
     if (sys_epoll_ctl(client->poller, EPOLL_CTL_ADD, fd, &event) == 0)
         return 0;

@@ -94,24 +94,26 @@ bool client_arm(struct mr_client *client)
     return true;
 }
 
-/* Takes in what woke us, if anything did. */
-static void disarm(struct mr_client *client)
+/* Takes in what woke us, if anything did, waiting for it up to `timeout` (of epoll_wait()). Eventfd and timer are
+ * watched edge by edge, so they need not be read: what they count is of no interest. */
+static void take_in(struct mr_client *client, int timeout)
 {
     struct epoll_event events[3];
-    uint64_t count;
 
+    int found = sys_epoll_wait(client->poller, events, 3, timeout);
     take_flags_down(client);
-    int found = sys_epoll_wait(client->poller, events, 3, 0);
     for (int i = 0; i < found; i++) {
-        if (events[i].data.fd == client->socket) {
+        if (events[i].data.fd == client->socket)
             connection_read(client);
-        } else {
-            if (events[i].data.fd == client->timer)
-                client->timer_at = NEVER;
-            /* Readable, and nobody else reads: this does not block, and what it counts is of no interest. */
-            (void)!sys_read(events[i].data.fd, &count, sizeof(count));
-        }
+        else if (events[i].data.fd == client->timer)
+            client->timer_at = NEVER;
     }
+}
+
+static void disarm(struct mr_client *client)
+{
+    take_flags_down(client);
+    take_in(client, 0);
 }
 
 /* ---- Running ---- */
@@ -164,6 +166,10 @@ static bool sleep_until(struct mr_client *client, uint64_t now, uint64_t deadlin
         timeout = ms < INT_MAX ? (int)ms : INT_MAX;
     }
     /* Interrupted or failed: the caller looks, and comes back. */
+    if (client->stop < 0) {
+        take_in(client, timeout);
+        return true;
+    }
     if (sys_poll(fds, 2, timeout) > 0 && fds[1].revents != 0)
         return false;
     return true;
