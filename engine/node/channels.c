@@ -107,7 +107,7 @@ void channels_add(struct worker *worker, uint32_t slot, const struct channel *ma
     channel->waiting_end = &channel->waiting;
     ring_reader_attach(&channel->requests, mapped->request_data, ring_bytes, &mapped->page->request, pair.request_head,
                        pair.request_head);
-    /* Where the client has read to is its own word, believed only within what can be: the lowest that can, for now. */
+    /* Where the client has read to is its own word, believed only within what can be: at first the lowest that can. */
     uint64_t lowest = pair.response_tail > ring_bytes ? pair.response_tail - ring_bytes : 0;
     ring_writer_attach(&channel->responses, mapped->response_data, ring_bytes, &mapped->page->response,
                        pair.response_tail, lowest);
