@@ -107,6 +107,8 @@ int channel_create(struct channel *channel, uint32_t partition, uint64_t channel
     } else if (sys_ftruncate(channel->memory_fd, (off_t)channel_memory_bytes(ring_bytes)) != 0) {
         error_system(error, errno, "cannot size a channel's shared memory to %" PRIu64 " bytes",
                      channel_memory_bytes(ring_bytes));
+    } else if (sys_fcntl(channel->memory_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) {
+        error_system(error, errno, "cannot seal the size of a channel's memory");
     } else if ((channel->node_wake_fd = sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0) {
         error_system(error, errno, "cannot make an eventfd for a channel");
     } else if (map_all(channel, channel->memory_fd, error) == 0) {

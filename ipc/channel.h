@@ -78,13 +78,13 @@ uint64_t channel_head_bytes(void);
 /* Bytes of the memfd for rings of ring_bytes. */
 uint64_t channel_memory_bytes(uint64_t ring_bytes);
 
-/* Supervisor: makes the memfd, sizes it, writes the fixed part of the page, maps it. node_wake_fd is made too
- * (non-blocking); client_wake_fd is the connection's and only remembered. 0, or -1 with *error and nothing left
- * behind. */
+/* Supervisor: makes the memfd, sizes it and seals its size (nobody can take pages away under who uses them), writes the
+ * fixed part of the page, maps it. node_wake_fd is made too (non-blocking); client_wake_fd is the connection's and only
+ * remembered. 0, or -1 with *error and nothing left behind. */
 int channel_create(struct channel *channel, uint32_t partition, uint64_t channel_id, uint64_t ring_bytes,
                    int client_wake_fd, struct mr_error *error);
-/* Supervisor: once client and worker have mapped it. F_SEAL_SHRINK | GROW | FUTURE_WRITE | SEAL: afterwards nobody can
- * map it for writing, resize it, or punch holes in it. Checks that the seals hold. Does not change page->state. */
+/* Supervisor: once client and worker have mapped it. F_SEAL_FUTURE_WRITE | SEAL: afterwards nobody can map it for
+ * writing or punch holes in it. Checks that the seals hold. Does not change page->state. */
 int channel_seal(struct channel *channel, struct mr_error *error);
 
 /* Client and worker: maps a received memfd. partition, channel_id and ring_bytes are what the hand-shake said; a file

@@ -150,10 +150,9 @@ uint32_t files_alignment(struct io *io, int file)
     return larger(alignment, physical_block(found.stx_dev_major, found.stx_dev_minor));
 }
 
-int files_lock(struct io *io, int file)
+int files_try_lock(int file)
 {
-    (void)io;
-    return restarted(sys_flock(file, LOCK_EX)) != 0 ? -errno : 0;
+    return restarted(sys_flock(file, LOCK_EX | LOCK_NB)) != 0 ? -errno : 0;
 }
 
 int64_t files_size(struct io *io, int file)

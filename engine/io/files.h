@@ -13,7 +13,7 @@ int files_list(struct io *io, int directory, void (*name)(void *context, const c
 int files_open(struct io *io, int directory, const char *name, unsigned flags);
 bool files_is_direct(struct io *io, int file);
 uint32_t files_alignment(struct io *io, int file);
-int files_lock(struct io *io, int file);
+int files_try_lock(int file); /* -EWOULDBLOCK: somebody has it */
 int64_t files_size(struct io *io, int file);
 int64_t files_read(struct io *io, int file, void *buffer, size_t size, uint64_t offset);
 int files_allocate(struct io *io, int file, uint64_t size);

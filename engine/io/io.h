@@ -51,6 +51,9 @@ struct io_ops {
     /* Adds 1 to an eventfd, from the kernel's side: cannot block the caller, whatever the descriptor's owner did to it.
      * Completes with 8; while the counter is full, not at all. */
     void (*wake)(struct io *io, int event, uint64_t token);
+    /* Ends a wake that may never complete: it completes soon, as it would have or with an error. Nothing happens if
+     * none has this token. */
+    void (*unwake)(struct io *io, uint64_t token);
     /* What was started is handed over and up to `count` completions are taken, without waiting. No system call when
      * nothing was started and nothing has come. Whoever calls it in a loop while a durable write is in flight must give
      * the core away in between (sched_yield() or sleep()): the kernel ends such a write in a thread of its own, and if

@@ -19,7 +19,7 @@
  *   - unwatch() while such an end is already under way: the cancellation finds nothing, and the slot, marked, is not
  *     put in again. (Cancelled with ASYNC_CANCEL: POLL_REMOVE refuses a poll that is just being woken.)
  *   - An eventfd's counter is full: the operation stays pending in the kernel, and the caller's thread does not
- *     wait. It ends with the counter being read, or with the process.
+ *     wait. It ends with the counter being read, with unwake(), or with the process.
  *
  * Writes of a process that dies go on in the kernel; those that have begun land. */
 #include "engine/io/uring.h"
@@ -35,14 +35,15 @@
 #include "engine/io/uring_setup.h"
 #include "ipc/sys.h"
 
-enum slot_kind { SLOT_FREE, SLOT_WRITE, SLOT_SYNC, SLOT_WATCH, SLOT_UNWATCH, SLOT_WAKE };
+enum slot_kind { SLOT_FREE, SLOT_WRITE, SLOT_SYNC, SLOT_WATCH, SLOT_CANCEL, SLOT_WAKE };
 
 enum {
     NONE = -1,           /* no slot */
     FIRST_SLOTS = 64,    /* the table doubles from here */
     MOST_RETRIES = 1000, /* of an operation that is interrupted again and again, before its error is believed */
     NS_PER_S = 1000000000,
-    RETRY_NS = 1000000,        /* until the kernel is asked again to take what it had no memory for */
+    RETRY_NS = 1000000, /* until the kernel is asked again to take what it had no memory for */
+    LOCK_RETRY_MS = 1,
     LARGEST_SLEEP = 1000000000 /* seconds; what is longer is for ever */
 };
 
@@ -53,13 +54,13 @@ struct slot {
     enum slot_kind kind;
     int fd;
     uint64_t token;
-    int32_t target;        /* unwatch: the watch's slot */
+    int32_t target;        /* cancel: the slot to be ended */
     const uint8_t *buffer; /* write: the caller's, until completion */
     uint64_t size;         /* write: all of it */
     uint64_t done;         /* write: of that, written */
     uint64_t offset;       /* write: of the whole in the file */
     bool durable;
-    bool unwatched; /* watch: its end is wanted */
+    bool cancelled; /* watch, wake: its end is wanted */
     uint32_t retries;
     int32_t result; /* while it is in the list of those that are over */
     int32_t next;   /* in the list that it is in */
@@ -211,7 +212,7 @@ static bool submit_slot(struct uring *uring, int32_t number)
     case SLOT_WATCH:
         io_uring_prep_poll_multishot(entry, slot->fd, POLLIN);
         break;
-    case SLOT_UNWATCH:
+    case SLOT_CANCEL:
         io_uring_prep_cancel64(entry, (__u64)slot->target, 0);
         break;
     case SLOT_WAKE:
@@ -241,11 +242,11 @@ static void submit_list(struct uring *uring, struct slot_list *list, uint32_t co
 {
     for (; list->first != NONE && count > 0; count--) {
         int32_t number = list->first;
-        bool unwatched = uring->slots[number].unwatched;
-        if (!unwatched && !submit_slot(uring, number))
+        bool cancelled = uring->slots[number].cancelled;
+        if (!cancelled && !submit_slot(uring, number))
             return;
         list_take(uring, list);
-        if (unwatched)
+        if (cancelled)
             finish(uring, number, -ECANCELED);
     }
 }
@@ -302,7 +303,7 @@ static enum told after_write(struct uring *uring, int32_t number, int32_t *resul
 static enum told after_watch(struct uring *uring, int32_t number, bool more, int32_t *result)
 {
     const struct slot *slot = &uring->slots[number];
-    if (slot->unwatched) {
+    if (slot->cancelled) {
         *result = -ECANCELED;
         return more ? TOLD_NOTHING : TOLD_LAST;
     }
@@ -325,11 +326,11 @@ static enum told after(struct uring *uring, int32_t number, bool more, int32_t *
     case SLOT_SYNC:
     case SLOT_WAKE:
         /* A full counter (EAGAIN) is no reason to insist: its owner has not slept through it. */
-        if ((slot->kind == SLOT_WAKE && *result == -EAGAIN) || !again(slot, *result))
+        if ((slot->kind == SLOT_WAKE && (*result == -EAGAIN || slot->cancelled)) || !again(slot, *result))
             return TOLD_LAST;
         submit_or_wait(uring, number);
         return TOLD_NOTHING;
-    case SLOT_UNWATCH:
+    case SLOT_CANCEL:
         free_slot(uring, number);
         return TOLD_NOTHING;
     case SLOT_FREE:
@@ -410,19 +411,29 @@ static void start_watch(struct io *io, int descriptor, uint64_t token)
     start(self(io), take_slot(self(io), SLOT_WATCH, descriptor, token), SYS_URING_WATCH);
 }
 
-static void unwatch(struct io *io, uint64_t token)
+/* The kernel is asked to end the operation of this kind that has this token, if there is one. */
+static void cancel(struct uring *uring, enum slot_kind kind, uint64_t token)
 {
-    struct uring *uring = self(io);
     uint32_t number = 0;
-    while (number < uring->slot_count && (uring->slots[number].kind != SLOT_WATCH || uring->slots[number].unwatched ||
-                                          uring->slots[number].token != token))
+    while (number < uring->slot_count &&
+           (uring->slots[number].kind != kind || uring->slots[number].cancelled || uring->slots[number].token != token))
         number++;
     if (number == uring->slot_count)
         return;
-    uring->slots[number].unwatched = true;
-    int32_t cancellation = take_slot(uring, SLOT_UNWATCH, NONE, 0);
+    uring->slots[number].cancelled = true;
+    int32_t cancellation = take_slot(uring, SLOT_CANCEL, NONE, 0);
     uring->slots[cancellation].target = (int32_t)number;
     submit_or_wait(uring, cancellation);
+}
+
+static void unwatch(struct io *io, uint64_t token)
+{
+    cancel(self(io), SLOT_WATCH, token);
+}
+
+static void unwake(struct io *io, uint64_t token)
+{
+    cancel(self(io), SLOT_WAKE, token);
 }
 
 static void start_wake(struct io *io, int event, uint64_t token)
@@ -459,9 +470,27 @@ static void sleep_for(struct io *io, uint64_t nanoseconds)
         io_uring_submit_and_wait_timeout(&uring->ring, &entry, 1, time.tv_sec < LARGEST_SLEEP ? &time : NULL, NULL));
 }
 
+/* An operation of our own that has completed may hold its file, and with it the file's lock, until the ring's deferred
+ * work is run. So this does not wait in the kernel, where it could wait for itself. */
+static int lock_file(struct io *io, int file)
+{
+    struct uring *uring = self(io);
+    int result;
+
+    while ((result = files_try_lock(file)) == -EWOULDBLOCK) {
+        io_uring_get_events(&uring->ring); /* what it could not do is tried again */
+        sys_poll(NULL, 0, LOCK_RETRY_MS);
+    }
+    return result;
+}
+
 static int register_buffers(struct io *io, void *memory, size_t size, struct mr_error *error)
 {
     struct uring *uring = self(io);
+    if (uring->registered_size > 0) {
+        io_uring_unregister_buffers(&uring->ring);
+        uring->registered_size = 0;
+    }
     if (uring_setup_buffers(&uring->ring, memory, size, error) != 0)
         return -1;
     uring->registered = memory;
@@ -477,6 +506,7 @@ static const struct io_ops uring_ops = {
     .watch = start_watch,
     .unwatch = unwatch,
     .wake = start_wake,
+    .unwake = unwake,
     .completions = take_completions,
     .sleep = sleep_for,
     .register_buffers = register_buffers,
@@ -485,7 +515,7 @@ static const struct io_ops uring_ops = {
     .open = files_open,
     .is_direct = files_is_direct,
     .alignment = files_alignment,
-    .lock = files_lock,
+    .lock = lock_file,
     .size = files_size,
     .read = files_read,
     .allocate = files_allocate,

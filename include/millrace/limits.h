@@ -63,6 +63,7 @@
 /* Queries of one channel that wait for an index or for room. */
 #define MR_WAITING_QUERIES_MAX 1024
 #define MR_QUERY_TIME_LIMIT_DEFAULT (5 * MR_SECOND)
+#define MR_QUERY_TIME_LIMIT_MAX MR_HOUR /* a longer one is cut to this */
 
 /* Sessions (part of the state, so not an option of a running node). */
 #define MR_SESSION_TIMEOUT_MAX (24 * MR_HOUR)

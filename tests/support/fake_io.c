@@ -142,6 +142,16 @@ static void start_wake(struct io *io, int event, uint64_t token)
     wake->fault = fault;
 }
 
+static void unwake(struct io *io, uint64_t token)
+{
+    struct fake_operation operation;
+    for (unsigned n = 0; fake_io_operation(io, n, &operation); n++)
+        if (operation.call == FAKE_WAKE && operation.token == token) {
+            fake_io_finish(io, n);
+            return;
+        }
+}
+
 static unsigned take_completions(struct io *io, struct io_completion *completions, unsigned count)
 {
     struct fake_io *process = self(io);
@@ -426,6 +436,7 @@ static const struct io_ops fake_ops = {
     .watch = start_watch,
     .unwatch = unwatch,
     .wake = start_wake,
+    .unwake = unwake,
     .completions = take_completions,
     .sleep = sleep_for,
     .register_buffers = register_buffers,

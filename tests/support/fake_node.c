@@ -180,7 +180,7 @@ static void open_session(struct fake_node *node, uint64_t id)
         node->counts.opened++;
         return;
     }
-    must(!"too many sessions");
+    must(node->counts.opened < SESSIONS);
 }
 
 static int64_t first_number(struct slice payload)
@@ -264,6 +264,18 @@ static void command(struct fake_node *node, struct fake_channel *to, const struc
         put_command_output(to, true, request->position, 0, &output);
 }
 
+/* An answer of as many bytes as the time limit says. */
+static void filled(struct fake_channel *to, const struct fake_request *request)
+{
+    char *body = malloc(request->head.time_limit);
+
+    must(body != NULL);
+    memset(body, 'b', request->head.time_limit);
+    if (to != NULL)
+        fake_frame(to, STATUS_OK, true, request->position, 0, body, request->head.time_limit);
+    free(body);
+}
+
 static void query(struct fake_node *node, struct fake_channel *to, const struct fake_request *request)
 {
     struct partition_query_input input;
@@ -272,6 +284,10 @@ static void query(struct fake_node *node, struct fake_channel *to, const struct 
 
     must(read_partition_query_input(request->body, request->head.size, &input) == READ_OK);
     node->counts.queries++;
+    if (request->head.size == 0) {
+        filled(to, request);
+        return;
+    }
     node->counts.max_received_index = input.max_received_index;
     if (session_of(node, input.session_id) == NULL) {
         refuse(to, request->position, STATUS_FORBIDDEN, "no such session");
@@ -316,10 +332,13 @@ static void turn(struct fake_node *node)
         struct fake_request request;
         if (!channel->open)
             continue;
-        uint64_t room = 0;
-        while (ring_free(&channel->responses, MR_SMALL_FRAME, &room) == RING_OK && room >= MR_SMALL_FRAME &&
-               fake_next(channel, &request))
+        while (fake_next(channel, &request)) {
+            uint64_t room = 0;
+            uint64_t needed = MR_SMALL_FRAME + (request.head.size == 0 ? request.head.time_limit : 0);
+            if (ring_free(&channel->responses, needed, &room) != RING_OK || room < needed)
+                break;
             fake_answer(node, channel, &request);
+        }
         fake_publish(node, channel);
     }
 }
@@ -443,6 +462,7 @@ static void hang_up(struct fake_node *node, int number)
     close(connection->socket);
     close(connection->wake);
     connection->socket = -1;
+    node->counts.connected--;
     for (int i = 0; i < FAKE_CHANNELS; i++)
         if (node->owner[i] == number)
             close_channel(node, i);
@@ -493,9 +513,10 @@ static void accept_one(struct fake_node *node)
             node->connections[i].wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
             must(node->connections[i].wake >= 0);
             node->counts.connections++;
+            node->counts.connected++;
             return;
         }
-    must(!"too many connections");
+    must(node->counts.connected < CONNECTIONS);
 }
 
 static void vanish(struct fake_node *node)
@@ -622,17 +643,28 @@ void fake_node_forget_sessions(struct fake_node *node)
     pthread_mutex_unlock(&node->mutex);
 }
 
-struct fake_channel *fake_channel(struct fake_node *node, uint32_t partition)
+static struct fake_channel *find_channel(struct fake_node *node, uint32_t partition, bool largest)
 {
     struct fake_channel *found = NULL;
 
     pthread_mutex_lock(&node->mutex);
     for (int i = 0; i < FAKE_CHANNELS; i++) {
         struct fake_channel *channel = &node->channels[i];
-        if (channel->open && channel->channel.partition == partition &&
-            (found == NULL || channel->channel.ring_bytes > found->channel.ring_bytes))
+        if (!channel->open || channel->channel.partition != partition)
+            continue;
+        if (found == NULL || (channel->channel.ring_bytes > found->channel.ring_bytes) == largest)
             found = channel;
     }
     pthread_mutex_unlock(&node->mutex);
     return found;
+}
+
+struct fake_channel *fake_channel(struct fake_node *node, uint32_t partition)
+{
+    return find_channel(node, partition, true);
+}
+
+struct fake_channel *fake_renewing_channel(struct fake_node *node, uint32_t partition)
+{
+    return find_channel(node, partition, false);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A node for tests of the client library: a thread of the test that does the hand-shake and answers requests from real
- * channels, with counters that obey the protocol's rule of numbers and nothing else of a node. While it is held
- * (fake_node_hold()) it leaves the channels alone, and the test is the worker: it reads requests, writes any frame, kills
- * "the worker", closes channels. */
+ * channels, with counters that obey the protocol's rule of numbers and nothing else of a node. (A query of no bytes is
+ * answered with as many as its time limit says.) While it is held (fake_node_hold()) it leaves the channels alone, and
+ * the test is the worker: it reads requests, writes any frame, kills "the worker", closes channels. */
 #ifndef TESTS_SUPPORT_FAKE_NODE_H
 #define TESTS_SUPPORT_FAKE_NODE_H
 
@@ -25,8 +25,8 @@ struct fake_options {
     bool never_open;      /* channels stay ASKED for ever */
 };
 
-/* One channel as the node has it. `number` counts them in the order of their making, from 0; that of the thread that renews
- * comes when it will, so a test looks for its own by fake_channel(). */
+/* One channel as the node has it. `number` counts them in the order of their making, from 0; that of the thread that
+ * renews comes when it will, so a test looks for its own by fake_channel(). */
 struct fake_channel {
     struct channel channel; /* channel_id 0: not used */
     bool open;
@@ -49,7 +49,8 @@ struct fake_counts {
     uint64_t max_received_index; /* of the last query */
     uint64_t time_limit;         /* of the last request's frame */
     uint64_t wakes;              /* that it was owed and gave */
-    uint64_t connections;
+    uint64_t connections;        /* so far ... */
+    uint64_t connected;          /* ... and now */
 };
 
 struct fake_node;
@@ -66,8 +67,11 @@ void fake_node_release(struct fake_node *node);
 /* Every session that was opened is unknown from now on: FORBIDDEN. */
 void fake_node_forget_sessions(struct fake_node *node);
 
-/* While held. The open channel to `partition` made by the test's own handle: the one with the largest rings. NULL: none. */
+/* While held. The open channel to `partition` made by the test's own handle: the one with the largest rings. NULL:
+ * none. */
 struct fake_channel *fake_channel(struct fake_node *node, uint32_t partition);
+/* The one with the smallest: that of the thread that renews, once it is there. */
+struct fake_channel *fake_renewing_channel(struct fake_node *node, uint32_t partition);
 
 struct fake_request {
     uint64_t position;

@@ -35,7 +35,9 @@ struct request {
     struct partition_command_input command; /* what the reader says of `bytes` */
     struct partition_query_input query;
 };
-void request_free(struct request *request);
+/* Its symbol is another: the library, linked into the same test, has a function of that name for requests of its own.
+ */
+void request_free(struct request *request) __asm__("test_request_free");
 
 /* All of them name partition 1. */
 void request_open_session(struct request *request, struct duration timeout);

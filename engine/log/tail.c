@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Torn or damaged: what stands behind the end of the log, and what it says about what should stand at the end.
+ *
+ * Several batches are in flight at a time, so batch k may be torn while k+1 is whole: that a later batch is there
+ * proves nothing. What it claims does. Let the log end with epoch E and sequence S, as far as it could be accepted.
+ * Every header that is sound, was written for the segment in which it stands, and stands behind the end, is one of
+ * these:
+ *
+ *   - of an epoch before E, or of E with a sequence up to S: left over from what was cut off earlier, or from a slot's
+ *     earlier life. It says nothing.
+ *   - of epoch E, later than S, with a durable-through up to S: it was in flight together with what is missing at the
+ *     end; no one was told of either. Torn: cut off and counted.
+ *   - of epoch E with a durable-through above S: batch S+1 was durable, and is not there. Damage.
+ *   - of an epoch after E: no other batch of an epoch is written before its first one is durable, and that one claims
+ *     all before it. If it could not be accepted, something that was durable is missing. Damage.
+ *
+ * In a slot without a sound header a batch of the last three kinds is damage in any case: the header was durable before
+ * the first batch was written behind it. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/log/recovery.h"
+
+struct tail {
+    struct recovery *recovery;
+    const struct segment *segment; /* being looked through */
+    bool blank;                    /* it has no sound header */
+    uint64_t remains;              /* end of its last block that is not all zeros */
+};
+
+static bool all_zero(const uint8_t *bytes, uint64_t size)
+{
+    return bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0;
+}
+
+static void count_torn(struct recovery *recovery, const struct segment *segment, uint64_t offset, uint64_t bytes)
+{
+    struct log_recovery *report = recovery->report;
+    if (report->torn_batches == 0) {
+        char name[SEGMENT_NAME_SIZE];
+        segment_name(name, segment->slot);
+        snprintf(report->torn_file, sizeof report->torn_file, "%s", name);
+        report->torn_offset = offset;
+    }
+    report->torn_batches++;
+    report->torn_bytes += bytes;
+}
+
+/* The place named is the one where the missing batch should stand: at the log's end, or, if there is nothing at all
+ * there and the log goes on in another segment, at that one's start. */
+static int report_damage(const struct tail *tail, uint64_t offset, const struct batch_header *witness,
+                         struct mr_error *error)
+{
+    const struct recovery *recovery = tail->recovery;
+    char here[SEGMENT_NAME_SIZE], there[SEGMENT_NAME_SIZE];
+    uint64_t index = recovery->last.index + 1;
+    segment_name(there, tail->segment->slot);
+    if (tail->blank)
+        return error_set(error,
+                         "%s/%s is damaged at offset 0, in its header: the log ends before index %" PRIu64
+                         ", but a batch for index %" PRIu64 " stands at offset %" PRIu64
+                         ". Restore the file, or the partition from a copy",
+                         recovery->config->path, there, index, witness->first_index, offset);
+    const struct segment *damaged = &recovery->segments[recovery->current];
+    uint64_t place = recovery->end;
+    if (recovery->remains[recovery->current] == 0 && tail->segment != damaged) {
+        damaged = tail->segment;
+        place = segment_first_offset(damaged);
+    }
+    segment_name(here, damaged->slot);
+    return error_set(error,
+                     "%s/%s is damaged at offset %" PRIu64 ": the batch of index %" PRIu64
+                     " cannot be read, but was durable, as the one in %s at offset %" PRIu64
+                     " shows. Restore the file, or the partition from a copy",
+                     recovery->config->path, here, place, index, there, offset);
+}
+
+static int examine_header(struct tail *tail, uint64_t offset, const uint8_t *bytes, struct mr_error *error)
+{
+    struct recovery *recovery = tail->recovery;
+    struct batch_header header;
+    memcpy(&header, bytes, sizeof header);
+    if (version_known(recovery, tail->segment, offset, &header, error) != 0)
+        return -1;
+    if (!tail->blank && header.segment != tail->segment->number)
+        return 0;
+    if (header.epoch > recovery->highest_epoch)
+        recovery->highest_epoch = header.epoch;
+    if (header.segment > recovery->highest_number)
+        recovery->highest_number = header.segment;
+    const struct log_point *last = &recovery->last;
+    bool later_epoch = header.epoch > last->epoch;
+    bool later_batch = header.epoch == last->epoch && header.sequence > last->sequence;
+    if (!later_epoch && !later_batch)
+        return 0;
+    /* The first batch of the very first epoch, alone: torn, or with nothing in front of it that could be missing. */
+    bool beginning =
+        last->epoch == 0 && header.durable_through == 0 && !tail->blank && (header.flags & BATCH_FIRST_OF_EPOCH) != 0;
+    if (tail->blank || header.durable_through > last->sequence || (later_epoch && !beginning))
+        return report_damage(tail, offset, &header, error);
+    count_torn(recovery, tail->segment, offset, header.length);
+    return 0;
+}
+
+static int examine_segment(struct tail *tail, uint64_t start, struct mr_error *error)
+{
+    struct recovery *recovery = tail->recovery;
+    const struct segment *segment = tail->segment;
+    for (uint64_t offset = start; offset < segment->size; offset += segment->block) {
+        const uint8_t *bytes = reader_at(&recovery->reader, segment, offset, segment->block, error);
+        if (!bytes)
+            return -1;
+        if (all_zero(bytes, segment->block))
+            continue;
+        tail->remains = offset + segment->block;
+        bool fits = segment->block >= BATCH_HEADER_BYTES || offset + BATCH_HEADER_BYTES <= segment->size;
+        if (segment->block < BATCH_HEADER_BYTES && fits)
+            bytes = reader_at(&recovery->reader, segment, offset, BATCH_HEADER_BYTES, error);
+        if (!bytes)
+            return -1;
+        if (fits && batch_header_sound(bytes, recovery->config->secret)) {
+            if (examine_header(tail, offset, bytes, error) != 0)
+                return -1;
+        } else if (!tail->blank && offset == recovery->end && segment == &recovery->segments[recovery->current]) {
+            /* Not even a header where the next batch would begin, and not zeros either. */
+            count_torn(recovery, segment, offset, segment->block);
+        }
+    }
+    return 0;
+}
+
+static int examine(struct recovery *recovery, struct segment *segment, bool blank, uint64_t start, uint64_t *remains,
+                   struct mr_error *error)
+{
+    struct tail tail = {.recovery = recovery, .segment = segment, .blank = blank};
+    if (segment_open(segment, recovery->config, recovery->directory, false, error) != 0)
+        return -1;
+    int result = examine_segment(&tail, start, error);
+    *remains = tail.remains;
+    reader_forget(&recovery->reader);
+    segment_close(segment, recovery->config);
+    return result;
+}
+
+int tail_examine(struct recovery *recovery, struct mr_error *error)
+{
+    for (unsigned n = recovery->current; n < recovery->count; n++) {
+        struct segment *segment = &recovery->segments[n];
+        uint64_t start = n == recovery->current ? recovery->end : segment_first_offset(segment);
+        if (examine(recovery, segment, false, start, &recovery->remains[n], error) != 0)
+            return -1;
+    }
+    for (unsigned n = 0; n < recovery->blank_count; n++) {
+        uint64_t ignored;
+        if (examine(recovery, &recovery->blanks[n], true, 0, &ignored, error) != 0)
+            return -1;
+    }
+    if (recovery->last.sequence == 0 && recovery->count > 0 && recovery->segments[0].number > 1)
+        return error_set(error,
+                         "the log in %s begins with segment %" PRIu64 ", which holds nothing that can be read: its "
+                         "beginning is missing or damaged. Restore the files, or the partition from a copy",
+                         recovery->config->path, recovery->segments[0].number);
+    return 0;
+}

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Requests in: from a channel's ring into the log's open batch, or refused.
+ *
+ * The frame's head is copied out once and only the copy is looked at; then the body is copied, once, to where it will
+ * be persisted and applied, and everything is decided on that copy: the client can rewrite its ring at any moment. A
+ * body that is refused is simply not appended; the next one takes its place.
+ *
+ * A request is taken only while its channel's answers have somewhere to go: it holds MR_SMALL_FRAME of the response
+ * ring until its last frame, all together at most half of that ring, so that a large answer always finds room once the
+ * client has read on. */
+#include "engine/node/worker_state.h"
+#include "proto/reader.h"
+
+#include <stdio.h>
+
+struct share {
+    unsigned requests; /* how many more this turn */
+    uint64_t bytes;
+};
+
+enum taken {
+    TAKEN,        /* read on */
+    TAKEN_STUCK,  /* not before something else is done: a write, a refusal told, answers read by the client */
+    TAKEN_NOTHING /* the ring is empty, or broken */
+};
+
+/* May one more request be taken? Else sets what is waited for. */
+static enum taken room_for_one(struct worker *worker, struct worker_channel *channel)
+{
+    if (channel->refusal || channel->owed_count > 0)
+        return TAKEN_STUCK;
+    if (channel->held + MR_SMALL_FRAME > channel->channel.ring_bytes / 2)
+        return TAKEN_STUCK;
+    if (channel->waiting_count >= MR_WAITING_QUERIES_MAX ||
+        channel->waiting_bytes + sizeof(struct waiting_query) + channel->max_payload > channel->channel.ring_bytes)
+        return TAKEN_STUCK;
+    return answer_fits(worker, channel, MR_SMALL_FRAME - sizeof(struct response_head), 0) ? TAKEN : TAKEN_STUCK;
+}
+
+/* The request at the ring's head is stepped over: it holds its room from here on. */
+static void take(struct worker *worker, struct worker_channel *channel, uint64_t frame_bytes)
+{
+    ring_skip(&channel->requests, frame_bytes);
+    channel->held += MR_SMALL_FRAME;
+    answer_touch(worker, channel);
+}
+
+static enum taken take_command(struct worker *worker, struct worker_channel *channel, const struct request_head *head,
+                               const uint8_t *body, uint64_t frame_bytes)
+{
+    uint64_t position = channel->requests.head;
+    struct partition_command_input input;
+    const char *message = "the bytes do not decode as a PartitionCommandInput";
+    enum status status = STATUS_INVALID;
+    const char *trouble = log_trouble(worker->log);
+    uint8_t *room = trouble != NULL ? NULL : log_reserve(worker->log, head->size);
+
+    if (room == NULL) {
+        trouble = log_trouble(worker->log);
+        if (trouble == NULL)
+            return TAKEN_STUCK; /* all buffers are being written */
+        take(worker, channel, frame_bytes);
+        answer_refuse(worker, channel, position, STATUS_UNAVAILABLE, trouble);
+        return TAKEN;
+    }
+    ring_copy(room, body, head->size);
+    if (read_partition_command_input(room, head->size, &input) == READ_OK)
+        status = fsm_check_command(worker->fsm, &input, worker->partition, &message);
+    /* What it ends may still be owed to the client: that is sent first. */
+    if (status == STATUS_OK && input.command.kind == COMMAND_CLOSE_SESSION &&
+        (channel->in_flight > 0 || channel->owed_count > 0))
+        return TAKEN_STUCK;
+    take(worker, channel, frame_bytes);
+    if (status != STATUS_OK) {
+        answer_refuse(worker, channel, position, status, message);
+        return TAKEN;
+    }
+    struct log_origin origin = {
+        .channel = channel->channel_id, .position = position, .frame_size = (uint32_t)frame_bytes, .uid = channel->uid};
+    log_append(worker->log, worker->time, &origin, head->size);
+    worker->logged_time = worker->time;
+    if (channel->in_flight++ == 0)
+        channel->applied_to = position; /* what was read before it needed no log, or is applied */
+    return TAKEN;
+}
+
+static enum taken take_query(struct worker *worker, struct worker_channel *channel, const struct request_head *head,
+                             const uint8_t *body, uint64_t frame_bytes)
+{
+    uint64_t position = channel->requests.head;
+
+    ring_copy(worker->query_body, body, head->size);
+    take(worker, channel, frame_bytes);
+    query_take(worker, channel, position, head->time_limit, worker->query_body, head->size);
+    return TAKEN;
+}
+
+static enum taken take_one(struct worker *worker, struct worker_channel *channel, struct share *share)
+{
+    const uint8_t *at = NULL;
+    struct request_head head;
+    char text[MR_MESSAGE_MAX];
+
+    enum ring_result result = ring_peek(&channel->requests, sizeof(head), &at);
+    if (result == RING_EMPTY)
+        return TAKEN_NOTHING;
+    if (result == RING_BROKEN) {
+        channels_break(worker, channel, "the request ring's tail is where it cannot be");
+        return TAKEN_NOTHING;
+    }
+    enum taken room = room_for_one(worker, channel);
+    if (room != TAKEN)
+        return room;
+    ring_copy(&head, at, sizeof(head));
+    uint64_t frame_bytes = request_frame_bytes(head.size);
+    if (frame_bytes > channel->channel.ring_bytes || ring_peek(&channel->requests, frame_bytes, &at) != RING_OK) {
+        channels_break(worker, channel, "a request frame is longer than what was published of it");
+        return TAKEN_NOTHING;
+    }
+    at += sizeof(head);
+    uint64_t position = channel->requests.head;
+    atomic_store_explicit(&worker->region->reading_position, position, memory_order_relaxed);
+    atomic_store_explicit(&worker->region->reading_channel, channel->channel_id, memory_order_relaxed);
+    share->requests--;
+    share->bytes -= frame_bytes < share->bytes ? frame_bytes : share->bytes;
+
+    enum taken taken = TAKEN;
+    if (worker->stopped != NULL) {
+        take(worker, channel, frame_bytes);
+        answer_refuse(worker, channel, position, STATUS_INTERNAL, worker->stopped);
+    } else if (head.size > channel->max_payload) {
+        take(worker, channel, frame_bytes);
+        snprintf(
+            text, sizeof(text),
+            "a body of %u bytes is over this channel's limit of %llu (--max-payload, at most a quarter of its ring)",
+            head.size, (unsigned long long)channel->max_payload);
+        answer_refuse(worker, channel, position, STATUS_INVALID, text);
+    } else if (head.kind == FRAME_COMMAND) {
+        taken = take_command(worker, channel, &head, at, frame_bytes);
+    } else if (head.kind == FRAME_QUERY) {
+        taken = take_query(worker, channel, &head, at, frame_bytes);
+    } else {
+        take(worker, channel, frame_bytes);
+        snprintf(text, sizeof(text), "a frame of kind %u: 1 is a command, 2 a query", head.kind);
+        answer_refuse(worker, channel, position, STATUS_INVALID, text);
+    }
+    atomic_store_explicit(&worker->region->reading_channel, 0, memory_order_relaxed);
+    return taken;
+}
+
+bool admission_scan(struct worker *worker, struct worker_channel *channel)
+{
+    struct share share = {.requests = MR_TURN_REQUESTS, .bytes = MR_TURN_BYTES};
+    uint64_t before = channel->requests.head;
+    enum taken taken = TAKEN;
+
+    if (!channel->unfinished)
+        channel->room_needed = 0;
+    while (taken == TAKEN && !channel->broken && share.requests > 0 && share.bytes > 0)
+        taken = take_one(worker, channel, &share);
+    channel->stuck = taken == TAKEN_STUCK;
+    return channel->requests.head != before;
+}

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One client's conversation on the node's socket: what proto/millrace/v1/control.proto says, one packet at a time.
+ *
+ * The happy path: Hello, answered with Welcome and the eventfd that wakes this client; then OpenChannel, ChannelMapped,
+ * CloseChannel and GetStatus in any number and order. Who says anything else, or does not read what is said to him, is
+ * dropped, and his channels are closed; nobody waits for him. The other end is hostile for all we know: nothing it
+ * sends reaches an assertion, and it decides neither how much is kept for it nor how many lines are logged. */
+#include "engine/node/supervisor_parts.h"
+
+#include "ipc/handshake.h"
+#include "ipc/sys.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define PACKETS_TO_DRAIN 16
+
+static const char *const durability_names[] = {"sync", "async", "memory"};
+
+static ProtobufCBinaryData bytes_of(const char *text)
+{
+    return (ProtobufCBinaryData){.len = strlen(text), .data = (uint8_t *)(uintptr_t)text};
+}
+
+static void doom(struct supervisor *s, struct connection *connection)
+{
+    connection->doomed = true;
+    s->any_doomed = true;
+}
+
+void connection_send(struct supervisor *s, struct connection *connection, const Millrace__V1__NodeMessage *message,
+                     const int *fds, unsigned fd_count)
+{
+    struct mr_error error;
+
+    if (connection->doomed)
+        return;
+    switch (handshake_send_node(connection->socket, message, fds, fd_count, &error)) {
+    case HANDSHAKE_OK:
+        return;
+    case HANDSHAKE_AGAIN:
+        supervisor_complain(s, "client with pid %d dropped: it does not read its socket", (int)connection->pid);
+        break;
+    case HANDSHAKE_CLOSED:
+        break;
+    case HANDSHAKE_FAILED:
+        supervisor_complain(s, "client with pid %d dropped: %s", (int)connection->pid, error.text);
+        break;
+    }
+    doom(s, connection);
+}
+
+/* `text` is the message's until it is sent. */
+static Millrace__V1__NodeMessage refusal(Millrace__V1__Refused *refused, enum mr_status status, bool fatal,
+                                         const char *text)
+{
+    Millrace__V1__NodeMessage message = MILLRACE__V1__NODE_MESSAGE__INIT;
+
+    millrace__v1__refused__init(refused);
+    refused->status = (uint32_t)status;
+    refused->message = bytes_of(text);
+    refused->fatal = fatal;
+    message.message_case = MILLRACE__V1__NODE_MESSAGE__MESSAGE_REFUSED;
+    message.refused = refused;
+    return message;
+}
+
+void connection_refuse(struct supervisor *s, struct connection *connection, enum mr_status status, bool fatal,
+                       const char *format, ...)
+{
+    char text[512];
+    Millrace__V1__Refused refused;
+    va_list arguments;
+
+    va_start(arguments, format);
+    (void)vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    Millrace__V1__NodeMessage message = refusal(&refused, status, fatal, text);
+    connection_send(s, connection, &message, NULL, 0);
+    if (fatal) {
+        connection->told = true;
+        doom(s, connection);
+    }
+}
+
+/* Packets that were not read when a Unix socket is closed make the other end's next read fail, ahead of what was sent
+ * to it before: its last word would not be heard. */
+static void drain(int socket)
+{
+    for (int i = 0; i < PACKETS_TO_DRAIN; i++) {
+        Millrace__V1__ClientMessage *message = NULL;
+        if (handshake_receive_client(socket, &message, NULL) != HANDSHAKE_OK)
+            return;
+        millrace__v1__client_message__free_unpacked(message, NULL);
+    }
+}
+
+static void refuse_socket(int socket, enum mr_status status, const char *text)
+{
+    Millrace__V1__Refused refused;
+    Millrace__V1__NodeMessage message = refusal(&refused, status, true, text);
+
+    if (handshake_send_node(socket, &message, NULL, 0, NULL) == HANDSHAKE_OK)
+        drain(socket);
+    (void)sys_close(socket); /* the client sees its end, whatever this says */
+}
+
+static struct connection *make_connection(struct supervisor *s, int socket, struct mr_error *error)
+{
+    uint32_t place = 0;
+    struct ucred peer;
+    socklen_t size = sizeof(peer);
+    struct connection *connection = calloc(1, sizeof(*connection));
+
+    if (connection == NULL) {
+        error_set(error, "the node has no memory for another connection");
+        return NULL;
+    }
+    while (s->connections[place] != NULL)
+        place++;
+    *connection = (struct connection){.socket = socket, .wake = -1, .place = place, .serial = ++s->connection_serial};
+    if (sys_getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
+        error_system(error, errno, "the node cannot ask who you are");
+    } else if ((connection->wake = sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0) {
+        error_system(error, errno, "the node cannot make an eventfd for this connection");
+    } else if (event_add(s, socket, event_name(EVENT_CONNECTION, place, connection->serial), error) == 0) {
+        connection->pid = peer.pid;
+        connection->uid = peer.uid;
+        return connection;
+    }
+    if (connection->wake >= 0)
+        (void)sys_close(connection->wake); /* never used */
+    free(connection);
+    return NULL;
+}
+
+void connection_add(struct supervisor *s, int socket)
+{
+    struct mr_error error;
+    char text[128];
+
+    if (s->connection_count >= s->connections_max) {
+        snprintf(text, sizeof(text), "the node has %u connections, the most it may have", s->connections_max);
+        supervisor_complain(s, "client refused: %s", text);
+        refuse_socket(socket, MR_UNAVAILABLE, text);
+        return;
+    }
+    struct connection *connection = make_connection(s, socket, &error);
+    if (connection == NULL) {
+        supervisor_complain(s, "client refused: %s", error.text);
+        refuse_socket(socket, MR_UNAVAILABLE, error.text);
+        return;
+    }
+    s->connections[connection->place] = connection;
+    s->connection_count++;
+}
+
+void connection_drop(struct supervisor *s, struct connection *connection)
+{
+    slots_connection_ends(s, connection);
+    if (connection->told)
+        drain(connection->socket);
+    event_remove(s, connection->socket);
+    (void)sys_close(connection->socket); /* the client sees its end, whatever this says */
+    (void)sys_close(connection->wake);
+    s->connections[connection->place] = NULL;
+    s->connection_count--;
+    free(connection);
+    listener_resume(s, true);
+}
+
+void connection_drop_doomed(struct supervisor *s)
+{
+    /* Dropping one may doom another (a channel's end that it cannot be told). */
+    while (s->any_doomed) {
+        s->any_doomed = false;
+        for (uint32_t place = 0; place < s->connections_max; place++)
+            if (s->connections[place] != NULL && s->connections[place]->doomed)
+                connection_drop(s, s->connections[place]);
+    }
+}
+
+static void take_hello(struct supervisor *s, struct connection *connection, const Millrace__V1__Hello *hello)
+{
+    Millrace__V1__NodeMessage message = MILLRACE__V1__NODE_MESSAGE__INIT;
+    Millrace__V1__Welcome welcome = MILLRACE__V1__WELCOME__INIT;
+
+    if (connection->greeted) {
+        connection_refuse(s, connection, MR_INVALID, true, "Hello is said once");
+        return;
+    }
+    if (hello->version != HANDSHAKE_VERSION) {
+        connection_refuse(s, connection, MR_INVALID, true,
+                          "the node's hand-shake has version %d, yours has version %" PRIu32
+                          "; use the library that belongs to the node",
+                          HANDSHAKE_VERSION, hello->version);
+        return;
+    }
+    connection->greeted = true;
+    welcome.version = HANDSHAKE_VERSION;
+    welcome.directory =
+        (ProtobufCBinaryData){.len = sizeof(s->identity->id), .data = (uint8_t *)(uintptr_t)s->identity->id};
+    welcome.partitions = s->partition_count;
+    welcome.max_payload = s->options->max_payload;
+    welcome.ring_bytes = s->options->ring_bytes;
+    welcome.durability = bytes_of(durability_names[s->options->durability]);
+    welcome.node = bytes_of(MILLRACE_VERSION);
+    welcome.pid = (int32_t)getpid();
+    message.message_case = MILLRACE__V1__NODE_MESSAGE__MESSAGE_WELCOME;
+    message.welcome = &welcome;
+    connection_send(s, connection, &message, &connection->wake, 1);
+}
+
+static void handle(struct supervisor *s, struct connection *connection, const Millrace__V1__ClientMessage *message)
+{
+    if (!connection->greeted && message->message_case != MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_HELLO) {
+        connection_refuse(s, connection, MR_INVALID, true, "the first message must be Hello");
+        return;
+    }
+    switch (message->message_case) {
+    case MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_HELLO:
+        take_hello(s, connection, message->hello);
+        return;
+    case MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_OPEN_CHANNEL:
+        slots_open(s, connection, message->open_channel->partition, message->open_channel->ring_bytes);
+        return;
+    case MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_CHANNEL_MAPPED:
+        slots_client_mapped(s, connection, message->channel_mapped->channel_id);
+        return;
+    case MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_CLOSE_CHANNEL:
+        slots_client_closes(s, connection, message->close_channel->channel_id);
+        return;
+    case MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_GET_STATUS:
+        status_report(s, connection);
+        return;
+    case MILLRACE__V1__CLIENT_MESSAGE__MESSAGE__NOT_SET:
+    default:
+        connection_refuse(s, connection, MR_INVALID, true, "this node does not know what your message asks for");
+        return;
+    }
+}
+
+void connection_event(struct supervisor *s, struct connection *connection)
+{
+    Millrace__V1__ClientMessage *message = NULL;
+    struct mr_error error;
+
+    /* One packet a round: a client that sends without pause has its turn, not more. */
+    switch (handshake_receive_client(connection->socket, &message, &error)) {
+    case HANDSHAKE_OK:
+        handle(s, connection, message);
+        millrace__v1__client_message__free_unpacked(message, NULL);
+        return;
+    case HANDSHAKE_AGAIN:
+        return;
+    case HANDSHAKE_CLOSED:
+        break;
+    case HANDSHAKE_FAILED:
+        supervisor_complain(s, "client with pid %d dropped: %s", (int)connection->pid, error.text);
+        break;
+    }
+    doom(s, connection);
+}

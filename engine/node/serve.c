@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `millrace serve`: options, the directory, then the supervisor until it ends. */
+#include "engine/node/serve.h"
+
+#include "engine/node/identity.h"
+#include "engine/node/logline.h"
+#include "engine/node/options.h"
+#include "engine/node/supervisor.h"
+#include "engine/node/worker.h"
+
+#include <stdio.h>
+
+int serve_main(int argc, char **argv)
+{
+    struct options options;
+    struct identity identity;
+    struct mr_error error;
+    int lock_fd;
+
+    switch (options_parse(argc, argv, &options, &error)) {
+    case OPTIONS_HELP:
+        options_help(stdout);
+        return fflush(stdout) == 0 ? 0 : 1;
+    case OPTIONS_WRONG:
+        fprintf(stderr, "millrace serve: %s\n", error.text);
+        return 2;
+    case OPTIONS_OK:
+        break;
+    }
+    if (identity_open(&options, &identity, &lock_fd, &error) != 0) {
+        logline(LOGLINE_ERROR, 0, "%s", error.text);
+        return 1;
+    }
+    options.partitions = identity.partitions; /* where it was not given, the directory's word counts */
+    struct supervisor_setup setup = {
+        .options = &options, .identity = &identity, .lock_fd = lock_fd, .worker = worker_run};
+    return supervisor_run(&setup);
+}

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the supervisor's files share, and nobody else: supervisor.c (life and loop), listener.c (the socket's path and
+ * accepting), connection.c (hand-shakes), slots.c (channels from birth to end), spawn.c (a worker's birth), workers.c
+ * (what workers say, and their deaths), status_report.c.
+ *
+ * A channel is made when a client asks for it, and opened when worker and client have both mapped it (a dead worker
+ * counts as having: its successor inherits the supervisor's mapping). It ends when its client goes, when the worker
+ * finds it broken, or when a request in it killed the worker twice; then the worker lets go of it first, and its slot
+ * is free after that. Nothing here waits for anybody: what a socket has no room for is kept as owed (to a worker), or
+ * ends the connection (of a client that does not read). */
+#ifndef ENGINE_NODE_SUPERVISOR_PARTS_H
+#define ENGINE_NODE_SUPERVISOR_PARTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <millrace/limits.h>
+#include <millrace/status.h>
+
+#include "engine/node/channel_ids.h"
+#include "engine/node/control.h"
+#include "engine/node/region.h"
+#include "engine/node/supervisor.h"
+#include "ipc/channel.h"
+#include "millrace/v1/control.pb-c.h"
+
+#define STOP_LIMIT_DEFAULT (30 * MR_SECOND)
+#define BACKOFF_FIRST (10 * MR_MILLISECOND)
+#define BACKOFF_MOST (2 * MR_SECOND)
+#define SERVED_WELL (10 * MR_SECOND)        /* a worker that fails after this long is restarted at once */
+#define ACCEPT_PAUSE (100 * MR_MILLISECOND) /* when descriptors or memory have run out */
+#define GONE_LIMIT (2 * MR_SECOND)          /* between a worker's letting go of its control socket and its end */
+#define COMPLAINT_INTERVAL MR_SECOND        /* lines about clients: at most one in this time */
+
+enum slot_state {
+    SLOT_FREE = 0,
+    SLOT_OPENING, /* made; the worker or the client has not mapped it yet */
+    SLOT_OPEN,
+    SLOT_CLOSING /* has no client any more; the worker has not let go of it yet */
+};
+
+/* Beside channels[] and the region's channels[], by the same number. */
+struct slot {
+    enum slot_state state;
+    bool added;                    /* the worker has mapped it */
+    bool mapped;                   /* the client has */
+    enum control_kind owed;        /* CONTROL_ADD or CONTROL_CLOSE, still to be sent to the worker; 0: nothing */
+    struct connection *connection; /* whose it is; NULL once SLOT_CLOSING */
+};
+
+struct partition {
+    uint32_t number;          /* from 1 */
+    struct region *region;    /* shared with the worker */
+    struct channel *channels; /* MR_CHANNELS_MAX each */
+    struct slot *slots;
+    uint32_t slots_end; /* slots from here on are free */
+    uint32_t slots_used;
+
+    pid_t pid;            /* the worker; 0: none now */
+    int control;          /* our end of its control socket, non-blocking; -1: none */
+    uint32_t serial;      /* one more at each fork: tells events of this worker from a former one's */
+    bool ready;           /* this worker serves */
+    bool was_ready;       /* some worker has served */
+    bool owes;            /* something is owed to the worker: waits for room in the control socket */
+    bool stop_owed;       /* CONTROL_STOP */
+    bool killed;          /* by us: it did not end in time */
+    int64_t segment_owed; /* CONTROL_SEGMENT for this slot; -1: none */
+    int core;             /* -1: not pinned */
+    uint64_t ready_at;    /* monotonic */
+    uint64_t restart_at;  /* monotonic, while pid is 0 */
+    uint64_t kill_at;     /* monotonic: SIGKILL if it lives then; UINT64_MAX: never */
+    unsigned failures;    /* deaths in a row of workers that had not served */
+    uint64_t restarts;
+    bool stop_announced; /* clients have been told PartitionStopped */
+
+    /* At what the last worker was that died by its own fault; 0: at nothing. */
+    uint64_t fault_channel, fault_position, fault_index;
+
+    int *segments; /* `memory`: memfds by slot */
+    uint32_t segment_count;
+};
+
+struct connection {
+    int socket;     /* non-blocking */
+    int wake;       /* the client's eventfd: workers write it, never the supervisor (it could be made to block) */
+    bool greeted;   /* its Hello came */
+    bool doomed;    /* to be dropped at the end of this round of the loop */
+    bool told;      /* ... after a last word, which unread packets of its own would cut off */
+    uint32_t place; /* in supervisor.connections */
+    uint32_t serial;
+    uint32_t channels; /* slots that are its */
+    pid_t pid;
+    uid_t uid;
+};
+
+struct supervisor {
+    const struct supervisor_setup *setup;
+    const struct options *options;
+    const struct identity *identity;
+    unsigned connections_max, channels_max;
+    uint64_t stop_limit;
+    int directory; /* DIR; -1 in `memory` */
+    int epoll;
+    int signals;
+    int listener;        /* -1: closed */
+    dev_t socket_device; /* of the socket's path as we made it */
+    ino_t socket_inode;
+    bool listening; /* it is in the epoll set */
+    bool accept_paused;
+    uint64_t accept_again; /* monotonic */
+    uint64_t now;          /* monotonic, of this round */
+    sigset_t former_mask;  /* what workers get back */
+    struct channel_ids ids;
+
+    struct partition *partitions;
+    uint32_t partition_count;
+    struct connection **connections; /* connections_max places */
+    uint32_t connection_count;
+    uint32_t connection_serial;
+    bool any_doomed;
+
+    bool reap_again; /* waiting for a child failed */
+    bool announced;  /* the ready line is out */
+    bool stopping;
+    bool failed; /* the exit status will be 1 */
+    uint64_t complained_at;
+    uint64_t complaints_left_out;
+};
+
+/* What an epoll event is about: kind, place in its table, low bits of the serial. */
+enum event_kind { EVENT_SIGNAL = 1, EVENT_LISTENER, EVENT_CONTROL, EVENT_CONNECTION };
+static inline uint64_t event_name(enum event_kind kind, uint32_t place, uint32_t serial)
+{
+    return (uint64_t)kind << 56 | (uint64_t)(place & 0xffffff) << 32 | serial;
+}
+int event_add(struct supervisor *s, int fd, uint64_t name, struct mr_error *error);
+void event_remove(struct supervisor *s, int fd);
+int event_change(struct supervisor *s, int fd, uint64_t name, uint32_t events, struct mr_error *error);
+
+/* ---- supervisor.c ---- */
+/* Begins the orderly stop; twice is once. */
+void supervisor_stop(struct supervisor *s);
+/* A line about a client's doing, kept to one in COMPLAINT_INTERVAL. */
+void supervisor_complain(struct supervisor *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- listener.c ---- */
+int listener_open(struct supervisor *s, struct mr_error *error);
+void listener_accept(struct supervisor *s);
+/* Accepts again if the pause is over, or `now` if descriptors have become free. */
+void listener_resume(struct supervisor *s, bool at_once);
+void listener_close(struct supervisor *s);
+/* Removes the socket's path if it is still ours. */
+void listener_remove(struct supervisor *s);
+
+/* ---- connection.c ---- */
+/* Takes a new client's socket over. */
+void connection_add(struct supervisor *s, int socket);
+/* One packet, or the end. */
+void connection_event(struct supervisor *s, struct connection *connection);
+/* A client that cannot take it is doomed. */
+void connection_send(struct supervisor *s, struct connection *connection, const Millrace__V1__NodeMessage *message,
+                     const int *fds, unsigned fd_count);
+void connection_refuse(struct supervisor *s, struct connection *connection, enum mr_status status, bool fatal,
+                       const char *format, ...) __attribute__((format(printf, 5, 6)));
+void connection_drop(struct supervisor *s, struct connection *connection);
+void connection_drop_doomed(struct supervisor *s);
+
+/* ---- slots.c ---- */
+void slots_open(struct supervisor *s, struct connection *connection, uint32_t partition, uint64_t ring_bytes);
+/* The client's word. Numbers that are not its own are ignored: the node may have closed the channel meanwhile. */
+void slots_client_mapped(struct supervisor *s, struct connection *connection, uint64_t channel_id);
+void slots_client_closes(struct supervisor *s, struct connection *connection, uint64_t channel_id);
+void slots_connection_ends(struct supervisor *s, struct connection *connection);
+/* The worker's word. */
+void slots_worker_added(struct supervisor *s, struct partition *partition, uint32_t slot, uint64_t channel_id);
+void slots_worker_closed(struct supervisor *s, struct partition *partition, uint32_t slot, uint64_t channel_id,
+                         const char *why);
+/* With no worker alive: what it had not mapped its successor inherits, what it had not let go of is let go of. */
+void slots_worker_ended(struct supervisor *s, struct partition *partition);
+/* With no worker alive: closes a channel whose request killed it twice. */
+void slots_poisoned(struct supervisor *s, struct partition *partition, uint64_t channel_id, const char *why);
+/* Tells every client with a channel there that the partition is stopped. */
+void slots_announce_stop(struct supervisor *s, struct partition *partition);
+/* Sends what is owed for channels. False: no room. */
+bool slots_pay(struct supervisor *s, struct partition *partition);
+/* At the node's end: every page says so, everything is unmapped. */
+void slots_end(struct partition *partition, const char *why);
+
+/* ---- spawn.c ---- */
+/* Forks a worker; where that fails, says so and leaves it to a later attempt. */
+void spawn_worker(struct supervisor *s, struct partition *partition);
+
+/* ---- workers.c ---- */
+int workers_init(struct supervisor *s, struct mr_error *error);
+/* Starts what is due, kills what is overdue. Returns the monotonic time of the next (UINT64_MAX: none). */
+uint64_t workers_due(struct supervisor *s);
+void workers_event(struct supervisor *s, struct partition *partition, uint32_t events);
+void workers_reap(struct supervisor *s);
+void workers_stop(struct supervisor *s);
+void workers_kill(struct supervisor *s);
+bool workers_alive(const struct supervisor *s);
+/* Sends one message, or what is owed. */
+enum control_sent { CONTROL_SENT, CONTROL_NO_ROOM, CONTROL_FAILED };
+enum control_sent workers_send(struct supervisor *s, struct partition *partition, const struct control_message *message,
+                               const int *fds, unsigned fd_count);
+void workers_pay(struct supervisor *s, struct partition *partition);
+void workers_free(struct supervisor *s);
+
+/* ---- status_report.c ---- */
+void status_report(struct supervisor *s, struct connection *connection);
+
+#endif

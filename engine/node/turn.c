@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One turn of a worker, on whatever io it is given: what has been written is applied and answered, what has come is
+ * read and logged, what is logged is handed to the disk. In `memory` an entry is durable once submitted, so it goes the
+ * whole way in one turn. */
+#include "engine/node/worker_state.h"
+#include "proto/reader.h"
+
+#include <string.h>
+
+#define COMPLETIONS_A_TURN 64
+#define LONGEST_NAP MR_SECOND                /* with deadlines pending */
+#define STALLED_WRITE (100 * MR_MILLISECOND) /* a write older than this stops the partition's clock */
+/* Objects that are freed a turn: some always, more where more may have been unlinked. */
+#define COLLECT_A_TURN 64
+#define COLLECT_AN_ENTRY 4
+
+static void take_completion(struct worker *worker, const struct io_completion *completion)
+{
+    uint32_t slot = (uint32_t)(completion->token >> 32) & 0xffffff;
+    struct worker_channel *channel;
+
+    if (completion->token & LOG_TOKEN) {
+        log_complete(worker->log, completion);
+        return;
+    }
+    switch ((enum worker_token)(completion->token >> 56)) {
+    case TOKEN_CONTROL:
+        worker->control_ready = true;
+        worker->control_lost = completion->result < 0;
+        return;
+    case TOKEN_WATCH:
+    case TOKEN_WAKE:
+        break;
+    }
+    mr_assert(slot < MR_CHANNELS_MAX);
+    channel = &worker->channels[slot];
+    if (!channel->used || (uint32_t)channel->channel_id != (uint32_t)completion->token)
+        return; /* the slot's former tenant's */
+    if (completion->token >> 56 == TOKEN_WAKE) {
+        channels_wake_ended(worker, channel);
+    } else if (completion->result >= 0) {
+        channels_scan_again(worker, channel);
+    } else {
+        if (!channel->closing)
+            channels_break(worker, channel, "its wake-up descriptor cannot be waited for");
+        channels_watch_ended(worker, channel);
+    }
+}
+
+static bool take_completions(struct worker *worker)
+{
+    struct io_completion completions[COMPLETIONS_A_TURN];
+    unsigned count = worker->io->ops->completions(worker->io, completions, COMPLETIONS_A_TURN);
+
+    for (unsigned i = 0; i < count; i++)
+        take_completion(worker, &completions[i]);
+    return count > 0;
+}
+
+int turn_apply(struct worker *worker, const struct log_entry *entry, struct mr_error *error)
+{
+    struct partition_command_input input;
+    struct fsm_entry apply = {
+        .index = entry->index,
+        .time = entry->time,
+        .uid = entry->origin.uid,
+        .route = {.channel = entry->origin.channel, .position = entry->origin.position},
+    };
+
+    if (entry->size > 0) {
+        if (read_partition_command_input(entry->body, entry->size, &input) != READ_OK)
+            return error_set(error, "the entry with index %llu does not decode: it was written by something else",
+                             (unsigned long long)entry->index);
+        apply.command = &input.command;
+    }
+    atomic_store_explicit(&worker->region->applying_index, entry->index, memory_order_relaxed);
+    fsm_apply(worker->fsm, &apply, &worker->sink);
+    atomic_store_explicit(&worker->region->applying_index, 0, memory_order_relaxed);
+    return 0;
+}
+
+/* The request that an entry came from is done with; its channel's head moves when cursors are published. */
+static void request_done(struct worker *worker, const struct log_entry *entry)
+{
+    struct worker_channel *channel = entry->origin.channel != 0 ? channels_find(worker, entry->origin.channel) : NULL;
+
+    if (channel == NULL || channel->broken)
+        return;
+    if (entry->failed)
+        answer_message(worker, channel, entry->origin.position, STATUS_UNAVAILABLE,
+                       "the disk failed: the command was not logged and has no effect");
+    channel->applied_to = entry->origin.position + entry->origin.frame_size;
+    channel->in_flight--;
+    answer_touch(worker, channel);
+}
+
+static bool apply_durable(struct worker *worker)
+{
+    struct log_entry entry;
+    struct mr_error error;
+    bool any = false;
+
+    while (log_next(worker->log, &entry)) {
+        worker->to_collect += COLLECT_AN_ENTRY;
+        if (entry.failed)
+            worker->logged_time = fsm_time(worker->fsm); /* time that was logged behind it is not */
+        /* It was decoded at admission, and nobody else can have touched the bytes since. */
+        int applied = entry.failed ? 0 : turn_apply(worker, &entry, &error);
+        mr_assert(applied == 0);
+        request_done(worker, &entry);
+        any = true;
+    }
+    return any;
+}
+
+static bool scan(struct worker *worker)
+{
+    bool any = false;
+
+    /* From another channel each turn, so that whoever comes first in a batch is not always the same; from the first one
+     * that was stuck, if one was, so that when buffers run out it is not always the same who gets none. */
+    unsigned from = worker->scan_from, next = from + 1;
+    bool any_stuck = false;
+    for (unsigned i = 0; i < worker->scanned_count; i++) {
+        struct worker_channel *channel = &worker->channels[worker->scanned[(from + i) % worker->scanned_count]];
+        if (admission_scan(worker, channel)) {
+            channel->quiet_since = worker->now;
+            any = true;
+        }
+        if (channel->stuck && !any_stuck) {
+            any_stuck = true;
+            next = from + i;
+        }
+    }
+    worker->scan_from = worker->scanned_count > 0 ? next % worker->scanned_count : 0;
+    return any;
+}
+
+/* Channels that have been quiet for a while are not scanned, even in a worker that never sleeps. */
+static void park_quiet(struct worker *worker)
+{
+    for (unsigned i = worker->scanned_count; i-- > 0;) {
+        struct worker_channel *channel = &worker->channels[worker->scanned[i]];
+        if (worker->now - channel->quiet_since > MR_PARK_AFTER && !channel->stuck && channel->room_needed == 0)
+            channels_park(worker, channel);
+    }
+}
+
+static void close_broken(struct worker *worker)
+{
+    for (unsigned i = worker->scanned_count; i-- > 0;) {
+        struct worker_channel *channel = &worker->channels[worker->scanned[i]];
+        if (channel->broken)
+            channels_close(worker, channel, channel->why);
+    }
+}
+
+/* Time itself as an entry, when a deadline has come and no command carries time past it. */
+static void log_time(struct worker *worker)
+{
+    uint64_t deadline = fsm_next_deadline(worker->fsm);
+    struct log_origin nobody = {0};
+
+    if (deadline == UINT64_MAX || log_trouble(worker->log) != NULL)
+        return;
+    if (deadline <= worker->time && worker->logged_time < deadline && log_reserve(worker->log, 0) != NULL) {
+        log_append(worker->log, worker->time, &nobody, 0);
+        worker->logged_time = worker->time;
+        worker->marked_at = worker->now;
+    } else if (worker->logged_time < worker->time && worker->now - worker->marked_at >= MR_TIME_LOGGED_EVERY &&
+               log_mark(worker->log, worker->time)) {
+        worker->logged_time = worker->time;
+        worker->marked_at = worker->now;
+    }
+}
+
+/* Frees what big removals have unlinked. True while there is more. */
+static bool collect(struct worker *worker)
+{
+    unsigned budget = COLLECT_A_TURN + worker->to_collect;
+
+    worker->to_collect = 0;
+    return fsm_collect(worker->fsm, budget);
+}
+
+static void show_status(struct worker *worker)
+{
+    struct region *region = worker->region;
+
+    atomic_store_explicit(&region->applied_index, fsm_index(worker->fsm), memory_order_relaxed);
+    atomic_store_explicit(&region->durable_index, log_durable_index(worker->log), memory_order_relaxed);
+    atomic_store_explicit(&region->log_bytes, log_bytes(worker->log), memory_order_relaxed);
+    atomic_store_explicit(&region->sessions, fsm_session_count(worker->fsm), memory_order_relaxed);
+    atomic_store_explicit(&region->time, worker->time, memory_order_relaxed);
+    const char *trouble = log_trouble(worker->log);
+    if ((trouble != NULL) != worker->in_trouble) {
+        worker->in_trouble = trouble != NULL;
+        if (trouble != NULL)
+            strncpy(region->reason, trouble, sizeof(region->reason) - 1);
+        atomic_store_explicit(&region->state, trouble != NULL ? PARTITION_READ_ONLY : PARTITION_SERVING,
+                              memory_order_release);
+    }
+}
+
+static bool clock_held(struct worker *worker)
+{
+    if (worker->log == NULL)
+        return false;
+    uint64_t oldest = log_oldest_write(worker->log);
+    return log_trouble(worker->log) != NULL || (oldest != 0 && worker->now > oldest + STALLED_WRITE);
+}
+
+bool turn_run(struct worker *worker)
+{
+    bool any;
+
+    worker->now = worker->io->ops->monotonic(worker->io);
+    worker->time = clock_read(&worker->clock, worker->now, clock_held(worker));
+    any = take_completions(worker);
+    if (worker->log != NULL) {
+        any |= apply_durable(worker);
+        any |= channels_finish(worker);
+        answer_publish(worker);
+    }
+    if (worker->accepting)
+        any |= scan(worker);
+    if (worker->log != NULL) {
+        log_time(worker);
+        log_submit(worker->log);
+        any |= apply_durable(worker);
+        worker->log_wants = log_tick(worker->log, worker->time);
+        any |= collect(worker);
+        show_status(worker);
+    }
+    answer_publish(worker);
+    close_broken(worker);
+    if (!any)
+        park_quiet(worker);
+    return any;
+}
+
+uint64_t turn_next(struct worker *worker)
+{
+    uint64_t next = worker->log != NULL ? worker->log_wants : UINT64_MAX;
+    uint64_t deadline = worker->log != NULL ? fsm_next_deadline(worker->fsm) : UINT64_MAX;
+
+    for (unsigned i = 0; i < worker->unfinished_count; i++) {
+        const struct worker_channel *channel = &worker->channels[worker->unfinished[i]];
+        if (channel->waiting_count > 0 && channel->waiting_deadline < next)
+            next = channel->waiting_deadline;
+    }
+    if (deadline != UINT64_MAX && !clock_held(worker)) {
+        /* In short naps: of one that lasts longer than it was meant to, only MR_CLOCK_STEP_MAX counts as time. What is
+         * due while a write is in flight is logged behind it. */
+        uint64_t nap = LONGEST_NAP;
+        if (!log_in_flight(worker->log) && deadline > worker->logged_time && deadline < worker->time + nap)
+            nap = deadline > worker->time ? deadline - worker->time : 0;
+        if (worker->now + nap < next)
+            next = worker->now + nap;
+    }
+    return next;
+}

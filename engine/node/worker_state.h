@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a worker holds, and what its parts call of each other. For the files of the worker alone: worker.c (its life),
+ * worker_recovery.c (its beginning), turn.c (one turn), admission.c (requests in), answer.c (answers out), query.c
+ * (queries that wait), channels.c (which channels there are, scanned or parked). None of them makes a system call but
+ * worker.c: a turn runs on whatever io it is given. */
+#ifndef ENGINE_NODE_WORKER_STATE_H
+#define ENGINE_NODE_WORKER_STATE_H
+
+#include "engine/fsm/fsm.h"
+#include "engine/log/log.h"
+#include "engine/node/clock.h"
+#include "engine/node/region.h"
+#include "ipc/channel.h"
+#include "ipc/frame.h"
+
+/* A query that was taken from its ring and waits for an index or for room. */
+struct waiting_query {
+    struct waiting_query *next;
+    uint64_t position;
+    uint64_t deadline; /* monotonic, ns */
+    uint64_t index;    /* that must be applied first */
+    uint64_t needs;    /* bytes that its answer took when there was no room for it; 0: not tried yet */
+    uint32_t size;
+    uint8_t body[];
+};
+
+/* An output that stands in its session because its channel had no room for it. */
+struct owed_output {
+    uint64_t session_id, sequence_num;
+    uint64_t number;   /* the first output still owed */
+    uint64_t position; /* of the request */
+};
+
+struct worker_channel {
+    bool used;
+    bool parked;          /* its sleep flag is up and it is not scanned until its watch completes */
+    bool touched;         /* stands in worker->touched: cursors to be published */
+    bool unfinished;      /* stands in worker->unfinished: has waiting queries, owed outputs or a refusal */
+    bool broken;          /* to be closed at the turn's end: why[] */
+    bool closing;         /* let go of; waits for its watch and its wake-up to end */
+    bool watched;         /* its watch has not ended */
+    bool wake_started;    /* a wake-up of the client is not complete */
+    bool wake_again;      /* another was needed meanwhile */
+    bool stuck;           /* not read on: a write, a refusal or its client's reading must come first */
+    uint64_t room_needed; /* bytes of its response ring that must be free before it can go on; 0: it lacks none */
+    uint32_t slot;
+    uint32_t uid;
+    uint64_t channel_id;
+    uint64_t max_payload; /* of a request: the node's, or a quarter of this channel's rings */
+    uint64_t quiet_since; /* monotonic: nothing has been found in it since */
+    struct channel channel;
+    struct region_channel *region;
+    struct ring_reader requests;
+    struct ring_writer responses;
+
+    /* Requests stand in one of these places: logged and not applied yet; waiting (queries); owed; or they are the one
+     * refusal that waits for all before it. Each holds MR_SMALL_FRAME of the response ring. */
+    uint64_t held;          /* bytes so held */
+    uint64_t answered_from; /* requests before it were a predecessor's, who answered them or owed the answer */
+    uint64_t applied_to;    /* while something is in flight: all requests before it are applied or answered */
+    unsigned in_flight;     /* logged, not applied */
+
+    struct waiting_query *waiting, **waiting_end;
+    unsigned waiting_count;
+    uint64_t waiting_bytes;    /* that they take in memory: at most ring_bytes */
+    uint64_t waiting_deadline; /* the earliest of them (monotonic); UINT64_MAX: none */
+    uint64_t waiting_index;    /* the lowest index that one of them waits for; 0: one waits for room */
+
+    struct owed_output *owed; /* a queue: owed[owed_first ...], owed_count of them */
+    unsigned owed_first, owed_count, owed_capacity;
+
+    bool refusal; /* one request, refused, not told yet; nothing behind it is read */
+    uint64_t refusal_position;
+    enum status refusal_status;
+    char refusal_text[2 * MR_MESSAGE_MAX]; /* cut when it is written */
+
+    char why[120];
+};
+
+struct worker {
+    uint32_t partition;
+    uint64_t max_payload;
+    struct io *io;
+    struct log *log; /* NULL while recovering and when stopped */
+    struct fsm *fsm; /* NULL when stopped */
+    struct region *region;
+    struct partition_clock clock;
+    uint64_t now;         /* monotonic, of this turn */
+    uint64_t time;        /* the partition's, of this turn */
+    uint64_t logged_time; /* of the last entry or marker in the log */
+    uint64_t marked_at;   /* monotonic: when time was logged last */
+    uint64_t log_wants;   /* monotonic: when the log wants its next tick */
+    unsigned to_collect;  /* objects to be freed besides the usual */
+    bool control_ready;   /* the supervisor has said something */
+    bool control_lost;    /* the watch on its socket has ended: to be renewed */
+    bool in_trouble;      /* the region says so */
+    bool replaying;       /* answers are written, nothing is published */
+    bool accepting;       /* reads requests; false once told to stop */
+    const char *stopped;  /* why the partition is stopped; NULL: it is served */
+    struct fsm_sink sink;
+
+    struct worker_channel *channels; /* MR_CHANNELS_MAX, by slot */
+    uint32_t *scanned;               /* slots that are scanned, scanned_count of them */
+    unsigned scanned_count, scan_from;
+    uint32_t *touched; /* slots with cursors to publish */
+    unsigned touched_count;
+    uint32_t *by_id;      /* channel id -> slot + 1: open addressing, 4 * MR_CHANNELS_MAX places */
+    uint32_t *unfinished; /* slots with something left over from earlier turns: looked at each turn */
+    unsigned unfinished_count;
+    uint8_t *query_body; /* a query's bytes while it is answered: max_payload */
+    void (*closed)(void *context, uint32_t slot, uint64_t channel_id, const char *why); /* a channel was let go of */
+    void *closed_context;
+};
+
+/* Tokens of the io's completions that are not the log's: kind in bits 56-62, slot in 32-55, low half of the channel id.
+ */
+enum worker_token { TOKEN_CONTROL = 1, TOKEN_WATCH = 2, TOKEN_WAKE = 3 };
+static inline uint64_t worker_token(enum worker_token kind, uint32_t slot, uint64_t channel_id)
+{
+    return (uint64_t)kind << 56 | (uint64_t)slot << 32 | (uint32_t)channel_id;
+}
+
+/* ---- worker_recovery.c ---- */
+/* A new life: reads the log back into a new state and writes the answers that clients may lack; nothing is published
+ * yet. 0; or -1 with *error: then there is neither log nor state. */
+int worker_recover(struct worker *worker, const struct log_config *log, const struct fsm_config *state,
+                   struct log_recovery *found, struct mr_error *error);
+/* Publishes in every channel that was there, raises its generation and wakes its client. */
+void worker_resume_channels(struct worker *worker);
+
+/* ---- turn.c ---- */
+/* Takes what has come, moves it one step on, publishes. True if there was anything to do. */
+bool turn_run(struct worker *worker);
+/* The monotonic time at which the next turn has something to do if nothing comes (UINT64_MAX: never). */
+uint64_t turn_next(struct worker *worker);
+/* One entry of the log into the state; used by turns and by recovery. -1 with *error if it cannot be what was logged.
+ */
+int turn_apply(struct worker *worker, const struct log_entry *entry, struct mr_error *error);
+
+/* ---- admission.c ---- */
+/* Takes requests from one channel, up to its share of a turn. True if there were any. */
+bool admission_scan(struct worker *worker, struct worker_channel *channel);
+
+/* ---- answer.c ---- */
+void answer_from_fsm(void *context, const struct fsm_route *route, const struct fsm_answer *answer);
+/* Room for a frame with `size` bytes of body beside what other requests hold, `own` of which is this request's? */
+bool answer_fits(struct worker *worker, struct worker_channel *channel, uint64_t size, uint64_t own);
+/* The last frame of a request that holds room for a small one: a message, cut to MR_MESSAGE_MAX. */
+void answer_message(struct worker *worker, struct worker_channel *channel, uint64_t position, enum status status,
+                    const char *message);
+/* The answer to a query; answer_fits() has said yes. */
+void answer_query(struct worker *worker, struct worker_channel *channel, uint64_t position,
+                  const struct operation_output *output);
+/* A request is refused: at once if all before it is answered, else kept until then. It must hold room. */
+void answer_refuse(struct worker *worker, struct worker_channel *channel, uint64_t position, enum status status,
+                   const char *message);
+/* Sends owed outputs and a kept refusal as far as they can go now. True if anything went. */
+bool answer_owed(struct worker *worker, struct worker_channel *channel);
+void answer_touch(struct worker *worker, struct worker_channel *channel);
+/* Publishes the cursors of every touched channel and wakes who sleeps. */
+void answer_publish(struct worker *worker);
+void answer_wake(struct worker *worker, struct worker_channel *channel);
+
+/* ---- query.c ---- */
+/* Answers the query or keeps it; `body` is the caller's. The request holds room for a small frame. */
+void query_take(struct worker *worker, struct worker_channel *channel, uint64_t position, uint64_t time_limit,
+                const uint8_t *body, uint32_t size);
+/* Looks at the waiting ones again, if one of them could go on. True if any was answered. */
+bool query_look(struct worker *worker, struct worker_channel *channel);
+void query_drop_all(struct worker_channel *channel);
+
+/* ---- channels.c ---- */
+int channels_init(struct worker *worker, struct mr_error *error);
+void channels_free(struct worker *worker);
+/* Takes over a mapped channel at the cursors that the region names; it is scanned from now on. */
+void channels_add(struct worker *worker, uint32_t slot, const struct channel *channel);
+struct worker_channel *channels_find(struct worker *worker, uint64_t channel_id); /* NULL: not (or no more) there */
+/* Marks it: something in it cannot be. It is closed at the end of the turn. */
+void channels_break(struct worker *worker, struct worker_channel *channel, const char *why);
+/* Lets go of it; `why` (may be empty) is for whoever reads the page. worker->closed() is called when that is done. */
+void channels_close(struct worker *worker, struct worker_channel *channel, const char *why);
+/* Its watch, or the wake-up of its client, is over: once both are, a channel that was let go of is freed. */
+void channels_watch_ended(struct worker *worker, struct worker_channel *channel);
+void channels_wake_ended(struct worker *worker, struct worker_channel *channel);
+void channels_scan_again(struct worker *worker, struct worker_channel *channel); /* its watch has completed */
+/* Raises the sleep flag and stops scanning; false: something has come meanwhile, it is scanned on. */
+bool channels_park(struct worker *worker, struct worker_channel *channel);
+/* Before sleeping. False: one of them has something, or has got the room that it lacked. */
+bool channels_park_all(struct worker *worker);
+/* Something is left to do in later turns (a waiting query, an owed output, a refusal): puts it on that list. */
+void channels_leave(struct worker *worker, struct worker_channel *channel);
+/* Works that list off as far as it goes now; what is finished leaves it. True if anything went. */
+bool channels_finish(struct worker *worker);
+
+#endif

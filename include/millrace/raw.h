@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One's own bytes: for programs that bring their own protobuf and encode the messages of atomix.multiraft.v1
+ * themselves.
+ *
+ * A request is encoded in place, in the ring to its partition:
+ *
+ *     void *body;
+ *     if (!mr_reserve(client, partition, MR_COMMAND, 0, sizeof message, &body)) { memcpy(body, message, sizeof
+ *         message); mr_commit(client, sizeof message, then, &request);
+ *     }
+ *
+ * and each of its response frames becomes one struct mr_result: `status` is the frame's, as.raw its body (an encoded
+ * PartitionCommandOutput or PartitionQueryOutput, with MR_OK only), `message` its text otherwise, `output` its number.
+ * What the service answered stands inside the body: a frame is MR_OK also where the operation is not.
+ *
+ * This layer opens, renews and numbers nothing: sessions and sequence numbers are the program's own. What it does do:
+ * the frames of one request come in order, and each is given once, also when the partition's worker dies and another
+ * takes over. For that it keeps a copy of each query until it is answered, and looks at each committed command for its
+ * session, service and number: a command that carries them, and a query, is sent again to a new worker if the old one
+ * had taken it. Commands without a number are never sent twice: the node does not lose them. */
+#ifndef MILLRACE_RAW_H
+#define MILLRACE_RAW_H
+
+#include <millrace/millrace.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum mr_kind {
+    MR_COMMAND = 1, /* the body is a PartitionCommandInput */
+    MR_QUERY = 2    /* the body is a PartitionQueryInput */
+};
+
+/* Room for a request's body of up to `capacity` bytes in the ring to `partition` (from 1). The first request to a
+ * partition makes the channel, and waits for that; otherwise nothing waits. time_limit_ns is how long a query may wait
+ * on the node for its max_received_index; 0: 5 s; of no meaning for a command.
+ *
+ * One reservation at a time, and no other call on the handle before its mr_commit(); such a call is MR_INVALID. *body
+ * is uninitialized, aligned to 8, write-only in mind, and valid until then. May be called from a callback once the
+ * channel is there.
+ *
+ * MR_AGAIN: no room now. MR_INVALID: no such partition; capacity over mr_max_payload(). */
+MR_API enum mr_status mr_reserve(mr_client *client, uint32_t partition, enum mr_kind kind, int64_t time_limit_ns,
+                                 size_t capacity, void **body);
+
+/* The first `size` bytes of the reservation are the body: starts the request, as a _start call does. *request may be
+ * NULL. It does not fail once mr_reserve() has succeeded, but with MR_INVALID (no reservation, size over its capacity,
+ * which is then given back) and MR_NO_MEMORY (no room to keep the copy of a query; likewise). */
+MR_API enum mr_status mr_commit(mr_client *client, size_t size, struct mr_then then, uint64_t *request);
+
+/* Gives the reservation back; nothing is sent. */
+MR_API void mr_discard(mr_client *client);
+
+/* The partition in which the service (name_space, name) lives: 1 + XXH3-64(name_space, a 0 byte, name) mod the number
+ * of partitions. NULL for the handle's own namespace. */
+MR_API enum mr_status mr_partition_of(const mr_client *client, const char *name_space, const char *name,
+                                      uint32_t *partition);
+/* How many partitions the node has, 1 to 64; 0: the handle is not connected. */
+MR_API uint32_t mr_partitions(const mr_client *client);
+/* The largest body of a request, in bytes; 0: the handle is not connected. */
+MR_API size_t mr_max_payload(const mr_client *client);
+
+/* What the node says about itself and its partitions: *encoded is a millrace.v1.Status
+ * (proto/millrace/v1/control.proto), valid until the next call on the handle. Waits. */
+MR_API enum mr_status mr_node_status(mr_client *client, struct mr_bytes *encoded);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A response frame as a result: its body is read in place, and the result points into it. Knows no state.
+ *
+ * An operation's output is one message, and all that a counter or a map has to say stands in its field 1: an integer
+ * (CounterOutput.value, SizeOutput.size), or a map's Entry {key = 1, Value {value = 1, Duration ttl = 2} = 2, index =
+ * 3}. */
+#include "ipc/client/answer.h"
+
+#include "proto/reader.h"
+
+static enum mr_status status_of(uint32_t status)
+{
+    if (status == STATUS_OK)
+        return MR_OK;
+    return status >= STATUS_ERROR && status <= STATUS_INTERNAL ? (enum mr_status)status : MR_UNKNOWN;
+}
+
+static struct mr_bytes bytes_of(struct slice slice)
+{
+    return (struct mr_bytes){slice.data, slice.size};
+}
+
+static bool read_number(struct slice payload, int64_t *number)
+{
+    struct field_reader reader = field_reader(payload);
+    while (field_next(&reader))
+        if (reader.tag == FIELD(1, WIRE_VARINT))
+            *number = (int64_t)reader.value;
+    return !reader.malformed;
+}
+
+static bool read_duration(struct field_reader reader, int64_t *ns)
+{
+    int64_t seconds = 0;
+    int64_t nanos = 0;
+
+    while (field_next(&reader))
+        if (reader.tag == FIELD(1, WIRE_VARINT))
+            seconds = (int64_t)reader.value;
+        else if (reader.tag == FIELD(2, WIRE_VARINT))
+            nanos = (int32_t)reader.value;
+    /* As long as 292 years is as good as for ever. */
+    if (__builtin_mul_overflow(seconds, INT64_C(1000000000), ns) || __builtin_add_overflow(*ns, nanos, ns))
+        *ns = INT64_MAX;
+    return !reader.malformed;
+}
+
+static bool read_value(struct field_reader reader, struct mr_entry *entry)
+{
+    bool well_formed = true;
+    while (well_formed && field_next(&reader))
+        if (reader.tag == FIELD(1, WIRE_BYTES))
+            entry->value = bytes_of(reader.bytes);
+        else if (reader.tag == FIELD(2, WIRE_BYTES))
+            well_formed = read_duration(field_reader_within(&reader), &entry->ttl_ns);
+    return well_formed && !reader.malformed;
+}
+
+static bool read_entry_fields(struct field_reader reader, struct mr_entry *entry)
+{
+    bool well_formed = true;
+    while (well_formed && field_next(&reader))
+        if (reader.tag == FIELD(1, WIRE_BYTES))
+            entry->key = bytes_of(reader.bytes);
+        else if (reader.tag == FIELD(2, WIRE_BYTES))
+            well_formed = read_value(field_reader_within(&reader), entry);
+        else if (reader.tag == FIELD(3, WIRE_VARINT))
+            entry->index = reader.value;
+    return well_formed && !reader.malformed;
+}
+
+static bool read_entry(struct slice payload, struct mr_entry *entry)
+{
+    struct field_reader reader = field_reader(payload);
+    bool well_formed = true;
+    while (well_formed && field_next(&reader))
+        if (reader.tag == FIELD(1, WIRE_BYTES))
+            well_formed = read_entry_fields(field_reader_within(&reader), entry);
+    return well_formed && !reader.malformed;
+}
+
+static void does_not_decode(struct mr_result *result)
+{
+    memset(&result->as, 0, sizeof(result->as));
+    result->status = MR_INTERNAL;
+    result->message = mr_text("the node's answer does not decode: the library and the node do not belong together");
+}
+
+static void read_operation(enum answer_kind answer, const struct operation_output *operation, struct slice payload,
+                           struct mr_result *result)
+{
+    bool well_formed = true;
+
+    result->status = status_of((uint32_t)operation->status);
+    result->message = bytes_of(operation->message);
+    if (result->status != MR_OK)
+        return;
+    if (answer == ANSWER_NUMBER)
+        well_formed = read_number(payload, &result->as.number);
+    else if (answer == ANSWER_ENTRY)
+        well_formed = read_entry(payload, &result->as.entry);
+    if (!well_formed)
+        does_not_decode(result);
+}
+
+void answer_read(enum answer_kind answer, enum frame_kind kind, const struct response_head *head, const uint8_t *body,
+                 struct mr_result *result)
+{
+    struct slice payload;
+
+    result->output = head->number;
+    result->status = status_of(head->status);
+    if (result->status != MR_OK) {
+        result->message = (struct mr_bytes){body, head->size};
+        return;
+    }
+    if (answer == ANSWER_RAW) {
+        result->as.raw = (struct mr_bytes){body, head->size};
+        return;
+    }
+    if (kind == FRAME_QUERY) {
+        struct operation_output operation;
+        if (read_partition_query_output(body, head->size, &operation, &payload) != READ_OK)
+            does_not_decode(result);
+        else
+            read_operation(answer, &operation, payload, result);
+        return;
+    }
+    struct command_output output;
+    if (read_partition_command_output(body, head->size, &output, &payload) != READ_OK) {
+        does_not_decode(result);
+        return;
+    }
+    result->index = output.index;
+    if (answer == ANSWER_ID)
+        result->as.number = (int64_t)output.id;
+    else if (answer != ANSWER_PLAIN)
+        read_operation(answer, &output.operation, payload, result);
+}

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The inside of a handle: what the library's files share. client.c makes and ends handles and says who may call; below
+ * it,
+ *
+ *     connection.c   the socket: hand-shake, channels being opened, the node's end
+ *     link.c         the channel to one partition: frames out and in, and what a new worker means for them
+ *     sending.c      which request was sent at which position
+ *     request.c      what is open: the table of requests, their deadlines, their ends that no frame brings
+ *     session.c      sessions, which numbers have been answered, KeepAlives
+ *     service.c      opening and closing services, and the frame around an operation; counter.c and map.c stand on it
+ *     wait.c         running, arming, sleeping
+ *     result.c       results on their way to callbacks and mr_take(), and how long the ring keeps them
+ *     answer.c       a response frame's bytes as a struct mr_result
+ *     renew.c        the thread that renews sessions
+ *     raw.c          the caller's own bytes
+ *
+ * All of it runs in the caller's thread but renew.c's, which has a handle of its own.
+ *
+ * Functions that can fail return an enum mr_status and leave a text in the handle (client_fail()). */
+#ifndef IPC_CLIENT_CLIENT_H
+#define IPC_CLIENT_CLIENT_H
+
+#include "ipc/channel.h"
+#include "ipc/frame.h"
+#include "proto/messages.h"
+
+#include <millrace/limits.h>
+#include <millrace/millrace.h>
+#include <millrace/raw.h>
+
+#include <pthread.h>
+
+#define NONE UINT32_MAX  /* no request, where a request's place in the table is meant */
+#define NEVER UINT64_MAX /* a time that does not come */
+
+struct link;
+struct service;
+struct handle;
+
+/* ---- Requests (request.c) ---- */
+
+/* What a frame's body is read as (answer.c). */
+enum answer_kind {
+    ANSWER_RAW,    /* nothing: the body is the caller's */
+    ANSWER_ID,     /* OpenSession, CreateService: as.number is the id */
+    ANSWER_PLAIN,  /* KeepAlive, CloseSession, CloseService: only that it is OK */
+    ANSWER_NUMBER, /* an operation whose output's field 1 is an integer */
+    ANSWER_ENTRY,  /* an operation whose output's field 1 is a map's Entry */
+    ANSWER_NOTHING /* an operation without output */
+};
+
+enum request_state {
+    REQUEST_FREE = 0,
+    REQUEST_OPEN,     /* waits for its last frame */
+    REQUEST_ENDING,   /* cancelled, timed out or failed: its last result is due in the next run */
+    REQUEST_ABANDONED /* that has been given; the node's last frame is still to come, and will be dropped */
+};
+
+/* One request. A request has one position in the ring, or several if it was sent again; `position` is the latest. */
+struct request {
+    _Alignas(CACHE_LINE) uint64_t id; /* what the caller knows it by: generation << 20 | place; 0: free */
+    struct link *link;                /* where it went */
+    struct mr_then then;              /* what to do with its results */
+    uint64_t position;                /* of its latest sending */
+    uint64_t sequence_num;            /* of a numbered command; 0: it has none */
+    uint64_t session_id;              /* of a numbered command, with service_id: what a repeat needs */
+    uint64_t service_id;
+    uint64_t output;         /* the highest output number given to the caller: what is not above it is dropped */
+    struct service *service; /* that it is an operation of; NULL: not of a service opened here */
+    uint64_t time_limit;     /* of a query's frame */
+    uint32_t size;           /* of the body */
+    uint32_t generation;     /* one more each time the place is used: tells a late frame from a current one */
+    uint32_t next;           /* in the list of free places, or of ends due */
+    uint8_t state;           /* enum request_state */
+    uint8_t kind;            /* enum frame_kind */
+    uint8_t answer;          /* enum answer_kind */
+    uint8_t end;             /* REQUEST_ENDING: with which enum mr_status (all fit) */
+    bool outstanding;        /* counts in requests.outstanding: the caller's, not the library's own */
+    bool sent_again;
+    bool send_later; /* to be sent again once link->retry_at has come */
+    bool answered;   /* REQUEST_ENDING: its last frame came meanwhile */
+    bool limited;    /* it has a deadline, and stands in the list by deadline */
+    bool copied;     /* of a query: `copy` holds its body */
+    /* So far what every request touches. */
+    uint64_t deadline; /* when it ends with MR_TIMEOUT */
+    uint32_t older;    /* in the list by deadline */
+    uint32_t newer;
+    uint8_t *copy; /* the memory stays with the place */
+    uint32_t copy_capacity;
+};
+
+struct requests {
+    struct request *table; /* MR_REQUESTS_MAX of them, mapped, untouched until used */
+    uint32_t used;         /* places that were ever used */
+    uint32_t free;         /* list of places used and free, the latest first */
+    uint32_t outstanding;  /* that the caller has open, REQUEST_OPEN or ENDING: what mr_run() waits for */
+    uint32_t alive;        /* not REQUEST_FREE */
+    uint32_t ending_first; /* list of REQUEST_ENDING, in order */
+    uint32_t ending_last;
+    uint32_t oldest; /* list by deadline, which is the order of starting */
+    uint32_t newest;
+};
+
+/* ---- Sessions (session.c) ---- */
+
+#define SESSION_WINDOW (2 * MR_REQUESTS_MAX) /* numbers between the first unanswered one and the next */
+
+struct session {
+    uint64_t id;                  /* 0: none is open */
+    bool lost;                    /* the node has ended it */
+    uint64_t keep_alive;          /* id of the session whose KeepAlive is on its way; 0: none is */
+    uint64_t next;                /* number of the next command */
+    uint64_t answered;            /* every number up to this one has been answered */
+    uint64_t told;                /* `answered` as the last KeepAlive said */
+    uint64_t answer_bytes;        /* that have come since */
+    uint64_t *window;             /* SESSION_WINDOW bits by number: answered although one before it is not */
+    char why[MR_MESSAGE_MAX + 1]; /* lost: the node's words */
+};
+
+/* ---- The channel to one partition (link.c) ---- */
+
+enum link_stage {
+    LINK_NONE = 0, /* not asked for */
+    LINK_ASKED,    /* OpenChannel is sent */
+    LINK_MAPPED,   /* ChannelMapped is sent */
+    LINK_OPEN,
+    LINK_CLOSED /* by the node, or broken: `why` */
+};
+
+/* One sending of a request. */
+struct sending {
+    uint64_t position;
+    uint32_t place;      /* in the table of requests */
+    uint32_t generation; /* of the request: another one there is not meant */
+};
+
+struct link {
+    struct mr_client *client;
+    uint32_t partition;
+    enum link_stage stage;
+    struct channel channel;
+    struct ring_writer requests;
+    struct ring_reader responses;
+    uint32_t generation; /* of the worker, as last seen */
+    uint64_t max_index;  /* the highest index of an answer met here: queries must not see less */
+
+    /* All sendings not known to be done with, in order of position, at [number & (capacity - 1)]. */
+    struct sending *sendings;
+    uint64_t sendings_capacity;
+    uint64_t first;  /* number of the oldest */
+    uint64_t end;    /* number of the next */
+    uint64_t expect; /* the one that the next frame probably answers */
+
+    /* What is to be sent again: a walk over the sendings that goes on whenever there is room. */
+    uint64_t again_next; /* number of the next to look at; again_end: the walk is over */
+    uint64_t again_end;
+    uint64_t again_head; /* those before this position were taken by a worker that is dead */
+    uint64_t retry_at;   /* when those with send_later are to be sent; NEVER */
+
+    uint64_t close_at; /* the page says CHANNEL_CLOSED: when that is taken to be all; NEVER: it does not say so */
+    uint32_t held;     /* frames met whose bytes someone still looks at: the ring cannot be given back past them */
+    struct session session;
+    char why[384]; /* LINK_CLOSED */
+};
+
+/* ---- Services (service.c) ---- */
+
+struct service {
+    struct link *link;
+    const char *type;
+    char *name_space;
+    char *name;
+    uint64_t session_id; /* in which it was opened */
+    uint64_t id;
+    uint32_t handles;     /* that the caller has on it */
+    uint32_t outstanding; /* requests of it that the node has not answered, abandoned ones included */
+    struct service *next;
+};
+
+/* ---- The handle ---- */
+
+/* A result for mr_take(). */
+struct waiting {
+    struct mr_result result;
+    struct link *link; /* whose ring its bytes stand in; NULL: none, or aside */
+    uint64_t end;      /* position in the response ring behind its frame ... */
+    uint64_t size;     /* ... of so many bytes */
+    void *aside;       /* a copy of its bytes, malloc()ed; NULL: in the ring */
+};
+
+struct mr_client {
+    const uint32_t *alive; /* a page of its own that reads 0 in a fork()ed child */
+    bool connected;
+    bool closing;
+    bool in_callback;
+    bool gone;          /* the node is; every later call is MR_NO_NODE */
+    bool may_set_aside; /* a call waits for an answer behind results that nobody takes: copy those out of the way */
+    unsigned cpus;      /* that the process may use; with one, spinning keeps the worker from answering */
+
+    struct mr_options options; /* name_space is a copy */
+    char *path;
+    uint32_t partitions;
+    uint64_t max_payload;
+    uint64_t ring_bytes; /* of channels to be opened; 0: the node's default */
+
+    int socket;
+    int wake;   /* eventfd that workers write; from Welcome */
+    int timer;  /* timerfd: deadlines, for whoever sleeps on `poller` */
+    int poller; /* epoll of the three: mr_fd() */
+    int stop;   /* descriptor that ends every wait once readable; -1: none */
+    bool armed;
+    uint64_t timer_at;  /* what the timer is set to; NEVER: not */
+    uint64_t looked_at; /* when the socket was last looked at */
+
+    struct link **links; /* by partition - 1; NULL: never used */
+    struct link **open;  /* those of LINK_OPEN, `open_count` of them */
+    uint32_t open_count;
+    struct requests requests;
+    struct service *services;
+    struct handle *handles; /* the caller's, on them */
+    int renewer;            /* the end of the socketpair to the thread; -1: it does not run */
+    pthread_t renewer_thread;
+
+    struct waiting *waiting; /* ring buffer of results for mr_take() */
+    uint64_t waiting_capacity, waiting_first, waiting_end;
+    struct waiting pinned; /* what the last call gave out, until the next one */
+    bool pinned_in_order;  /* nothing older in its ring is held */
+    bool pin;              /* set by a callback of the library's own: keep this frame until the next call */
+    unsigned met;          /* results given in this run */
+    unsigned moved;        /* frames met in this run, whether wanted or not */
+
+    struct link *reserved; /* mr_reserve() without its mr_commit() */
+    uint8_t *reserved_body;
+    size_t reserved_capacity;
+    uint8_t reserved_kind;
+    uint64_t reserved_time_limit;
+
+    bool refused; /* the node's answer to what is being asked on the socket, if it was no */
+    enum mr_status refusal;
+    uint8_t *status; /* what mr_node_status() gave out */
+    size_t status_size;
+
+    const char *message; /* of the last failure: a constant, or `text` */
+    char text[512];
+    char gone_text[512];
+};
+
+/* client.c. Texts: client_fail() composes one, client_fail_with() keeps a constant (or what lives as long as the
+ * handle), for where it has to be quick. Both return `status`. */
+enum mr_status client_fail(struct mr_client *client, enum mr_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+enum mr_status client_fail_with(struct mr_client *client, enum mr_status status, const char *message);
+enum mr_status client_out_of_memory(struct mr_client *client);
+/* A failed system call's: MR_NO_MEMORY where the process is out of something, else `status`. */
+enum mr_status client_fail_error(struct mr_client *client, enum mr_status status, const struct mr_error *error);
+
+/* What every call begins with. client_enter() is for those that a callback may make, client_enter_alone() for the
+ * others. They let go of what the call before gave out. */
+enum mr_status client_enter(struct mr_client *client);
+enum mr_status client_enter_alone(struct mr_client *client);
+
+/* The handle of mr_connect(), or of the thread that renews: `stop` is a descriptor that ends its waits once readable.
+ */
+enum mr_status client_make(const char *path, const struct mr_options *options, int stop, struct mr_client **out);
+/* Frees everything without a word to the node. */
+void client_free(struct mr_client *client);
+
+/* `deadline` of a call that begins now, by the handle's call_timeout_ns; NEVER. */
+uint64_t client_deadline(const struct mr_client *client);
+
+#endif

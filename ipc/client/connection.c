@@ -1,0 +1,491 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The socket to the node's supervisor: Hello and Welcome, then channels as partitions come to be used, all in one
+ * conversation of packets that may also bring what nobody asked for. So packets are not waited for one by one: each is
+ * handled as it comes, moves the link it speaks of on by one stage, and whoever waits looks at the stage.
+ *
+ *     LINK_NONE -- OpenChannel --> LINK_ASKED -- Channel, ChannelMapped --> LINK_MAPPED -- ChannelOpened --> LINK_OPEN
+ *
+ * Refused says no to what was asked last. The socket stays open as long as the handle: its end is the node's end. */
+#include "ipc/client/connection.h"
+
+#include "ipc/client/link.h"
+#include "ipc/client/request.h"
+#include "ipc/client/wait.h"
+#include "ipc/handshake.h"
+#include "ipc/sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        (void)sys_close(*fd); /* nothing is lost by what it says */
+    *fd = -1;
+}
+
+/* ---- The node's end ---- */
+
+static void leave_poller(struct mr_client *client)
+{
+    /* A fork()ed child may hold the socket too; it would then stay in the epoll although it is closed here. */
+    if (client->socket >= 0 && client->poller >= 0)
+        (void)sys_epoll_ctl(client->poller, EPOLL_CTL_DEL, client->socket, NULL);
+    close_fd(&client->socket);
+}
+
+void connection_lost(struct mr_client *client, const char *text)
+{
+    unsigned moved;
+
+    if (client->gone)
+        return;
+    snprintf(client->gone_text, sizeof(client->gone_text), "%s", text);
+    leave_poller(client);
+    /* What was answered before the end has been answered. */
+    do {
+        moved = client->moved;
+        for (uint32_t i = client->open_count; i-- > 0;)
+            if (i < client->open_count)
+                link_run(client->open[i]);
+    } while (client->moved != moved);
+    client->gone = true;
+    for (uint32_t i = 0; i < client->open_count; i++)
+        client->open[i]->stage = LINK_CLOSED;
+    client->open_count = 0;
+    requests_end_all(client, NULL, MR_NO_NODE);
+}
+
+void connection_close(struct mr_client *client)
+{
+    close_fd(&client->socket);
+    close_fd(&client->wake);
+    close_fd(&client->timer);
+    close_fd(&client->poller);
+}
+
+/* ---- Packets out ---- */
+
+static enum mr_status send_message(struct mr_client *client, const Millrace__V1__ClientMessage *message)
+{
+    struct mr_error error = {.code = 0};
+
+    if (client->socket < 0)
+        return client_fail_with(client, MR_NO_NODE, client->gone_text);
+    switch (handshake_send_client(client->socket, message, &error)) {
+    case HANDSHAKE_OK:
+        return MR_OK;
+    case HANDSHAKE_AGAIN:
+        return client_fail_with(client, MR_UNAVAILABLE, "the node does not read its socket: too much is asked at once");
+    case HANDSHAKE_CLOSED:
+        return client_fail_with(client, MR_NO_NODE,
+                                "the node went away"); /* the next look at the socket says it to all */
+    default:
+        return client_fail_error(client, MR_NO_NODE, &error);
+    }
+}
+
+static enum mr_status say_hello(struct mr_client *client)
+{
+    Millrace__V1__Hello hello = MILLRACE__V1__HELLO__INIT;
+    Millrace__V1__ClientMessage message = MILLRACE__V1__CLIENT_MESSAGE__INIT;
+    char library[] = "libmillrace " MILLRACE_VERSION;
+
+    hello.version = HANDSHAKE_VERSION;
+    hello.library.data = (uint8_t *)library;
+    hello.library.len = sizeof(library) - 1;
+    message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_HELLO;
+    message.hello = &hello;
+    return send_message(client, &message);
+}
+
+static enum mr_status say_mapped(struct link *link)
+{
+    Millrace__V1__ChannelMapped mapped = MILLRACE__V1__CHANNEL_MAPPED__INIT;
+    Millrace__V1__ClientMessage message = MILLRACE__V1__CLIENT_MESSAGE__INIT;
+
+    mapped.channel_id = link->channel.channel_id;
+    message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_CHANNEL_MAPPED;
+    message.channel_mapped = &mapped;
+    return send_message(link->client, &message);
+}
+
+static void give_channel_back(struct mr_client *client, uint64_t channel_id)
+{
+    Millrace__V1__CloseChannel close = MILLRACE__V1__CLOSE_CHANNEL__INIT;
+    Millrace__V1__ClientMessage message = MILLRACE__V1__CLIENT_MESSAGE__INIT;
+
+    close.channel_id = channel_id;
+    message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_CLOSE_CHANNEL;
+    message.close_channel = &close;
+    (void)send_message(client, &message); /* the node closes it with the connection otherwise */
+}
+
+/* ---- Packets in ---- */
+
+static int text_size(const ProtobufCBinaryData *text)
+{
+    return text->len < 400 ? (int)text->len : 400;
+}
+
+static void refuse_ourselves(struct mr_client *client, enum mr_status status, const struct mr_error *error)
+{
+    client->refused = true;
+    client->refusal = client_fail_error(client, status, error);
+}
+
+static int add_to_poller(struct mr_client *client, int fd, struct mr_error *error)
+{
+    struct epoll_event event = {.events = EPOLLIN | (fd == client->socket ? 0 : (uint32_t)EPOLLET), .data.fd = fd};
+
+    if (sys_epoll_ctl(client->poller, EPOLL_CTL_ADD, fd, &event) == 0)
+        return 0;
+    return error_system(error, errno, "cannot wait on a descriptor");
+}
+
+static void on_welcome(struct mr_client *client, const Millrace__V1__Welcome *welcome, int fds[HANDSHAKE_FDS],
+                       unsigned fd_count)
+{
+    struct mr_error error = {.code = 0};
+
+    if (client->connected)
+        return;
+    if (welcome->version != HANDSHAKE_VERSION)
+        error_set(&error, "the node at %s speaks version %" PRIu32 ", this library version %d", client->path,
+                  welcome->version, HANDSHAKE_VERSION);
+    else if (fd_count != 1 || welcome->partitions < 1 || welcome->partitions > MR_PARTITIONS_MAX)
+        error_set(&error, "the node at %s sent a welcome that makes no sense", client->path);
+    else if (add_to_poller(client, fds[0], &error) == 0) {
+        client->links = calloc(welcome->partitions, sizeof(*client->links));
+        client->open = calloc(welcome->partitions, sizeof(*client->open));
+        client->wake = fds[0];
+        fds[0] = -1;
+        client->partitions = welcome->partitions;
+        client->max_payload = welcome->max_payload;
+        if (client->links != NULL && client->open != NULL) {
+            client->connected = true;
+            return;
+        }
+        error_system(&error, ENOMEM, "cannot connect");
+    }
+    refuse_ourselves(client, MR_NOT_SUPPORTED, &error);
+}
+
+static void on_channel(struct mr_client *client, const Millrace__V1__Channel *channel, int fds[HANDSHAKE_FDS],
+                       unsigned fd_count)
+{
+    struct mr_error error = {.code = 0};
+    struct link *link = channel->partition >= 1 && channel->partition <= client->partitions
+                            ? client->links[channel->partition - 1]
+                            : NULL;
+
+    if (link == NULL || link->stage != LINK_ASKED || fd_count != 2) {
+        give_channel_back(client, channel->channel_id);
+        return;
+    }
+    link->stage = LINK_NONE;
+    if (channel_map(&link->channel, fds[0], fds[1], client->wake, channel->partition, channel->channel_id,
+                    channel->ring_bytes, &error) != 0) {
+        refuse_ourselves(client, MR_INTERNAL, &error);
+        give_channel_back(client, channel->channel_id);
+        return;
+    }
+    fds[0] = -1;
+    fds[1] = -1;
+    close_fd(&link->channel.memory_fd); /* the mappings are what is needed */
+    if (channel_dont_fork(&link->channel, &error) != 0) {
+        refuse_ourselves(client, MR_INTERNAL, &error);
+        give_channel_back(client, channel->channel_id);
+        channel_unmap(&link->channel);
+    } else if (say_mapped(link) == MR_OK) {
+        link->stage = LINK_MAPPED;
+    }
+}
+
+static void on_opened(struct mr_client *client, const Millrace__V1__ChannelOpened *opened)
+{
+    for (uint32_t i = 0; i < client->partitions; i++) {
+        struct link *link = client->links[i];
+        if (link == NULL || link->stage != LINK_MAPPED || link->channel.channel_id != opened->channel_id)
+            continue;
+        link_attach(link);
+        link->stage = LINK_OPEN;
+        client->open[client->open_count++] = link;
+    }
+}
+
+static void on_refused(struct mr_client *client, const Millrace__V1__Refused *refused)
+{
+    bool known = refused->status >= MR_ERROR && refused->status <= MR_INTERNAL;
+
+    client->refused = true;
+    client->refusal = client_fail(client, known ? (enum mr_status)refused->status : MR_UNKNOWN, "%.*s",
+                                  text_size(&refused->message), (const char *)refused->message.data);
+    for (uint32_t i = 0; i < client->partitions; i++) {
+        struct link *link = client->links[i];
+        if (link == NULL || (link->stage != LINK_ASKED && link->stage != LINK_MAPPED))
+            continue;
+        if (link->stage == LINK_MAPPED)
+            channel_unmap(&link->channel);
+        link->stage = LINK_NONE;
+        break;
+    }
+    if (refused->fatal)
+        connection_lost(client, client->text);
+}
+
+/* The reason stands in the channel's page; this says that it is the channel's own. */
+static void on_closed(struct mr_client *client, const Millrace__V1__ChannelClosed *closed)
+{
+    for (uint32_t i = 0; i < client->open_count; i++)
+        if (client->open[i]->channel.channel_id == closed->channel_id)
+            client->open[i]->close_at = 0;
+}
+
+static void on_status(struct mr_client *client, const Millrace__V1__Status *status)
+{
+    size_t size = millrace__v1__status__get_packed_size(status);
+    uint8_t *encoded = malloc(size > 0 ? size : 1);
+
+    if (encoded == NULL) {
+        client->refused = true;
+        client->refusal = client_out_of_memory(client);
+        return;
+    }
+    client->status_size = millrace__v1__status__pack(status, encoded);
+    free(client->status);
+    client->status = encoded;
+}
+
+static void on_message(struct mr_client *client, const Millrace__V1__NodeMessage *message, int fds[HANDSHAKE_FDS],
+                       unsigned fd_count)
+{
+    switch (message->message_case) {
+    case MILLRACE__V1__NODE_MESSAGE__MESSAGE_WELCOME:
+        on_welcome(client, message->welcome, fds, fd_count);
+        break;
+    case MILLRACE__V1__NODE_MESSAGE__MESSAGE_CHANNEL:
+        on_channel(client, message->channel, fds, fd_count);
+        break;
+    case MILLRACE__V1__NODE_MESSAGE__MESSAGE_CHANNEL_OPENED:
+        on_opened(client, message->channel_opened);
+        break;
+    case MILLRACE__V1__NODE_MESSAGE__MESSAGE_REFUSED:
+        on_refused(client, message->refused);
+        break;
+    case MILLRACE__V1__NODE_MESSAGE__MESSAGE_STATUS:
+        on_status(client, message->status);
+        break;
+    case MILLRACE__V1__NODE_MESSAGE__MESSAGE_CHANNEL_CLOSED:
+        on_closed(client, message->channel_closed);
+        break;
+    default:
+        /* A stopped partition answers for itself; what is not known is of a node
+         * that is newer, and not needed. */
+        break;
+    }
+}
+
+void connection_read(struct mr_client *client)
+{
+    char text[512];
+
+    while (client->socket >= 0) {
+        Millrace__V1__NodeMessage *message;
+        struct mr_error error = {.code = 0};
+        int fds[HANDSHAKE_FDS] = {-1, -1};
+        unsigned fd_count = 0;
+
+        switch (handshake_receive_node(client->socket, &message, fds, &fd_count, &error)) {
+        case HANDSHAKE_OK:
+            on_message(client, message, fds, fd_count);
+            millrace__v1__node_message__free_unpacked(message, NULL);
+            for (unsigned i = 0; i < fd_count; i++)
+                close_fd(&fds[i]);
+            break;
+        case HANDSHAKE_AGAIN:
+            return;
+        case HANDSHAKE_CLOSED:
+            snprintf(text, sizeof(text), "the node at %s went away", client->path);
+            connection_lost(client, text);
+            return;
+        default:
+            snprintf(text, sizeof(text), "the connection to the node at %s failed: %s", client->path, error.text);
+            connection_lost(client, text);
+            return;
+        }
+    }
+}
+
+/* ---- Connecting ---- */
+
+static enum mr_status make_poller(struct mr_client *client)
+{
+    struct mr_error error = {.code = 0};
+
+    client->poller = sys_epoll_create1(EPOLL_CLOEXEC);
+    client->timer = client->poller < 0 ? -1 : sys_timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (client->timer < 0) {
+        error_system(&error, errno, "cannot make the descriptors to wait on");
+        return client_fail_error(client, MR_INTERNAL, &error);
+    }
+    if (add_to_poller(client, client->timer, &error) != 0 || add_to_poller(client, client->socket, &error) != 0)
+        return client_fail_error(client, MR_INTERNAL, &error);
+    return MR_OK;
+}
+
+static enum mr_status connect_socket(struct mr_client *client)
+{
+    struct mr_error error = {.code = 0};
+
+    client->socket = handshake_connect(client->path, &error);
+    if (client->socket < 0) {
+        bool forbidden = error.code == EACCES || error.code == EPERM;
+        return client_fail_error(client, error.code == 0 ? MR_INVALID : forbidden ? MR_FORBIDDEN : MR_NO_NODE, &error);
+    }
+    int flags = sys_fcntl(client->socket, F_GETFL, 0);
+    if (flags < 0 || sys_fcntl(client->socket, F_SETFL, flags | O_NONBLOCK) != 0) {
+        error_system(&error, errno, "cannot set up the node's socket");
+        return client_fail_error(client, MR_INTERNAL, &error);
+    }
+    return MR_OK;
+}
+
+static bool is_welcome(const struct mr_client *client, const void *argument)
+{
+    (void)argument;
+    return client->connected || client->refused;
+}
+
+enum mr_status connection_open(struct mr_client *client)
+{
+    enum mr_status status;
+
+    if ((status = connect_socket(client)) != MR_OK || (status = make_poller(client)) != MR_OK)
+        return status;
+    return say_hello(client);
+}
+
+enum mr_status connection_wait_welcome(struct mr_client *client, uint64_t deadline)
+{
+    enum mr_status status = client_wait(client, is_welcome, NULL, deadline);
+
+    if (client->refused)
+        return client->refusal;
+    if (status == MR_TIMEOUT)
+        return client_fail(client, MR_TIMEOUT, "the node at %s took the connection but did not answer in time",
+                           client->path);
+    return status;
+}
+
+/* ---- Channels ---- */
+
+struct link *connection_link(struct mr_client *client, uint32_t partition)
+{
+    if (partition < 1 || partition > client->partitions) {
+        client_fail(client, MR_INVALID, "there is no partition %" PRIu32 "; the node has 1 to %" PRIu32, partition,
+                    client->partitions);
+        return NULL;
+    }
+    struct link *link = client->links[partition - 1];
+    if (link == NULL) {
+        link = calloc(1, sizeof(*link));
+        if (link == NULL) {
+            client_out_of_memory(client);
+            return NULL;
+        }
+        link->client = client;
+        link->partition = partition;
+        link->retry_at = NEVER;
+        client->links[partition - 1] = link;
+    }
+    return link;
+}
+
+enum mr_status connection_ask(struct link *link)
+{
+    struct mr_client *client = link->client;
+    Millrace__V1__OpenChannel open = MILLRACE__V1__OPEN_CHANNEL__INIT;
+    Millrace__V1__ClientMessage message = MILLRACE__V1__CLIENT_MESSAGE__INIT;
+
+    if (client->gone)
+        return client_fail_with(client, MR_NO_NODE, client->gone_text);
+    if (link->stage == LINK_CLOSED)
+        return client_fail_with(client, MR_UNAVAILABLE, link->why);
+    if (link->stage != LINK_NONE)
+        return MR_OK;
+    open.partition = link->partition;
+    open.ring_bytes = client->ring_bytes;
+    message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_OPEN_CHANNEL;
+    message.open_channel = &open;
+    enum mr_status status = send_message(client, &message);
+    if (status == MR_OK)
+        link->stage = LINK_ASKED;
+    return status;
+}
+
+static bool is_open(const struct mr_client *client, const void *argument)
+{
+    const struct link *link = argument;
+    return client->refused || link->stage == LINK_OPEN || link->stage == LINK_CLOSED;
+}
+
+enum mr_status connection_wait_open(struct link *link, uint64_t deadline)
+{
+    struct mr_client *client = link->client;
+
+    if (link->stage == LINK_OPEN)
+        return MR_OK;
+    client->refused = false;
+    enum mr_status status = connection_ask(link);
+    if (status != MR_OK)
+        return status;
+    client->may_set_aside = true;
+    status = client_wait(client, is_open, link, deadline);
+    client->may_set_aside = false;
+    if (link->stage == LINK_OPEN)
+        return MR_OK;
+    if (client->refused)
+        return client->refusal;
+    if (status == MR_TIMEOUT)
+        return client_fail(client, MR_TIMEOUT,
+                           "the channel to partition %" PRIu32 " did not open within call_timeout_ns", link->partition);
+    return status != MR_OK ? status : client_fail_with(client, MR_UNAVAILABLE, link->why);
+}
+
+/* ---- Status ---- */
+
+static bool has_status(const struct mr_client *client, const void *argument)
+{
+    (void)argument;
+    return client->status != NULL || client->refused;
+}
+
+enum mr_status connection_ask_status(struct mr_client *client, uint64_t deadline)
+{
+    Millrace__V1__GetStatus get_status = MILLRACE__V1__GET_STATUS__INIT;
+    Millrace__V1__ClientMessage message = MILLRACE__V1__CLIENT_MESSAGE__INIT;
+
+    free(client->status);
+    client->status = NULL;
+    client->refused = false;
+    message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_GET_STATUS;
+    message.get_status = &get_status;
+    enum mr_status status = send_message(client, &message);
+    if (status != MR_OK)
+        return status;
+    client->may_set_aside = true;
+    status = client_wait(client, has_status, NULL, deadline);
+    client->may_set_aside = false;
+    if (client->status == NULL && client->refused)
+        return client->refusal;
+    if (status == MR_TIMEOUT)
+        return client_fail_with(client, status, "the node did not say its status within call_timeout_ns");
+    return status;
+}

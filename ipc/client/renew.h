@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The thread that renews a handle's sessions. Nothing is shared with it: it is told by messages. */
+#ifndef IPC_CLIENT_RENEW_H
+#define IPC_CLIENT_RENEW_H
+
+#include "ipc/client/client.h"
+
+/* Starts it unless it runs. */
+enum mr_status renewer_start(struct mr_client *client);
+/* From now on the session is renewed, at a third of the handle's session timeout. A lost one is forgotten by itself. */
+enum mr_status renewer_add(struct mr_client *client, uint32_t partition, uint64_t session_id);
+/* Ends it, and waits for that. A no-op if it was never started. */
+void renewer_stop(struct mr_client *client);
+/* In a fork()ed child, where it does not run: closes the child's end. */
+void renewer_forget(struct mr_client *client);
+
+#endif

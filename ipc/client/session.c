@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The session in one partition: opened with the first service there, closed with the handle. It counts which numbers
+ * have been answered, and every few thousand answers a KeepAlive lets the node forget them. (That the session does not
+ * expire is another thread's business: renew.h.)
+ *
+ * Answers come mostly in order, so `answered` moves by one; a number answered ahead of one before it waits as a bit in
+ * `window`. All of these commands have one output: with its answer nothing is left that the client still cares for, so
+ * the KeepAlive's filter is empty. (A command that stays open would be counted as answered with its first output, and
+ * stand in the filter until its last.) */
+#include "ipc/client/session.h"
+
+#include "ipc/client/link.h"
+#include "ipc/client/request.h"
+#include "ipc/client/wait.h"
+#include "proto/writer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+void session_free(struct session *session)
+{
+    free(session->window);
+    session->window = NULL;
+}
+
+/* ---- Which numbers have been answered ---- */
+
+static uint64_t *window_word(const struct session *session, uint64_t number)
+{
+    return &session->window[number % SESSION_WINDOW / 64];
+}
+
+void session_answered(struct session *session, uint64_t sequence_num, uint64_t bytes)
+{
+    session->answer_bytes += bytes;
+    if (sequence_num != session->answered + 1) {
+        if (sequence_num > session->answered)
+            *window_word(session, sequence_num) |= UINT64_C(1) << sequence_num % 64;
+        return;
+    }
+    session->answered++;
+    for (;;) {
+        uint64_t next = session->answered + 1;
+        uint64_t bit = UINT64_C(1) << next % 64;
+        uint64_t *word = window_word(session, next);
+        if ((*word & bit) == 0)
+            return;
+        *word &= ~bit;
+        session->answered = next;
+    }
+}
+
+void session_lost(struct session *session, struct mr_bytes why)
+{
+    if (session->lost)
+        return;
+    session->lost = true;
+    snprintf(session->why, sizeof(session->why), "%.*s",
+             (int)(why.size < sizeof(session->why) ? why.size : sizeof(session->why) - 1), (const char *)why.data);
+}
+
+/* ---- Commands without a number ---- */
+
+enum mr_status command_start(struct link *link, const struct partition_command_input *input, enum answer_kind answer,
+                             struct mr_then then, uint64_t *request_id)
+{
+    size_t size = partition_command_input_size(input, NULL, 0);
+    uint8_t *body;
+    enum mr_status status = link_begin(link, size, &body);
+
+    if (status != MR_OK)
+        return status;
+    struct request *request = request_new(link->client);
+    if (request == NULL)
+        return client_fail_with(link->client, MR_AGAIN, "too many requests are open: mr_run(), then again");
+    write_partition_command_input(body, input, NULL, 0);
+    request->then = then;
+    request->kind = FRAME_COMMAND;
+    request->answer = (uint8_t)answer;
+    request->time_limit = 0;
+    *request_id = request->id;
+    link_commit(link, request, size);
+    return MR_OK;
+}
+
+enum mr_status command_call(struct link *link, const struct partition_command_input *input, enum answer_kind answer,
+                            uint64_t deadline, uint64_t *id)
+{
+    struct call call;
+    uint64_t request;
+    enum mr_status status;
+
+    while ((status = command_start(link, input, answer, call_then(&call), &request)) == MR_AGAIN)
+        if ((status = call_wait_room(link->client, deadline)) != MR_OK)
+            return status;
+    if (status == MR_OK)
+        status = call_wait(link->client, &call, request, deadline);
+    if (status == MR_OK && id != NULL)
+        *id = (uint64_t)call.result.as.number;
+    return status;
+}
+
+static struct partition_command_input command(const struct link *link, enum command_kind kind, uint64_t session_id)
+{
+    return (struct partition_command_input){
+        .partition_id = link->partition, .has_command = true, .command = {.kind = kind, .session_id = session_id}};
+}
+
+enum mr_status session_open(struct link *link, uint64_t deadline)
+{
+    struct session *session = &link->session;
+    struct partition_command_input input = command(link, COMMAND_OPEN_SESSION, 0);
+    int64_t timeout = link->client->options.session_timeout_ns;
+    uint64_t id;
+
+    if (session->id != 0 && !session->lost)
+        return MR_OK;
+    if (session->window == NULL)
+        session->window = malloc(SESSION_WINDOW / 8);
+    if (session->window == NULL)
+        return client_out_of_memory(link->client);
+    input.command.timeout = (struct duration){
+        .seconds = timeout / (int64_t)MR_SECOND, .nanos = (int32_t)(timeout % (int64_t)MR_SECOND), .present = true};
+    enum mr_status status = command_call(link, &input, ANSWER_ID, deadline, &id);
+    if (status != MR_OK)
+        return status;
+    uint64_t *window = session->window;
+    memset(window, 0, SESSION_WINDOW / 8);
+    *session = (struct session){.id = id, .next = 1, .window = window};
+    return MR_OK;
+}
+
+enum mr_status session_close(struct link *link, uint64_t deadline)
+{
+    struct partition_command_input input = command(link, COMMAND_CLOSE_SESSION, link->session.id);
+    return command_call(link, &input, ANSWER_PLAIN, deadline, NULL);
+}
+
+enum mr_status session_check(struct link *link, uint64_t deadline)
+{
+    struct partition_command_input input = command(link, COMMAND_KEEP_ALIVE, link->session.id);
+    enum mr_status status = command_call(link, &input, ANSWER_PLAIN, deadline, NULL);
+
+    if (status == MR_FORBIDDEN)
+        session_lost(&link->session, mr_text(link->client->message));
+    return status;
+}
+
+/* ---- KeepAlive ---- */
+
+enum mr_status session_keep_alive(struct link *link, uint64_t session_id, uint64_t answered, struct mr_then then)
+{
+    struct partition_command_input input = command(link, COMMAND_KEEP_ALIVE, session_id);
+    uint64_t request;
+
+    input.command.last_input_sequence_num = answered;
+    return command_start(link, &input, ANSWER_PLAIN, then, &request);
+}
+
+static void keep_alive_done(struct mr_client *client, const struct mr_result *result)
+{
+    struct link *link = result->arg;
+    struct session *session = &link->session;
+    uint64_t id = session->keep_alive;
+
+    (void)client;
+    session->keep_alive = 0;
+    /* Refused for any other reason (a limit, the disk): the next one says the same and more. */
+    if (result->status == MR_FORBIDDEN && id == session->id)
+        session_lost(session, result->message);
+}
+
+void session_run(struct link *link)
+{
+    struct session *session = &link->session;
+
+    if (session->id == 0 || session->lost || session->keep_alive != 0 || link->client->closing)
+        return;
+    if (session->answered - session->told < MR_KEEP_ALIVE_ANSWERS &&
+        (session->answer_bytes < MR_KEEP_ALIVE_BYTES || session->answered == session->told))
+        return;
+    struct mr_then then = {keep_alive_done, link};
+    if (session_keep_alive(link, session->id, session->answered, then) != MR_OK)
+        return; /* no room: in a later run */
+    session->keep_alive = session->id;
+    session->told = session->answered;
+    session->answer_bytes = 0;
+}

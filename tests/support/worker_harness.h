@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A worker without a process: its turns run on a machine in memory (fake_io.h), its clients are plain ring ends in the
+ * same process. A death is fake_io_crash_process() and forgetting everything but what outlives a worker: the region,
+ * the channels, the disk. */
+#ifndef TESTS_SUPPORT_WORKER_HARNESS_H
+#define TESTS_SUPPORT_WORKER_HARNESS_H
+
+#include "engine/node/worker_state.h"
+#include "tests/support/fake_io.h"
+
+#define HARNESS_CLIENTS 4
+#define HARNESS_MEMORY_SEGMENTS 8
+
+/* A client's side of a channel. */
+struct harness_client {
+    struct harness *harness;
+    struct channel channel;
+    struct ring_writer requests;
+    struct ring_reader responses;
+    uint32_t slot;
+    bool closed; /* the worker let go of it */
+    char why[128];
+};
+
+struct harness_frame {
+    struct response_head head;
+    uint8_t body[4096]; /* the first so many bytes of it */
+};
+
+struct harness {
+    struct fake_machine *machine;
+    struct io *io;
+    struct worker worker;
+    struct region *region;
+    struct harness_client clients[HARNESS_CLIENTS];
+    struct log_recovery found;     /* by the last start */
+    struct mr_error error;         /* of a start that failed */
+    void (*new_io)(struct io *io); /* told of each life's io before anyone uses it; NULL: nobody */
+    enum durability durability;
+    uint64_t max_payload;
+    uint64_t segment_bytes;
+    int memory_segments[HARNESS_MEMORY_SEGMENTS]; /* memfds, memory_count of them: what a supervisor keeps */
+    uint32_t memory_count;
+    uint64_t session_output_limit;
+};
+
+struct harness *harness_create(uint64_t seed);
+void harness_destroy(struct harness *harness);
+/* A worker's life begins: recovery. 0, or -1: harness->error says why (then it is a stopped partition's worker). */
+int harness_start(struct harness *harness);
+void harness_kill(struct harness *harness);
+/* A new channel in slot n, of this user. */
+struct harness_client *harness_client(struct harness *harness, uint32_t slot, uint32_t uid, uint64_t ring_bytes);
+/* Puts a frame in the request ring, publishes it, and wakes the worker if it asked for that. Its position, or
+ * UINT64_MAX if there is no room. */
+uint64_t harness_send(struct harness_client *client, enum frame_kind kind, const void *body, size_t size,
+                      uint64_t time_limit);
+/* The next response frame, if one is published; it is read out of the ring and its room given back. */
+bool harness_take(struct harness_client *client, struct harness_frame *frame);
+/* Turns until nothing is to do for three in a row (completions are let happen between them). */
+void harness_settle(struct harness *harness);
+
+#endif

@@ -1,0 +1,737 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The client library's calls, against a node of the test's own: what comes back, what is refused, and what the node is
+ * told. */
+#include <millrace/counter.h>
+#include <millrace/limits.h>
+#include <millrace/map.h>
+#include <millrace/raw.h>
+
+#include "proto/reader.h"
+#include "proto/writer.h"
+#include "tests/support/fake_node.h"
+#include "tests/support/spawn.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/wait.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static char *dir;
+static char path[TEMP_PATH_MAX];
+static struct fake_node *node;
+static mr_client *client;
+static mr_counter *counter;
+
+static void start(const struct fake_options *options)
+{
+    node = fake_node_start(temp_dir_file(path, dir, "socket"), options);
+}
+
+static void connect_to_it(const struct mr_options *options)
+{
+    assert_int_equal(mr_connect(path, options, &client), MR_OK);
+}
+
+static void open_counter(void)
+{
+    assert_int_equal(mr_counter_open(client, "hits", &counter), MR_OK);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    dir = temp_dir_make();
+    node = NULL;
+    client = NULL;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    mr_close(client);
+    fake_node_stop(node);
+    temp_dir_remove(dir);
+    return 0;
+}
+
+/* What callbacks have seen. */
+struct seen {
+    unsigned count, failed;
+    int64_t sum;
+    enum mr_status last;
+};
+
+static void add_up(mr_client *of, const struct mr_result *result)
+{
+    struct seen *seen = result->arg;
+
+    assert_ptr_equal(of, client);
+    assert_true(result->last);
+    seen->count++;
+    seen->last = result->status;
+    seen->failed += result->status != MR_OK;
+    seen->sum += result->status == MR_OK ? result->as.number : 0;
+}
+
+static void expect_message(const char *part)
+{
+    if (strstr(mr_message(client), part) == NULL)
+        fail_msg("\"%s\" does not contain \"%s\"", mr_message(client), part);
+}
+
+/* ---- Connecting ---- */
+
+static void test_no_node(void **state)
+{
+    (void)state;
+    temp_dir_file(path, dir, "socket");
+    assert_int_equal(mr_connect(path, NULL, &client), MR_NO_NODE);
+    assert_non_null(client);
+    expect_message(path);
+    assert_int_equal(mr_counter_open(client, "hits", &counter), MR_INVALID);
+    assert_null(counter);
+    assert_int_equal(mr_fd(client), -1);
+}
+
+static void test_path_comes_from_the_environment(void **state)
+{
+    (void)state;
+    unsetenv("MILLRACE_SOCKET");
+    assert_int_equal(mr_connect(NULL, NULL, &client), MR_INVALID);
+    expect_message("MILLRACE_SOCKET");
+    mr_close(client);
+    start(NULL);
+    setenv("MILLRACE_SOCKET", path, 1);
+    assert_int_equal(mr_connect(NULL, NULL, &client), MR_OK);
+    unsetenv("MILLRACE_SOCKET");
+}
+
+static void test_long_path(void **state)
+{
+    (void)state;
+    char longer[200];
+    memset(longer, 'x', sizeof(longer));
+    longer[108] = '\0';
+    assert_int_equal(mr_connect(longer, NULL, &client), MR_INVALID);
+    expect_message("107");
+}
+
+static void test_options_out_of_range(void **state)
+{
+    (void)state;
+    struct {
+        struct mr_options options;
+        const char *part;
+    } wrong[] = {
+        {{.size = 0}, "options.size"},
+        {{.size = sizeof(struct mr_options), .session_timeout_ns = -1}, "session_timeout_ns"},
+        {{.size = sizeof(struct mr_options), .session_timeout_ns = (int64_t)MR_SESSION_TIMEOUT_MAX + 1}, "24 h"},
+        {{.size = sizeof(struct mr_options), .call_timeout_ns = -1}, "call_timeout_ns"},
+        {{.size = sizeof(struct mr_options), .ring_bytes = 12345}, "ring_bytes"},
+    };
+    start(NULL);
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        assert_int_equal(mr_connect(path, &wrong[i].options, &client), MR_INVALID);
+        expect_message(wrong[i].part);
+        mr_close(client);
+    }
+    /* A caller of a later version may not set what this one does not know. */
+    struct {
+        struct mr_options known;
+        int64_t later;
+    } longer = {.known = {.size = sizeof(longer)}};
+    assert_int_equal(mr_connect(path, &longer.known, &client), MR_OK);
+    mr_close(client);
+    longer.later = 1;
+    assert_int_equal(mr_connect(path, &longer.known, &client), MR_NOT_SUPPORTED);
+}
+
+static void test_a_refusal_is_told(void **state)
+{
+    (void)state;
+    start(&(struct fake_options){.refuse_hello = true});
+    assert_int_equal(mr_connect(path, NULL, &client), MR_UNAVAILABLE);
+    expect_message("no more");
+}
+
+static void test_a_refused_channel_is_told(void **state)
+{
+    (void)state;
+    start(&(struct fake_options){.refuse_channels = true});
+    connect_to_it(NULL);
+    assert_int_equal(mr_counter_open(client, "hits", &counter), MR_UNAVAILABLE);
+    expect_message("too many channels");
+    assert_int_equal(mr_counter_open(client, "hits", &counter), MR_UNAVAILABLE);
+}
+
+static void test_names(void **state)
+{
+    (void)state;
+    assert_string_equal(mr_status_name(MR_OK), "OK");
+    assert_string_equal(mr_status_name(MR_SESSION_LOST), "SESSION_LOST");
+    assert_string_equal(mr_status_name((enum mr_status)77), "UNKNOWN");
+    assert_non_null(mr_version());
+    assert_non_null(mr_message(NULL));
+    mr_close(NULL);
+}
+
+static void test_partitions(void **state)
+{
+    (void)state;
+    uint32_t partition;
+
+    start(&(struct fake_options){.partitions = 7});
+    connect_to_it(NULL);
+    assert_int_equal(mr_partitions(client), 7);
+    assert_int_equal(mr_max_payload(client), 16384);
+    /* XXH3-64 of the 12 bytes "default\0hits". */
+    assert_int_equal(mr_partition_of(client, NULL, "hits", &partition), MR_OK);
+    assert_int_equal(partition, 1 + UINT64_C(0xd3c747f4da058806) % 7);
+    assert_int_equal(mr_partition_of(client, "default", "hits", &partition), MR_OK);
+    assert_int_equal(partition, 1 + UINT64_C(0xd3c747f4da058806) % 7);
+}
+
+static void test_node_status(void **state)
+{
+    (void)state;
+    struct mr_bytes encoded;
+
+    start(NULL);
+    connect_to_it(NULL);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(mr_node_status(client, &encoded), MR_OK);
+        struct field_reader reader = field_reader((struct slice){encoded.data, encoded.size});
+        assert_true(field_next(&reader));
+        assert_int_equal(reader.tag, FIELD(3, WIRE_VARINT));
+        assert_int_equal(reader.value, 4711);
+    }
+}
+
+/* ---- Calls ---- */
+
+static void test_blocking_calls(void **state)
+{
+    (void)state;
+    int64_t value = 0;
+
+    start(NULL);
+    connect_to_it(NULL);
+    open_counter();
+    for (int i = 1; i <= 100; i++) {
+        assert_int_equal(mr_counter_increment(counter, 2, &value), MR_OK);
+        assert_int_equal(value, 2 * i);
+    }
+    assert_int_equal(mr_counter_get(counter, &value), MR_OK);
+    assert_int_equal(value, 200);
+    assert_int_equal(mr_counter_increment(counter, -300, NULL), MR_OK);
+    assert_int_equal(mr_counter_get(counter, &value), MR_OK);
+    assert_int_equal(value, -100);
+    struct fake_counts counts = fake_counts(node);
+    assert_int_equal(counts.applied, 101);
+    assert_int_equal(counts.commands, 101);
+    assert_int_equal(counts.max_received_index, 103); /* the session, the service, 101 increments */
+    assert_true(counts.time_limit > UINT64_C(1) << 50);
+}
+
+static void test_callbacks_run_in_mr_run_only(void **state)
+{
+    (void)state;
+    struct seen seen = {0};
+    unsigned completed;
+    unsigned total = 0;
+
+    start(NULL);
+    connect_to_it(NULL);
+    open_counter();
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(mr_counter_increment_start(counter, 1, (struct mr_then){add_up, &seen}, NULL), MR_OK);
+    mr_flush(client);
+    assert_true(wait_for(fake_counts(node).applied == 100));
+    assert_int_equal(seen.count, 0);
+    while (total < 100) {
+        assert_int_equal(mr_run(client, MR_FOR_EVER, &completed), MR_OK);
+        total += completed;
+        assert_int_equal(total, seen.count);
+    }
+    assert_int_equal(seen.sum, 5050);
+    assert_int_equal(mr_run(client, MR_FOR_EVER, &completed), MR_AGAIN); /* nothing is open: it does not wait */
+    assert_int_equal(completed, 0);
+}
+
+static void test_nothing_is_sent_before_it_is_published(void **state)
+{
+    (void)state;
+    struct fake_request request;
+    struct seen seen = {0};
+
+    start(NULL);
+    connect_to_it(NULL);
+    open_counter();
+    fake_node_hold(node);
+    struct fake_channel *channel = fake_channel(node, 1);
+    assert_int_equal(mr_counter_increment_start(counter, 1, (struct mr_then){add_up, &seen}, NULL), MR_OK);
+    assert_false(fake_next(channel, &request));
+    mr_flush(client);
+    assert_true(fake_next(channel, &request));
+    assert_int_equal(request.head.kind, FRAME_COMMAND);
+    fake_node_release(node);
+    assert_int_equal(mr_run(client, MR_FOR_EVER, NULL), MR_OK);
+}
+
+static void test_take(void **state)
+{
+    (void)state;
+    struct mr_result result;
+    uint64_t requests[50];
+
+    start(NULL);
+    connect_to_it(NULL);
+    open_counter();
+    assert_int_equal(mr_take(client, &result), MR_AGAIN);
+    for (int i = 0; i < 50; i++)
+        assert_int_equal(
+            mr_counter_increment_start(counter, 1, (struct mr_then){NULL, (void *)(intptr_t)i}, &requests[i]), MR_OK);
+    for (int i = 0; i < 50; i++) {
+        while (mr_take(client, &result) == MR_AGAIN)
+            assert_int_equal(mr_run(client, MR_FOR_EVER, NULL), MR_OK);
+        assert_int_equal(result.status, MR_OK);
+        assert_int_equal(result.request, requests[i]);
+        assert_int_equal((intptr_t)result.arg, i);
+        assert_int_equal(result.as.number, i + 1);
+        assert_int_equal(result.output, 1);
+        assert_int_equal(result.index, i + 3);
+        assert_true(result.last);
+    }
+    assert_int_equal(mr_take(client, &result), MR_AGAIN);
+}
+
+/* Sends what it is called with again, once. */
+static void start_another(mr_client *of, const struct mr_result *result)
+{
+    struct seen *seen = result->arg;
+    int64_t value;
+
+    assert_int_equal(result->status, MR_OK);
+    seen->count++;
+    if (seen->count < 10)
+        assert_int_equal(mr_counter_increment_start(counter, 1, (struct mr_then){start_another, seen}, NULL), MR_OK);
+    assert_int_equal(mr_counter_get(counter, &value), MR_INVALID);
+    assert_int_equal(mr_run(of, 0, NULL), MR_INVALID);
+    assert_int_equal(mr_counter_close(counter), MR_INVALID);
+    mr_close(of); /* ignored */
+}
+
+static void test_a_callback_may_start_and_nothing_else(void **state)
+{
+    (void)state;
+    struct seen seen = {0};
+
+    start(NULL);
+    connect_to_it(NULL);
+    open_counter();
+    assert_int_equal(mr_counter_increment_start(counter, 1, (struct mr_then){start_another, &seen}, NULL), MR_OK);
+    while (seen.count < 10)
+        assert_int_equal(mr_run(client, MR_FOR_EVER, NULL), MR_OK);
+    assert_int_equal(fake_counts(node).applied, 10);
+}
+
+static void test_callbacks_run_in_calls_that_wait(void **state)
+{
+    (void)state;
+    struct seen seen = {0};
+    int64_t value;
+
+    start(NULL);
+    connect_to_it(NULL);
+    open_counter();
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(mr_counter_increment_start(counter, 1, (struct mr_then){add_up, &seen}, NULL), MR_OK);
+    assert_int_equal(mr_counter_increment(counter, 1, &value), MR_OK);
+    assert_int_equal(value, 11);
+    assert_int_equal(seen.count, 10);
+}
+
+static void test_cancel(void **state)
+{
+    (void)state;
+    struct seen seen = {0};
+    uint64_t request;
+    unsigned completed;
+
+    start(NULL);
+    connect_to_it(NULL);
+    open_counter();
+    fake_node_hold(node);
+    assert_int_equal(mr_counter_increment_start(counter, 1, (struct mr_then){add_up, &seen}, &request), MR_OK);
+    assert_int_equal(mr_cancel(client, request), MR_OK);
+    assert_int_equal(seen.count, 0);
+    assert_int_equal(mr_cancel(client, request), MR_NOT_FOUND);
+    assert_int_equal(mr_run(client, 0, &completed), MR_OK);
+    assert_int_equal(completed, 1);
+    assert_int_equal(seen.count, 1);
+    assert_int_equal(seen.last, MR_CANCELED);
+    fake_node_release(node);
+    /* It was applied all the same; its answer is dropped. */
+    int64_t value;
+    assert_int_equal(mr_counter_increment(counter, 1, &value), MR_OK);
+    assert_int_equal(value, 2);
+    assert_int_equal(seen.count, 1);
+    assert_int_equal(mr_cancel(client, request), MR_NOT_FOUND);
+    assert_int_equal(mr_cancel(client, 0), MR_NOT_FOUND);
+    assert_int_equal(mr_cancel(client, UINT64_MAX), MR_NOT_FOUND);
+}
+
+static void test_close_cancels_what_is_open(void **state)
+{
+    (void)state;
+    struct seen seen = {0};
+
+    start(NULL);
+    connect_to_it(NULL);
+    open_counter();
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(mr_counter_increment_start(counter, 1, (struct mr_then){add_up, &seen}, NULL), MR_OK);
+    mr_close(client);
+    client = NULL;
+    assert_int_equal(seen.count, 10);
+    assert_int_equal(seen.last, MR_CANCELED);
+    assert_int_equal(fake_counts(node).closed, 1);
+}
+
+static void test_a_full_ring_is_again(void **state)
+{
+    (void)state;
+    struct seen seen = {0};
+    unsigned started = 0;
+    enum mr_status status;
+
+    start(&(struct fake_options){.ring_bytes = 16384});
+    connect_to_it(NULL);
+    open_counter();
+    fake_node_hold(node);
+    while ((status = mr_counter_increment_start(counter, 1, (struct mr_then){add_up, &seen}, NULL)) == MR_OK)
+        started++;
+    assert_int_equal(status, MR_AGAIN);
+    assert_in_range(started, 200, 400);
+    assert_int_equal(mr_run(client, 0, NULL), MR_AGAIN);
+    fake_node_release(node);
+    /* Now everything goes through, and a call that waits finds its place behind it. */
+    int64_t value;
+    assert_int_equal(mr_counter_increment(counter, 1, &value), MR_OK);
+    assert_int_equal(value, started + 1);
+    assert_int_equal(seen.count, started);
+    /* Numbers were used for nothing that was refused. */
+    assert_int_equal(fake_counts(node).applied, started + 1);
+}
+
+static void test_too_large(void **state)
+{
+    (void)state;
+    mr_map *map;
+    char *value = calloc(1, 20000);
+
+    start(NULL);
+    connect_to_it(NULL);
+    assert_int_equal(mr_map_open(client, "words", &map), MR_OK);
+    struct mr_bytes bytes = {value, 20000};
+    assert_int_equal(mr_map_put(map, mr_text("key"), bytes, NULL, NULL), MR_INVALID);
+    expect_message("16384");
+    free(value);
+}
+
+/* ---- Services and sessions ---- */
+
+static void test_services_are_shared_and_closed_with_the_last_handle(void **state)
+{
+    (void)state;
+    mr_counter *again;
+
+    start(NULL);
+    connect_to_it(NULL);
+    open_counter();
+    assert_int_equal(mr_counter_open(client, "hits", &again), MR_OK);
+    assert_ptr_not_equal(again, counter);
+    assert_int_equal(mr_counter_close(counter), MR_OK);
+    assert_int_equal(fake_counts(node).services_closed, 0);
+    assert_int_equal(mr_counter_increment(again, 1, NULL), MR_OK);
+    assert_int_equal(mr_counter_close(again), MR_OK);
+    assert_int_equal(fake_counts(node).services_closed, 1);
+    assert_int_equal(mr_counter_close(NULL), MR_OK);
+    assert_int_equal(mr_map_close(NULL), MR_OK);
+}
+
+static void test_closing_waits_for_what_is_open(void **state)
+{
+    (void)state;
+    struct seen seen = {0};
+
+    start(NULL);
+    connect_to_it(NULL);
+    open_counter();
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(mr_counter_increment_start(counter, 1, (struct mr_then){add_up, &seen}, NULL), MR_OK);
+    assert_int_equal(mr_counter_close(counter), MR_OK);
+    assert_int_equal(seen.count, 10);
+    assert_int_equal(seen.failed, 0);
+}
+
+static void test_wrong_names(void **state)
+{
+    (void)state;
+    start(NULL);
+    connect_to_it(NULL);
+    assert_int_equal(mr_counter_open(client, "", &counter), MR_INVALID);
+    assert_int_equal(mr_counter_open(client, NULL, &counter), MR_INVALID);
+    assert_int_equal(mr_counter_open(client, "\xff", &counter), MR_INVALID);
+    expect_message("UTF-8");
+    assert_int_equal(mr_counter_open(client, "other type", &counter), MR_FORBIDDEN);
+    expect_message("another type");
+    open_counter();
+    assert_int_equal(fake_counts(node).opened, 1); /* the refusal was not taken for a lost session */
+}
+
+static void test_arguments(void **state)
+{
+    (void)state;
+    mr_map *map;
+    uint64_t request;
+
+    start(NULL);
+    connect_to_it(NULL);
+    assert_int_equal(mr_map_open(client, "words", &map), MR_OK);
+    struct mr_put put = {.ttl_ns = -1};
+    assert_int_equal(mr_map_put(map, mr_text("k"), mr_text("v"), &put, NULL), MR_INVALID);
+    put = (struct mr_put){.if_index = 1};
+    assert_int_equal(mr_map_insert(map, mr_text("k"), mr_text("v"), &put, NULL), MR_INVALID);
+    assert_int_equal(mr_counter_increment(NULL, 1, NULL), MR_INVALID);
+    assert_int_equal(mr_map_get(NULL, mr_text("k"), NULL), MR_INVALID);
+    assert_int_equal(mr_run(NULL, 0, NULL), MR_INVALID);
+    assert_int_equal(mr_take(client, NULL), MR_INVALID);
+    assert_int_equal(mr_counter_open(client, "hits", NULL), MR_INVALID);
+    assert_int_equal(mr_counter_increment_start(NULL, 1, (struct mr_then){add_up, NULL}, &request), MR_INVALID);
+}
+
+static void test_keep_alives_let_the_node_forget(void **state)
+{
+    (void)state;
+    struct seen seen = {0};
+    unsigned total = 3 * MR_KEEP_ALIVE_ANSWERS;
+    unsigned started = 0;
+
+    start(NULL);
+    connect_to_it(NULL);
+    open_counter();
+    while (seen.count < total) {
+        while (started < total &&
+               mr_counter_increment_start(counter, 1, (struct mr_then){add_up, &seen}, NULL) == MR_OK)
+            started++;
+        assert_int_equal(mr_run(client, MR_FOR_EVER, NULL), MR_OK);
+    }
+    /* The last of them may still be on its way. */
+    assert_true(wait_for((mr_run(client, 0, NULL), fake_counts(node).last_told >= 2 * MR_KEEP_ALIVE_ANSWERS)));
+    struct fake_counts counts = fake_counts(node);
+    assert_in_range(counts.keep_alives, 2, 3);
+    assert_true(counts.last_told <= total);
+    assert_int_equal(seen.failed, 0);
+}
+
+static void test_a_lost_session(void **state)
+{
+    (void)state;
+    mr_counter *again;
+    struct seen seen = {0};
+
+    start(NULL);
+    connect_to_it(NULL);
+    open_counter();
+    assert_int_equal(mr_counter_increment(counter, 5, NULL), MR_OK);
+    fake_node_forget_sessions(node);
+    assert_int_equal(mr_counter_increment_start(counter, 1, (struct mr_then){add_up, &seen}, NULL), MR_OK);
+    assert_int_equal(mr_counter_increment(counter, 1, NULL), MR_SESSION_LOST);
+    expect_message("no such session");
+    assert_int_equal(seen.last, MR_SESSION_LOST);
+    assert_int_equal(mr_counter_increment(counter, 1, NULL), MR_SESSION_LOST);
+    expect_message("hits");
+    /* Opening anew opens a new session; the old handle stays dead. */
+    int64_t value;
+    assert_int_equal(mr_counter_open(client, "hits", &again), MR_OK);
+    assert_int_equal(mr_counter_increment(again, 1, &value), MR_OK);
+    assert_int_equal(value, 6);
+    assert_int_equal(mr_counter_increment(counter, 1, NULL), MR_SESSION_LOST);
+    assert_int_equal(mr_counter_close(counter), MR_OK);
+    assert_int_equal(mr_counter_increment(again, 1, &value), MR_OK);
+    assert_int_equal(fake_counts(node).opened, 2);
+}
+
+static void test_a_session_lost_unnoticed_is_replaced(void **state)
+{
+    (void)state;
+    mr_counter *second;
+
+    start(NULL);
+    connect_to_it(NULL);
+    open_counter();
+    fake_node_forget_sessions(node);
+    assert_int_equal(mr_counter_open(client, "more", &second), MR_OK);
+    assert_int_equal(mr_counter_increment(second, 1, NULL), MR_OK);
+    assert_int_equal(mr_counter_increment(counter, 1, NULL), MR_SESSION_LOST);
+}
+
+static int in_a_child(void *argument)
+{
+    uint64_t request;
+    struct mr_result result;
+
+    (void)argument;
+    if (mr_counter_increment(counter, 1, NULL) != MR_INVALID || strstr(mr_message(client), "fork") == NULL)
+        return 1;
+    if (mr_counter_increment_start(counter, 1, (struct mr_then){add_up, NULL}, &request) != MR_INVALID)
+        return 2;
+    if (mr_run(client, 0, NULL) != MR_INVALID || mr_take(client, &result) != MR_INVALID ||
+        mr_arm(client) != MR_INVALID || mr_cancel(client, 1) != MR_INVALID)
+        return 3;
+    mr_close(client);
+    return 0;
+}
+
+static void test_a_child_may_not_call(void **state)
+{
+    (void)state;
+    start(NULL);
+    connect_to_it(NULL);
+    open_counter();
+    assert_int_equal(fork_wait(fork_run(in_a_child, NULL), WAIT_MS), 0);
+    assert_int_equal(mr_counter_increment(counter, 1, NULL), MR_OK);
+    assert_int_equal(fake_counts(node).closed, 0);
+}
+
+static void test_nothing_is_left_behind(void **state)
+{
+    (void)state;
+    start(&(struct fake_options){.partitions = 3});
+    connect_to_it(NULL);
+    mr_close(client);
+    client = NULL;
+    assert_true(wait_for(fake_counts(node).connections == 1 && fake_counts(node).connected == 0));
+    unsigned before = open_descriptors();
+    for (int i = 0; i < 5; i++) {
+        connect_to_it(NULL);
+        for (int k = 0; k < 5; k++) {
+            char name[16];
+            snprintf(name, sizeof(name), "n%d", k);
+            assert_int_equal(mr_counter_open(client, name, &counter), MR_OK);
+            assert_int_equal(mr_counter_increment(counter, 1, NULL), MR_OK);
+        }
+        mr_close(client);
+        client = NULL;
+    }
+    /* The node's ends are in this process too, and go when it notices. */
+    assert_true(wait_for(open_descriptors() == before));
+}
+
+/* ---- Raw ---- */
+
+static void test_raw_requests(void **state)
+{
+    (void)state;
+    struct partition_command_input input = {.partition_id = 1, .has_command = true};
+    struct mr_result result;
+    uint64_t request;
+    void *body;
+
+    start(NULL);
+    connect_to_it(NULL);
+    input.command.kind = COMMAND_OPEN_SESSION;
+    input.command.timeout = (struct duration){.seconds = 5, .present = true};
+    size_t size = partition_command_input_size(&input, NULL, 0);
+    assert_int_equal(mr_reserve(client, 1, MR_COMMAND, 0, 1000, &body), MR_OK);
+    assert_int_equal((uintptr_t)body % 8, 0);
+    assert_int_equal(mr_run(client, 0, NULL), MR_INVALID); /* not before the commit */
+    write_partition_command_input(body, &input, NULL, 0);
+    assert_int_equal(mr_commit(client, size, (struct mr_then){NULL, NULL}, &request), MR_OK);
+    while (mr_take(client, &result) == MR_AGAIN)
+        assert_int_equal(mr_run(client, MR_FOR_EVER, NULL), MR_OK);
+    assert_int_equal(result.status, MR_OK);
+    assert_int_equal(result.request, request);
+    struct command_output output;
+    struct slice part;
+    assert_int_equal(read_partition_command_output(result.as.raw.data, result.as.raw.size, &output, &part), READ_OK);
+    assert_int_equal(output.kind, COMMAND_OPEN_SESSION);
+    assert_int_equal(output.id, 1);
+
+    /* The node's own refusal, and an empty body. */
+    assert_int_equal(mr_reserve(client, 1, MR_COMMAND, 7, 0, &body), MR_OK);
+    assert_int_equal(mr_commit(client, 0, (struct mr_then){NULL, NULL}, &request), MR_OK);
+    while (mr_take(client, &result) == MR_AGAIN)
+        assert_int_equal(mr_run(client, MR_FOR_EVER, NULL), MR_OK);
+    assert_int_equal(result.status, MR_INVALID);
+    assert_int_equal(result.message.size, strlen("the bytes do not decode"));
+    assert_memory_equal(result.message.data, "the bytes do not decode", result.message.size);
+    assert_int_equal(result.as.raw.size, 0);
+    assert_int_equal(fake_counts(node).time_limit, 7);
+}
+
+static void test_raw_misuse(void **state)
+{
+    (void)state;
+    void *body;
+    uint64_t request;
+
+    start(NULL);
+    connect_to_it(NULL);
+    assert_int_equal(mr_commit(client, 0, (struct mr_then){NULL, NULL}, &request), MR_INVALID);
+    assert_int_equal(mr_reserve(client, 0, MR_COMMAND, 0, 10, &body), MR_INVALID);
+    assert_int_equal(mr_reserve(client, 2, MR_COMMAND, 0, 10, &body), MR_INVALID);
+    expect_message("partition 2");
+    assert_int_equal(mr_reserve(client, 1, (enum mr_kind)3, 0, 10, &body), MR_INVALID);
+    assert_int_equal(mr_reserve(client, 1, MR_COMMAND, 0, 16385, &body), MR_INVALID);
+    assert_int_equal(mr_reserve(client, 1, MR_COMMAND, 0, 10, &body), MR_OK);
+    assert_int_equal(mr_commit(client, 11, (struct mr_then){NULL, NULL}, &request), MR_INVALID);
+    assert_int_equal(mr_reserve(client, 1, MR_COMMAND, 0, 10, &body), MR_OK);
+    mr_discard(client);
+    assert_int_equal(mr_run(client, 0, NULL), MR_AGAIN);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+        TEST(test_no_node),
+        TEST(test_path_comes_from_the_environment),
+        TEST(test_long_path),
+        TEST(test_options_out_of_range),
+        TEST(test_a_refusal_is_told),
+        TEST(test_a_refused_channel_is_told),
+        cmocka_unit_test(test_names),
+        TEST(test_partitions),
+        TEST(test_node_status),
+        TEST(test_blocking_calls),
+        TEST(test_callbacks_run_in_mr_run_only),
+        TEST(test_nothing_is_sent_before_it_is_published),
+        TEST(test_take),
+        TEST(test_a_callback_may_start_and_nothing_else),
+        TEST(test_callbacks_run_in_calls_that_wait),
+        TEST(test_cancel),
+        TEST(test_close_cancels_what_is_open),
+        TEST(test_a_full_ring_is_again),
+        TEST(test_too_large),
+        TEST(test_services_are_shared_and_closed_with_the_last_handle),
+        TEST(test_closing_waits_for_what_is_open),
+        TEST(test_wrong_names),
+        TEST(test_arguments),
+        TEST(test_keep_alives_let_the_node_forget),
+        TEST(test_a_lost_session),
+        TEST(test_a_session_lost_unnoticed_is_replaced),
+        TEST(test_a_child_may_not_call),
+        TEST(test_nothing_is_left_behind),
+        TEST(test_raw_requests),
+        TEST(test_raw_misuse),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,704 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A worker's turns: what is answered when, what a successor finds, whom a misbehaving client hurts. On a machine in
+ * memory; real processes stand in tests/integration. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/lsan_interface.h>
+#endif
+
+#include "proto/reader.h"
+#include "tests/support/requests.h"
+#include "tests/support/worker_harness.h"
+
+#define RING (64 * MR_KIB)
+#define USER 1000
+
+/* A client in the middle of its work: a session, a counter and a map. */
+struct scene {
+    struct harness *harness;
+    struct harness_client *client;
+    struct request request;
+    uint64_t session, counter, map;
+    uint64_t next; /* sequence number */
+};
+
+static struct command_output read_output(const struct harness_frame *frame, struct slice *part)
+{
+    struct command_output output;
+
+    assert_int_equal(frame->head.status, STATUS_OK);
+    assert_true(frame->head.size <= sizeof(frame->body));
+    assert_int_equal(read_partition_command_output(frame->body, frame->head.size, &output, part), READ_OK);
+    return output;
+}
+
+/* The value in a counter's answer. */
+static int64_t number_in(const struct harness_frame *frame)
+{
+    struct slice part;
+    struct command_output output = read_output(frame, &part);
+    struct field_reader reader = field_reader(part);
+
+    assert_int_equal(output.operation.status, STATUS_OK);
+    while (field_next(&reader))
+        if (reader.tag == FIELD(1, WIRE_VARINT))
+            return (int64_t)reader.value;
+    return 0;
+}
+
+static uint64_t send_request(struct scene *scene, enum frame_kind kind)
+{
+    return harness_send(scene->client, kind, scene->request.bytes, scene->request.size, 0);
+}
+
+static uint64_t increment(struct scene *scene, uint64_t sequence_num)
+{
+    struct payload payload = number_payload(1);
+    request_command(&scene->request, scene->session, scene->counter, sequence_num, "Increment",
+                    payload_slice(&payload));
+    return send_request(scene, FRAME_COMMAND);
+}
+
+static uint64_t put(struct scene *scene, uint64_t sequence_num, size_t size)
+{
+    static uint8_t value[2048];
+    struct payload payload = write_payload("key", (struct slice){value, size}, NULL, 0);
+    request_command(&scene->request, scene->session, scene->map, sequence_num, "Put", payload_slice(&payload));
+    return send_request(scene, FRAME_COMMAND);
+}
+
+static void take(struct scene *scene, uint64_t position, struct harness_frame *frame)
+{
+    assert_true(harness_take(scene->client, frame));
+    assert_int_equal(frame->head.request, position);
+}
+
+static uint64_t id_of(struct scene *scene)
+{
+    struct harness_frame frame;
+    struct slice part;
+    uint64_t position = send_request(scene, FRAME_COMMAND);
+
+    harness_settle(scene->harness);
+    take(scene, position, &frame);
+    assert_int_equal(frame.head.flags, FRAME_LAST);
+    return read_output(&frame, &part).id;
+}
+
+static void open_all(struct scene *scene)
+{
+    request_open_session(&scene->request, (struct duration){.seconds = 10, .present = true});
+    scene->session = id_of(scene);
+    request_create_service(&scene->request, scene->session, COUNTER_TYPE, "", "counter");
+    scene->counter = id_of(scene);
+    request_create_service(&scene->request, scene->session, MAP_TYPE, "", "map");
+    scene->map = id_of(scene);
+    scene->next = 1;
+}
+
+static void begin(struct scene *scene, enum durability durability, uint64_t ring_bytes)
+{
+    *scene = (struct scene){.harness = harness_create(1)};
+    scene->harness->durability = durability;
+    assert_int_equal(harness_start(scene->harness), 0);
+    scene->client = harness_client(scene->harness, 0, USER, ring_bytes);
+    open_all(scene);
+}
+
+static void end(struct scene *scene)
+{
+    request_free(&scene->request);
+    harness_destroy(scene->harness);
+}
+
+static void answers_in_order_and_moves_head(void **state)
+{
+    struct scene scene;
+    struct harness_frame frame;
+    uint64_t positions[100];
+
+    (void)state;
+    begin(&scene, DURABILITY_SYNC, RING);
+    for (unsigned i = 0; i < 100; i++)
+        positions[i] = increment(&scene, scene.next++);
+    harness_settle(scene.harness);
+    for (unsigned i = 0; i < 100; i++) {
+        take(&scene, positions[i], &frame);
+        assert_int_equal(number_in(&frame), i + 1);
+        assert_int_equal(frame.head.number, 1);
+        assert_int_equal(frame.head.flags, FRAME_LAST);
+    }
+    assert_false(harness_take(scene.client, &frame));
+    assert_int_equal(atomic_load(&scene.client->channel.page->request.head), scene.client->requests.tail);
+    assert_int_equal(scene.harness->worker.channels[0].held, 0);
+    end(&scene);
+}
+
+static void nothing_is_answered_before_it_is_durable(void **state)
+{
+    struct scene scene;
+    struct harness_frame frame;
+
+    (void)state;
+    begin(&scene, DURABILITY_SYNC, RING);
+    fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
+    uint64_t position = increment(&scene, 1);
+    harness_settle(scene.harness);
+    assert_true(fake_io_in_flight(scene.harness->io) > 0);
+    assert_false(harness_take(scene.client, &frame));
+    fake_io_finish_all(scene.harness->io);
+    harness_settle(scene.harness);
+    take(&scene, position, &frame);
+    assert_int_equal(number_in(&frame), 1);
+    end(&scene);
+}
+
+static void a_refusal_waits_for_what_is_before_it(void **state)
+{
+    struct scene scene;
+    struct harness_frame frame;
+
+    (void)state;
+    begin(&scene, DURABILITY_SYNC, RING);
+    fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
+    uint64_t first = increment(&scene, 1);
+    uint64_t wrong = harness_send(scene.client, FRAME_COMMAND, "\xff\xff", 2, 0);
+    uint64_t second = increment(&scene, 2);
+    harness_settle(scene.harness);
+    assert_false(harness_take(scene.client, &frame));
+    /* what stands behind the refusal has not been taken: the log has one entry more, not two */
+    assert_int_equal(scene.harness->worker.channels[0].in_flight, 1);
+    for (int i = 0; i < 4; i++) {
+        fake_io_finish_all(scene.harness->io);
+        harness_settle(scene.harness);
+    }
+    take(&scene, first, &frame);
+    assert_int_equal(number_in(&frame), 1);
+    take(&scene, wrong, &frame);
+    assert_int_equal(frame.head.status, STATUS_INVALID);
+    assert_true(frame.head.size > 0);
+    take(&scene, second, &frame);
+    assert_int_equal(number_in(&frame), 2);
+    end(&scene);
+}
+
+static void a_query_waits_for_its_index_alone(void **state)
+{
+    struct scene scene;
+    struct harness_frame frame;
+    struct payload nothing = {.size = 0};
+    struct request *request = &scene.request;
+
+    (void)state;
+    begin(&scene, DURABILITY_SYNC, RING);
+    request_query(request, scene.session, scene.counter, "Get", payload_slice(&nothing));
+    /* QueryInput.max_received_index is field 1 of field 2: written in front, as a piece of its own that is merged */
+    uint8_t bytes[4096] = {0x12, 2, 0x08, (uint8_t)(fsm_index(scene.harness->worker.fsm) + 1)};
+    size_t size = request->size + 4;
+    memcpy(bytes + 4, request->bytes, request->size);
+    uint64_t waits = harness_send(scene.client, FRAME_QUERY, bytes, size, 0);
+    uint64_t does_not = send_request(&scene, FRAME_QUERY);
+    harness_settle(scene.harness);
+    take(&scene, does_not, &frame);
+    assert_int_equal(frame.head.status, STATUS_OK);
+    assert_false(harness_take(scene.client, &frame));
+    increment(&scene, 1);
+    harness_settle(scene.harness);
+    assert_true(harness_take(scene.client, &frame));
+    take(&scene, waits, &frame);
+    assert_int_equal(frame.head.status, STATUS_OK);
+    /* and one whose index never comes ends at its time limit */
+    bytes[3] = 100;
+    waits = harness_send(scene.client, FRAME_QUERY, bytes, size, MR_SECOND);
+    harness_settle(scene.harness);
+    assert_int_equal(turn_next(&scene.harness->worker) <= scene.harness->worker.now + MR_SECOND, 1);
+    fake_machine_advance(scene.harness->machine, MR_SECOND);
+    harness_settle(scene.harness);
+    take(&scene, waits, &frame);
+    assert_int_equal(frame.head.status, STATUS_TIMEOUT);
+    end(&scene);
+}
+
+/* Answers that do not fit stand in the session; the channel is not read on; when the client reads, all come, in order.
+ */
+static void who_does_not_read_is_not_read(void **state)
+{
+    struct scene scene;
+    struct harness_frame frame;
+    uint64_t positions[64];
+    unsigned sent = 0, taken = 0;
+
+    (void)state;
+    begin(&scene, DURABILITY_SYNC, MR_RING_BYTES_MIN);
+    for (unsigned round = 0; round < 64 && sent < 64; round++) {
+        uint64_t position = put(&scene, scene.next, 1500);
+        if (position != UINT64_MAX) {
+            positions[sent++] = position;
+            scene.next++;
+        }
+        harness_settle(scene.harness);
+    }
+    assert_true(sent < 64); /* both rings are full */
+    assert_true(scene.harness->worker.channels[0].owed_count > 0);
+    while (taken < sent) {
+        while (harness_take(scene.client, &frame)) {
+            assert_int_equal(frame.head.request, positions[taken]);
+            assert_int_equal(frame.head.status, STATUS_OK);
+            taken++;
+        }
+        uint64_t before = taken;
+        harness_settle(scene.harness);
+        if (before == taken)
+            assert_true(taken == sent ||
+                        atomic_load(&scene.client->channel.page->response.tail) != scene.client->responses.head);
+    }
+    assert_int_equal(scene.harness->worker.channels[0].held, 0);
+    increment(&scene, scene.next++);
+    harness_settle(scene.harness);
+    assert_true(harness_take(scene.client, &frame));
+    end(&scene);
+}
+
+static void break_tail_backwards(struct scene *scene)
+{
+    atomic_store(&scene->client->channel.page->request.tail, scene->client->requests.tail - 8);
+}
+
+static void break_tail_far(struct scene *scene)
+{
+    atomic_store(&scene->client->channel.page->request.tail, scene->client->requests.tail + 2 * RING);
+}
+
+static void break_length(struct scene *scene)
+{
+    struct request_head head = {.size = UINT32_MAX, .kind = FRAME_COMMAND};
+    uint8_t *at = NULL;
+    assert_int_equal(ring_reserve(&scene->client->requests, sizeof(head), &at), RING_OK);
+    memcpy(at, &head, sizeof(head));
+    ring_advance(&scene->client->requests, sizeof(head));
+    ring_publish(&scene->client->requests);
+}
+
+static void break_partial(struct scene *scene)
+{
+    struct request_head head = {.size = 64, .kind = FRAME_COMMAND};
+    uint8_t *at = NULL;
+    assert_int_equal(ring_reserve(&scene->client->requests, sizeof(head), &at), RING_OK);
+    memcpy(at, &head, sizeof(head));
+    ring_advance(&scene->client->requests, sizeof(head));
+    ring_publish(&scene->client->requests);
+}
+
+static void break_response_head(struct scene *scene)
+{
+    atomic_store(&scene->client->channel.page->response.head, UINT64_MAX / 2);
+    /* it is looked at when there seems to be no room */
+    for (unsigned i = 0; i < 4000 && !scene->client->closed; i++) {
+        increment(scene, scene->next++);
+        harness_settle(scene->harness);
+    }
+}
+
+static void what_cannot_be_closes_that_channel_alone(void **state)
+{
+    void (*const breaks[])(struct scene *) = {break_tail_backwards, break_tail_far, break_length, break_partial,
+                                              break_response_head};
+    (void)state;
+    for (unsigned i = 0; i < sizeof(breaks) / sizeof(breaks[0]); i++) {
+        struct scene scene, honest;
+        struct harness_frame frame;
+        begin(&scene, DURABILITY_SYNC, RING);
+        honest = (struct scene){.harness = scene.harness};
+        honest.client = harness_client(scene.harness, 1, USER + 1, RING);
+        open_all(&honest);
+        breaks[i](&scene);
+        harness_settle(scene.harness);
+        assert_true(scene.client->closed);
+        assert_true(strlen(scene.client->why) > 0);
+        assert_int_equal(atomic_load(&scene.client->channel.page->state), CHANNEL_CLOSED);
+        assert_string_equal(scene.client->channel.page->why, scene.client->why);
+        assert_false(honest.client->closed);
+        uint64_t position = increment(&honest, 1);
+        harness_settle(scene.harness);
+        take(&honest, position, &frame);
+        assert_int_equal(frame.head.status, STATUS_OK);
+        request_free(&honest.request);
+        end(&scene);
+    }
+}
+
+static void over_the_size_limit_is_refused(void **state)
+{
+    struct scene scene;
+    struct harness_frame frame;
+    static uint8_t body[4096];
+
+    (void)state;
+    begin(&scene, DURABILITY_SYNC, RING);
+    uint64_t large = harness_send(scene.client, FRAME_COMMAND, body, 2049, 0);
+    uint64_t kind = harness_send(scene.client, (enum frame_kind)7, body, 0, 0);
+    uint64_t fine = increment(&scene, 1);
+    harness_settle(scene.harness);
+    take(&scene, large, &frame);
+    assert_int_equal(frame.head.status, STATUS_INVALID);
+    frame.body[frame.head.size] = 0;
+    assert_non_null(strstr((char *)frame.body, "2048"));
+    take(&scene, kind, &frame);
+    assert_int_equal(frame.head.status, STATUS_INVALID);
+    take(&scene, fine, &frame);
+    assert_int_equal(number_in(&frame), 1);
+    end(&scene);
+}
+
+static void a_failing_disk_refuses_and_reads_go_on(void **state)
+{
+    struct scene scene;
+    struct harness_frame frame;
+    struct payload nothing = {.size = 0};
+
+    (void)state;
+    begin(&scene, DURABILITY_SYNC, RING);
+    fake_machine_fail(scene.harness->machine, FAKE_WRITE, NULL, 1, UINT64_MAX, EIO);
+    uint64_t failed = increment(&scene, 1);
+    harness_settle(scene.harness);
+    assert_false(harness_take(scene.client, &frame)); /* unanswered: it could still come back */
+    request_query(&scene.request, scene.session, scene.counter, "Get", payload_slice(&nothing));
+    uint64_t query = send_request(&scene, FRAME_QUERY);
+    harness_settle(scene.harness);
+    take(&scene, query, &frame);
+    assert_int_equal(frame.head.status, STATUS_OK);
+    assert_int_equal(scene.harness->region->state, PARTITION_READ_ONLY);
+    fake_machine_heal(scene.harness->machine);
+    for (int i = 0; i < 100 && scene.harness->region->state != PARTITION_SERVING; i++) {
+        fake_machine_advance(scene.harness->machine, 100 * MR_MILLISECOND);
+        harness_settle(scene.harness);
+    }
+    take(&scene, failed, &frame);
+    assert_int_equal(frame.head.status, STATUS_UNAVAILABLE);
+    uint64_t again = increment(&scene, 1);
+    harness_settle(scene.harness);
+    take(&scene, again, &frame);
+    assert_int_equal(number_in(&frame), 1);
+    end(&scene);
+}
+
+static void sleepers_are_woken(void **state)
+{
+    struct scene scene;
+    struct harness_frame frame;
+    struct worker *worker;
+
+    (void)state;
+    begin(&scene, DURABILITY_SYNC, RING);
+    worker = &scene.harness->worker;
+    /* the worker sleeps, the client wakes it */
+    assert_true(channels_park_all(worker));
+    assert_true(worker->channels[0].parked);
+    struct payload payload = number_payload(1);
+    request_command(&scene.request, scene.session, scene.counter, 1, "Increment", payload_slice(&payload));
+    uint8_t *at = NULL;
+    struct request_head head = {.size = (uint32_t)scene.request.size, .kind = FRAME_COMMAND};
+    assert_int_equal(ring_reserve(&scene.client->requests, request_frame_bytes(head.size), &at), RING_OK);
+    memcpy(at, &head, sizeof(head));
+    memcpy(at + sizeof(head), scene.request.bytes, head.size);
+    ring_advance(&scene.client->requests, request_frame_bytes(head.size));
+    assert_true(ring_publish(&scene.client->requests));
+    harness_settle(scene.harness);
+    assert_false(harness_take(scene.client, &frame)); /* not scanned before its watch says so */
+    assert_true(fake_io_trigger(scene.harness->io, worker->channels[0].channel.node_wake_fd));
+    /* the client sleeps, the worker wakes it */
+    assert_true(ring_sleep(&scene.client->responses));
+    uint64_t wakes = fake_io_wakes(scene.harness->io, worker->channels[0].channel.client_wake_fd);
+    harness_settle(scene.harness);
+    assert_int_equal(fake_io_wakes(scene.harness->io, worker->channels[0].channel.client_wake_fd), wakes + 1);
+    assert_true(harness_take(scene.client, &frame));
+    end(&scene);
+}
+
+/* ---- deaths ----
+ * A death is a jump out of the middle of whatever the worker was doing; what that had allocated is never freed. */
+
+static void leaks_are_meant(bool yes)
+{
+#if defined(__SANITIZE_ADDRESS__)
+    yes ? __lsan_disable() : __lsan_enable();
+#else
+    (void)yes;
+#endif
+}
+
+static jmp_buf death;
+static unsigned calls_to_live;
+
+static void maybe_die(void *context, struct io *io, enum fake_call call, const char *name)
+{
+    (void)context, (void)io, (void)call, (void)name;
+    if (calls_to_live > 0 && --calls_to_live == 0)
+        longjmp(death, 1);
+}
+
+#define REQUESTS 12
+#define QUERY 8
+
+/* Every kind of command, a refusal and a query, with the answer that each must get. */
+static uint64_t send_one(struct scene *scene, unsigned n)
+{
+    struct payload nothing = {.size = 0};
+
+    switch (n) {
+    case 0:
+        return increment(scene, 1);
+    case 1:
+        request_open_session(&scene->request, (struct duration){.seconds = 5, .present = true});
+        break;
+    case 2:
+        return increment(scene, 2);
+    case 3: /* for another partition */
+        return harness_send(scene->client, FRAME_COMMAND, "\x08\x63", 2, 0);
+    case 4:
+        request_create_service(&scene->request, scene->session, COUNTER_TYPE, "", "second");
+        break;
+    case 5:
+        return put(scene, 3, 900);
+    case 6:
+        request_close_service(&scene->request, scene->session, scene->map);
+        break;
+    case 7: /* a repeat */
+        return increment(scene, 1);
+    case QUERY:
+        request_query(&scene->request, scene->session, scene->counter, "Get", payload_slice(&nothing));
+        return send_request(scene, FRAME_QUERY);
+    case 9:
+        return increment(scene, 4);
+    case 10:
+        request_close_session(&scene->request, scene->session);
+        break;
+    default: /* too late */
+        return increment(scene, 5);
+    }
+    return send_request(scene, FRAME_COMMAND);
+}
+
+static const enum status expected[REQUESTS] = {STATUS_OK, STATUS_OK, STATUS_OK, STATUS_INVALID,
+                                               STATUS_OK, STATUS_OK, STATUS_OK, STATUS_OK,
+                                               STATUS_OK, STATUS_OK, STATUS_OK, STATUS_FORBIDDEN};
+
+struct mix {
+    struct scene scene;
+    unsigned sent;
+    uint64_t positions[REQUESTS];
+    bool answered[REQUESTS];
+    struct harness_frame frames[REQUESTS];
+};
+
+/* Takes what there is; each request's answer is noted, and a second one must say the same. */
+static void note(struct mix *mix)
+{
+    struct harness_frame frame = {0};
+    while (harness_take(mix->scene.client, &frame)) {
+        unsigned n = 0;
+        while (n < mix->sent && mix->positions[n] != frame.head.request)
+            n++;
+        assert_true(n < mix->sent);
+        if (mix->answered[n] && n != QUERY) /* which may be answered twice, from another state */
+            assert_memory_equal(&mix->frames[n], &frame, sizeof(frame.head) + frame.head.size);
+        mix->answered[n] = true;
+        mix->frames[n] = frame;
+    }
+}
+
+/* Sends what is left to send, some at a time. */
+static void go_on(struct mix *mix)
+{
+    while (mix->sent < REQUESTS) {
+        mix->positions[mix->sent] = send_one(&mix->scene, mix->sent);
+        if (++mix->sent % 3 == 0)
+            harness_settle(mix->scene.harness);
+    }
+    harness_settle(mix->scene.harness);
+}
+
+/* Runs until the machine's calls_to_live-th call, if it has one. False: it died of it. */
+static bool live(struct mix *mix, unsigned calls)
+{
+    if (setjmp(death) != 0) {
+        harness_kill(mix->scene.harness);
+        note(mix);
+        return false;
+    }
+    calls_to_live = calls;
+    if (mix->scene.harness->io == NULL)
+        assert_int_equal(harness_start(mix->scene.harness), 0);
+    go_on(mix);
+    calls_to_live = 0;
+    return true;
+}
+
+/* A worker that dies in the middle of its n-th call to the world, and its successor at the again-th. False: it lived.
+ */
+static bool die_at(unsigned n, unsigned again, enum fake_fate fate)
+{
+    static struct mix mix; /* survives the jump */
+    bool died;
+
+    memset(&mix, 0, sizeof(mix));
+    leaks_are_meant(true);
+    begin(&mix.scene, DURABILITY_SYNC, RING);
+    struct fake_config *config = fake_machine_config(mix.scene.harness->machine);
+    config->on_call = maybe_die;
+    config->crash = fate;
+    died = !live(&mix, n);
+    if (died && again > 0)
+        live(&mix, again);
+    live(&mix, 0);
+    note(&mix);
+    for (unsigned i = 0; i < REQUESTS; i++) {
+        /* A query that was taken is its client's to ask again. */
+        if (!mix.answered[i] && i == QUERY && died)
+            continue;
+        if (!mix.answered[i] || mix.frames[i].head.status != expected[i])
+            fail_msg("died at call %u, then %u: request %u %s with status %u", n, again, i,
+                     mix.answered[i] ? "was answered" : "has no answer; last frame", mix.frames[i].head.status);
+    }
+    assert_int_equal(number_in(&mix.frames[0]), 1);
+    assert_int_equal(number_in(&mix.frames[2]), 2);
+    assert_int_equal(number_in(&mix.frames[7]), 1);
+    assert_int_equal(number_in(&mix.frames[9]), 3);
+    assert_int_equal(fsm_session_count(mix.scene.harness->worker.fsm), 1);
+    end(&mix.scene);
+    leaks_are_meant(false);
+    return died;
+}
+
+static void a_death_at_any_call_is_not_seen(void **state)
+{
+    unsigned n = 1;
+    (void)state;
+    for (bool died = true; died; n++) {
+        died = die_at(n, 0, FAKE_KEEP);
+        died = die_at(n, 0, FAKE_LOSE) || died;
+    }
+    assert_true(n > 4);
+}
+
+static void a_second_death_in_recovery_is_not_seen(void **state)
+{
+    (void)state;
+    for (unsigned n = 1; die_at(n, 0, FAKE_RANDOM); n += 3)
+        for (unsigned again = 1; again < 40; again += 2)
+            die_at(n, again, FAKE_RANDOM);
+}
+
+static void a_successor_looks_at_each_ring(void **state)
+{
+    struct scene scene;
+    struct harness_frame frame;
+
+    (void)state;
+    begin(&scene, DURABILITY_SYNC, RING);
+    assert_true(channels_park_all(&scene.harness->worker));
+    uint64_t position = increment(&scene, 1);
+    harness_kill(scene.harness);
+    uint32_t generation = atomic_load(&scene.client->channel.page->generation);
+    assert_int_equal(harness_start(scene.harness), 0);
+    harness_settle(scene.harness);
+    assert_int_equal(atomic_load(&scene.client->channel.page->generation), generation + 1);
+    take(&scene, position, &frame);
+    assert_int_equal(number_in(&frame), 1);
+    end(&scene);
+}
+
+static void a_stopped_partition_says_why(void **state)
+{
+    struct scene scene;
+    struct harness_frame frame;
+
+    (void)state;
+    begin(&scene, DURABILITY_SYNC, RING);
+    increment(&scene, 1);
+    harness_settle(scene.harness);
+    assert_true(harness_take(scene.client, &frame));
+    fake_machine_advance(scene.harness->machine, MR_SECOND);
+    harness_settle(scene.harness); /* a marker closes the log off */
+    harness_kill(scene.harness);
+    const char *segment = fake_file_name(scene.harness->machine, "/partition-0001", 0);
+    fake_file_flip(scene.harness->machine, "/partition-0001", segment, 4096 + 100, 3);
+    uint64_t position = increment(&scene, 2);
+    assert_int_equal(harness_start(scene.harness), -1);
+    harness_settle(scene.harness);
+    take(&scene, position, &frame);
+    assert_int_equal(frame.head.status, STATUS_INTERNAL);
+    assert_true(frame.head.size > 0);
+    position = increment(&scene, 3);
+    harness_settle(scene.harness);
+    take(&scene, position, &frame);
+    assert_int_equal(frame.head.status, STATUS_INTERNAL);
+    end(&scene);
+}
+
+static void deadlines_fire_without_traffic(void **state)
+{
+    struct scene scene;
+
+    (void)state;
+    begin(&scene, DURABILITY_SYNC, RING);
+    assert_int_equal(fsm_session_count(scene.harness->worker.fsm), 1);
+    for (int i = 0; i < 110; i++) {
+        uint64_t before = fsm_session_count(scene.harness->worker.fsm);
+        assert_int_equal(before, i < 99 ? 1 : before);
+        fake_machine_advance(scene.harness->machine, 100 * MR_MILLISECOND);
+        harness_settle(scene.harness);
+    }
+    assert_int_equal(fsm_session_count(scene.harness->worker.fsm), 0);
+    end(&scene);
+}
+
+static void standing_still_ends_no_session(void **state)
+{
+    struct scene scene;
+
+    (void)state;
+    begin(&scene, DURABILITY_SYNC, RING);
+    fake_machine_advance(scene.harness->machine, MR_HOUR); /* SIGSTOP */
+    harness_settle(scene.harness);
+    fake_machine_step_wall(scene.harness->machine, (int64_t)MR_HOUR);
+    harness_settle(scene.harness);
+    assert_int_equal(fsm_session_count(scene.harness->worker.fsm), 1);
+    harness_kill(scene.harness);
+    fake_machine_advance(scene.harness->machine, MR_HOUR);
+    assert_int_equal(harness_start(scene.harness), 0);
+    harness_settle(scene.harness);
+    assert_int_equal(fsm_session_count(scene.harness->worker.fsm), 1);
+    end(&scene);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(answers_in_order_and_moves_head),
+        cmocka_unit_test(nothing_is_answered_before_it_is_durable),
+        cmocka_unit_test(a_refusal_waits_for_what_is_before_it),
+        cmocka_unit_test(a_query_waits_for_its_index_alone),
+        cmocka_unit_test(who_does_not_read_is_not_read),
+        cmocka_unit_test(what_cannot_be_closes_that_channel_alone),
+        cmocka_unit_test(over_the_size_limit_is_refused),
+        cmocka_unit_test(a_failing_disk_refuses_and_reads_go_on),
+        cmocka_unit_test(sleepers_are_woken),
+        cmocka_unit_test(a_death_at_any_call_is_not_seen),
+        cmocka_unit_test(a_second_death_in_recovery_is_not_seen),
+        cmocka_unit_test(a_successor_looks_at_each_ring),
+        cmocka_unit_test(a_stopped_partition_says_why),
+        cmocka_unit_test(deadlines_fire_without_traffic),
+        cmocka_unit_test(standing_still_ends_no_session),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

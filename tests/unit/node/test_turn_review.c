@@ -1,0 +1,698 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The promises of a worker where two things meet: an owed answer and a parked channel, a refusal and a death, a
+ * deadline and a failing disk, a standstill and a sleep. On a machine in memory. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/lsan_interface.h>
+#endif
+
+#undef MAP_TYPE /* the kernel's; the requests have one too */
+
+#include "engine/services/types.h"
+#include "proto/reader.h"
+#include "tests/support/requests.h"
+#include "tests/support/worker_harness.h"
+
+#define RING (64 * MR_KIB)
+#define USER 1000
+
+/* ---- a client in the middle of its work: a session, a counter and a map ---- */
+
+struct scene {
+    struct harness *harness;
+    struct harness_client *client;
+    struct request request;
+    uint64_t session, counter, map;
+};
+
+static uint64_t send_request(struct scene *scene, enum frame_kind kind)
+{
+    return harness_send(scene->client, kind, scene->request.bytes, scene->request.size, 0);
+}
+
+static uint64_t increment(struct scene *scene, uint64_t sequence_num)
+{
+    struct payload payload = number_payload(1);
+    request_command(&scene->request, scene->session, scene->counter, sequence_num, "Increment",
+                    payload_slice(&payload));
+    return send_request(scene, FRAME_COMMAND);
+}
+
+static uint64_t put(struct scene *scene, uint64_t sequence_num, size_t size)
+{
+    static uint8_t value[2048];
+    struct payload payload = write_payload("key", (struct slice){value, size}, NULL, 0);
+    request_command(&scene->request, scene->session, scene->map, sequence_num, "Put", payload_slice(&payload));
+    return send_request(scene, FRAME_COMMAND);
+}
+
+/* A query on the counter that waits for this index, `padding` bytes longer than it need be. */
+static uint64_t query_at(struct scene *scene, uint64_t index, size_t padding, uint64_t time_limit)
+{
+    struct payload nothing = {.size = 0};
+    uint8_t bytes[4096];
+    size_t size = 0;
+
+    request_query(&scene->request, scene->session, scene->counter, "Get", payload_slice(&nothing));
+    /* QueryInput.max_received_index is field 1 of field 2: a piece of its own, that is merged; then a field that nobody
+     * knows, of bytes */
+    assert_true(index < 128 * 128 && padding + scene->request.size + 16 < sizeof(bytes));
+    memcpy(bytes, (uint8_t[]){0x12, 3, 0x08, (uint8_t)(index | 0x80), (uint8_t)(index >> 7)}, 5);
+    size = 5;
+    memcpy(bytes + size, scene->request.bytes, scene->request.size);
+    size += scene->request.size;
+    if (padding > 0) {
+        memcpy(bytes + size, (uint8_t[]){0x7a, (uint8_t)(padding | 0x80), (uint8_t)(padding >> 7)}, 3);
+        memset(bytes + size + 3, 0, padding);
+        size += 3 + padding;
+    }
+    return harness_send(scene->client, FRAME_QUERY, bytes, size, time_limit);
+}
+
+static uint64_t id_of(struct scene *scene)
+{
+    struct harness_frame frame;
+    struct command_output output;
+    struct slice part;
+    uint64_t position = send_request(scene, FRAME_COMMAND);
+
+    harness_settle(scene->harness);
+    assert_true(harness_take(scene->client, &frame));
+    assert_int_equal(frame.head.request, position);
+    assert_int_equal(frame.head.status, STATUS_OK);
+    assert_int_equal(read_partition_command_output(frame.body, frame.head.size, &output, &part), READ_OK);
+    return output.id;
+}
+
+static void open_all(struct scene *scene)
+{
+    request_open_session(&scene->request, (struct duration){.seconds = 10, .present = true});
+    scene->session = id_of(scene);
+    request_create_service(&scene->request, scene->session, COUNTER_TYPE, "", "counter");
+    scene->counter = id_of(scene);
+    request_create_service(&scene->request, scene->session, MAP_TYPE, "", "map");
+    scene->map = id_of(scene);
+}
+
+static void begin(struct scene *scene, uint64_t ring_bytes)
+{
+    *scene = (struct scene){.harness = harness_create(1)};
+    assert_int_equal(harness_start(scene->harness), 0);
+    scene->client = harness_client(scene->harness, 0, USER, ring_bytes);
+    open_all(scene);
+}
+
+static void end(struct scene *scene)
+{
+    request_free(&scene->request);
+    harness_destroy(scene->harness);
+}
+
+/* The status with which the request has ended; STATUS_UNKNOWN: it has no answer. Reads all there is. */
+struct answers {
+    struct harness_frame frames[16];
+    unsigned count;
+};
+
+static void take_all(struct scene *scene, struct answers *answers)
+{
+    while (answers->count < 16 && harness_take(scene->client, &answers->frames[answers->count]))
+        answers->count++;
+}
+
+static enum status status_of(const struct answers *answers, uint64_t position)
+{
+    for (unsigned i = 0; i < answers->count; i++)
+        if (answers->frames[i].head.request == position)
+            return (enum status)answers->frames[i].head.status;
+    return STATUS_UNKNOWN;
+}
+
+static struct worker_channel *channel_of(struct scene *scene)
+{
+    return &scene->harness->worker.channels[scene->client->slot];
+}
+
+/* ---- wake-ups ---- */
+
+/* Puts, not read by the client, until an answer is owed; each is applied while the worker has gone to sleep. */
+static void owe_while_parked(struct scene *scene)
+{
+    struct worker *worker = &scene->harness->worker;
+
+    fake_machine_config(scene->harness->machine)->order = FAKE_MANUAL;
+    for (uint64_t n = 1; n < 64 && channel_of(scene)->owed_count == 0 && !scene->client->closed; n++) {
+        assert_true(put(scene, n, 1500) != UINT64_MAX);
+        harness_settle(scene->harness);
+        assert_int_equal(channel_of(scene)->in_flight, 1);
+        assert_true(channels_park_all(worker));
+        fake_io_finish_all(scene->harness->io);
+        harness_settle(scene->harness);
+    }
+}
+
+static void room_wakes_a_worker_that_owes_a_parked_channel(void **state)
+{
+    struct scene scene;
+    struct harness_frame frame;
+
+    (void)state;
+    begin(&scene, MR_RING_BYTES_MIN);
+    owe_while_parked(&scene);
+    assert_int_equal(channel_of(&scene)->owed_count, 1);
+    assert_true(channels_park_all(&scene.harness->worker)); /* it sleeps; only the client could wake it */
+    while (harness_take(scene.client, &frame))
+        ;
+    assert_true(ring_release_wakes(&scene.client->responses));
+    end(&scene);
+}
+
+static void room_wakes_a_worker_whose_parked_channel_has_a_query(void **state)
+{
+    struct scene scene;
+    struct harness_frame frame;
+    struct payload key;
+    struct worker *worker;
+
+    (void)state;
+    begin(&scene, MR_RING_BYTES_MIN);
+    worker = &scene.harness->worker;
+    for (uint64_t n = 1; n <= 10; n++) { /* the ring is nearly full: 10 answers of about 1.5 KiB */
+        put(&scene, n, 1500);
+        harness_settle(scene.harness);
+    }
+    /* a query of that size for an index that another client's command will bring */
+    uint8_t bytes[512] = {0x12, 2, 0x08, (uint8_t)(fsm_index(worker->fsm) + 5)};
+    key = key_payload("key", 0);
+    request_query(&scene.request, scene.session, scene.map, "Get", payload_slice(&key));
+    memcpy(bytes + 4, scene.request.bytes, scene.request.size);
+    harness_send(scene.client, FRAME_QUERY, bytes, scene.request.size + 4, 60 * MR_SECOND);
+    harness_settle(scene.harness);
+    assert_int_equal(channel_of(&scene)->waiting_count, 1);
+    assert_true(channels_park_all(worker));
+    struct scene other = {.harness = scene.harness, .client = harness_client(scene.harness, 1, USER, RING)};
+    open_all(&other);
+    increment(&other, 1);
+    increment(&other, 2);
+    harness_settle(scene.harness);
+    assert_int_equal(channel_of(&scene)->waiting_count, 1); /* for room now */
+    assert_true(channel_of(&scene)->room_needed > 0);
+    assert_true(channels_park_all(worker));
+    while (harness_take(scene.client, &frame))
+        ;
+    assert_true(ring_release_wakes(&scene.client->responses));
+    request_free(&other.request);
+    end(&scene);
+}
+
+/* ---- hostile clients ---- */
+
+static void a_channel_that_breaks_while_it_is_parked_is_closed(void **state)
+{
+    struct scene scene;
+
+    (void)state;
+    begin(&scene, MR_RING_BYTES_MIN);
+    query_at(&scene, 5000, 0, MR_SECOND); /* waits */
+    harness_settle(scene.harness);
+    assert_int_equal(channel_of(&scene)->waiting_count, 1);
+    atomic_store(&scene.client->channel.page->response.head, UINT64_MAX / 2);
+    owe_while_parked(&scene);
+    harness_settle(scene.harness);
+    fake_io_finish_all(scene.harness->io);
+    harness_settle(scene.harness);
+    assert_true(scene.client->closed);
+    end(&scene);
+}
+
+static void a_watch_that_fails_ends_its_channel(void **state)
+{
+    struct scene scene;
+
+    (void)state;
+    begin(&scene, RING);
+    fake_machine_fail(scene.harness->machine, FAKE_WATCH, NULL, 1, 1, ENOMEM);
+    struct harness_client *client = harness_client(scene.harness, 1, USER, RING);
+    harness_settle(scene.harness);
+    assert_int_equal(atomic_load(&client->channel.page->state), CHANNEL_CLOSED);
+    assert_true(client->closed); /* the supervisor hears of it and frees the slot */
+    end(&scene);
+}
+
+/* Is a wake of this client's on its way? */
+static bool wakes(const struct harness *harness, int event)
+{
+    struct fake_operation operation;
+
+    for (unsigned n = 0; fake_io_operation(harness->io, n, &operation); n++)
+        if (operation.call == FAKE_WAKE && operation.event == event)
+            return true;
+    return false;
+}
+
+static void a_descriptor_stays_open_while_a_wake_is_on_its_way(void **state)
+{
+    struct scene scene;
+    int event;
+
+    (void)state;
+    begin(&scene, RING);
+    event = channel_of(&scene)->channel.client_wake_fd;
+    fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
+    assert_true(ring_sleep(&scene.client->responses));
+    harness_send(scene.client, FRAME_COMMAND, "\x08\x63", 2, 0); /* refused at once: the client is woken */
+    harness_settle(scene.harness);
+    assert_true(wakes(scene.harness, event));
+    atomic_store(&scene.client->channel.page->request.tail, UINT64_MAX);
+    for (int i = 0; i < 10 && !scene.client->closed; i++) {
+        harness_settle(scene.harness);
+        if (!scene.client->closed)
+            fake_io_finish_all(scene.harness->io);
+    }
+    assert_true(scene.client->closed);
+    assert_false(wakes(scene.harness, event));
+    end(&scene);
+}
+
+static void waiting_queries_take_bounded_memory(void **state)
+{
+    struct scene scene;
+    uint64_t bytes = 0;
+
+    (void)state;
+    begin(&scene, RING);
+    for (unsigned i = 0; i < 1000; i++) {
+        query_at(&scene, 5000, 1800, 0);
+        if (i % 16 == 0)
+            harness_settle(scene.harness);
+    }
+    for (struct waiting_query *waiting = channel_of(&scene)->waiting; waiting != NULL; waiting = waiting->next)
+        bytes += sizeof(*waiting) + waiting->size;
+    assert_true(bytes > 0);
+    assert_true(bytes <= RING); /* with default limits: not 1024 times a MiB */
+    end(&scene);
+}
+
+/* Before it is sealed the client has the memfd, and both worker and supervisor touch what they have mapped of it. */
+static void a_channel_that_is_not_open_yet_cannot_be_cut_off(void **state)
+{
+    struct channel channel;
+    struct mr_error error;
+    int wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+    (void)state;
+    assert_int_equal(channel_create(&channel, 1, 1, RING, wake, &error), 0);
+    assert_int_equal(ftruncate(channel.memory_fd, 0), -1);
+    assert_int_equal(errno, EPERM);
+    channel_unmap(&channel);
+    close(wake);
+}
+
+/* ---- exactly once ---- */
+
+/* Puts and a CloseSession, durable, not applied; the worker dies. */
+static void replay_answers_what_a_session_that_closes_was_asked(void **state)
+{
+    struct scene scene;
+    struct answers answers = {.count = 0};
+
+    (void)state;
+    begin(&scene, RING);
+    fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
+    uint64_t large = put(&scene, 1, 900), small = increment(&scene, 2);
+    request_close_session(&scene.request, scene.session);
+    uint64_t close = send_request(&scene, FRAME_COMMAND);
+    harness_settle(scene.harness);
+    assert_true(channel_of(&scene)->in_flight > 0);
+    fake_io_finish_all(scene.harness->io);
+    harness_kill(scene.harness);
+    fake_machine_config(scene.harness->machine)->order = FAKE_AT_ONCE;
+    assert_int_equal(harness_start(scene.harness), 0);
+    assert_true(scene.harness->found.last_index > 3);
+    harness_settle(scene.harness);
+    take_all(&scene, &answers);
+    assert_int_equal(status_of(&answers, small), STATUS_OK);
+    assert_int_equal(status_of(&answers, close), STATUS_OK);
+    assert_int_equal(status_of(&answers, large), STATUS_OK);
+    assert_int_equal(channel_of(&scene)->held, 0);
+    end(&scene);
+}
+
+/* The same without a death: the ring has no room when the Put is applied. */
+static void an_answer_that_is_owed_outlives_its_session(void **state)
+{
+    struct scene scene;
+    struct answers answers = {.count = 0};
+    uint64_t n = 1, last;
+
+    (void)state;
+    begin(&scene, MR_RING_BYTES_MIN);
+    for (; n <= 10; n++) {
+        put(&scene, n, 1500);
+        harness_settle(scene.harness);
+    }
+    last = put(&scene, n, 1500);
+    request_close_session(&scene.request, scene.session);
+    uint64_t close = send_request(&scene, FRAME_COMMAND);
+    harness_settle(scene.harness);
+    take_all(&scene, &answers);
+    harness_settle(scene.harness);
+    take_all(&scene, &answers);
+    assert_int_equal(status_of(&answers, close), STATUS_OK);
+    assert_int_equal(status_of(&answers, last), STATUS_OK); /* it was applied */
+    end(&scene);
+}
+
+/* ---- deaths in `memory`, where an entry is durable as soon as it is sealed ---- */
+
+static jmp_buf death;
+static unsigned looks_to_live;
+static const struct io_ops *real_ops;
+static struct io_ops mortal_ops;
+static int segments[64];
+static unsigned segment_count;
+
+/* Every look at the clock is a place to die; there are no others between the sealing of a batch and its answers. */
+static uint64_t mortal_monotonic(struct io *io)
+{
+    if (looks_to_live > 0 && --looks_to_live == 0)
+        longjmp(death, 1);
+    return real_ops->monotonic(io);
+}
+
+static int give_segment(void *context, uint32_t slot, struct mr_error *error)
+{
+    (void)context;
+    if (slot < segment_count)
+        return segments[slot];
+    if (slot >= 64 || (segments[slot] = memfd_create("segment", MFD_CLOEXEC)) < 0 ||
+        ftruncate(segments[slot], 16 * MR_BATCH_BYTES_MIN) != 0)
+        return error_set(error, "no segment %u", slot);
+    segment_count = slot + 1;
+    return segments[slot];
+}
+
+static void closed(void *context, uint32_t slot, uint64_t channel_id, const char *why)
+{
+    struct harness *harness = context;
+    (void)channel_id, (void)why;
+    harness->clients[slot].closed = true;
+    harness->region->channels[slot].channel_id = 0;
+}
+
+/* harness_start() for a log in memory. */
+static void start_in_memory(struct harness *harness)
+{
+    struct worker *worker = &harness->worker;
+    struct log_config log = {.path = "/partition-0001",
+                             .partition = 1,
+                             .secret = 42,
+                             .durability = DURABILITY_MEMORY,
+                             .batch_bytes = MR_BATCH_BYTES_MIN,
+                             .segment_bytes = 16 * MR_BATCH_BYTES_MIN,
+                             .largest_body = (uint32_t)harness->max_payload,
+                             .memory_segment = give_segment,
+                             .memory_slots = segment_count};
+    struct fsm_config fsm = {
+        .hash_seed = 7, .session_output_limit = harness->session_output_limit, .types = service_types};
+
+    log.io = harness->io = fake_io_create(harness->machine);
+    real_ops = harness->io->ops;
+    mortal_ops = *real_ops;
+    mortal_ops.monotonic = mortal_monotonic;
+    harness->io->ops = &mortal_ops;
+    *worker = (struct worker){.partition = 1,
+                              .max_payload = harness->max_payload,
+                              .io = harness->io,
+                              .region = harness->region,
+                              .closed = closed,
+                              .closed_context = harness};
+    assert_int_equal(channels_init(worker, &harness->error), 0);
+    worker->now = real_ops->monotonic(harness->io);
+    for (uint32_t slot = 0; slot < HARNESS_CLIENTS; slot++) {
+        struct channel channel;
+        const struct channel *theirs = &harness->clients[slot].channel;
+        if (harness->region->channels[slot].channel_id == 0)
+            continue;
+        assert_int_equal(channel_map(&channel, dup(theirs->memory_fd), dup(theirs->node_wake_fd),
+                                     dup(theirs->client_wake_fd), 1, theirs->channel_id, theirs->ring_bytes,
+                                     &harness->error),
+                         0);
+        channels_add(worker, slot, &channel);
+    }
+    if (worker_recover(worker, &log, &fsm, &harness->found, &harness->error) != 0)
+        fail_msg("%s", harness->error.text);
+    worker_resume_channels(worker);
+    worker->accepting = true;
+}
+
+#define MEMORY_REQUESTS 8
+
+struct memory_life {
+    struct scene scene;
+    uint64_t positions[MEMORY_REQUESTS];
+    struct answers answers;
+};
+
+static const enum status memory_expected[MEMORY_REQUESTS] = {STATUS_INVALID, STATUS_OK, STATUS_OK, STATUS_INVALID,
+                                                             STATUS_OK,      STATUS_OK, STATUS_OK, STATUS_INVALID};
+
+static void send_all(struct memory_life *life)
+{
+    struct scene *scene = &life->scene;
+
+    for (unsigned i = 0; i < MEMORY_REQUESTS; i++) {
+        if (memory_expected[i] == STATUS_INVALID)
+            life->positions[i] = harness_send(scene->client, FRAME_COMMAND, "\x08\x63", 2, 0);
+        else if (i == 4)
+            life->positions[i] = put(scene, i + 1, 900);
+        else
+            life->positions[i] = increment(scene, i + 1);
+    }
+}
+
+static bool live_in_memory(struct memory_life *life, unsigned looks)
+{
+    if (setjmp(death) != 0) {
+        harness_kill(life->scene.harness);
+        take_all(&life->scene, &life->answers);
+        return false;
+    }
+    if (life->scene.harness->io == NULL)
+        start_in_memory(life->scene.harness);
+    looks_to_live = looks;
+    harness_settle(life->scene.harness);
+    looks_to_live = 0;
+    return true;
+}
+
+static void leaks_are_meant(bool yes)
+{
+#if defined(__SANITIZE_ADDRESS__)
+    yes ? __lsan_disable() : __lsan_enable();
+#else
+    (void)yes;
+#endif
+}
+
+static void a_death_behind_the_seal_loses_no_refusal_in_memory(void **state)
+{
+    static struct memory_life life; /* survives the jump */
+    bool died = true;
+
+    (void)state;
+    leaks_are_meant(true);
+    for (unsigned looks = 1; died; looks++) {
+        memset(&life, 0, sizeof(life));
+        life.scene.harness = harness_create(1);
+        start_in_memory(life.scene.harness);
+        life.scene.client = harness_client(life.scene.harness, 0, USER, RING);
+        open_all(&life.scene);
+        send_all(&life);
+        died = !live_in_memory(&life, looks);
+        if (died)
+            live_in_memory(&life, 0);
+        take_all(&life.scene, &life.answers);
+        for (unsigned i = 0; i < MEMORY_REQUESTS; i++)
+            if (status_of(&life.answers, life.positions[i]) != memory_expected[i])
+                fail_msg("died at look %u: request %u has status %u", looks, i,
+                         status_of(&life.answers, life.positions[i]));
+        assert_int_equal(fsm_index(life.scene.harness->worker.fsm), 3 + 5);
+        assert_int_equal(channel_of(&life.scene)->held, 0);
+        end(&life.scene);
+        while (segment_count > 0)
+            close(segments[--segment_count]);
+    }
+    leaks_are_meant(false);
+}
+
+/* ---- time ---- */
+
+/* Sleeps as a worker does until it would sleep for a second or more. Gives how long that is. */
+static uint64_t sleep_for_long(struct harness *harness)
+{
+    for (;;) {
+        harness_settle(harness);
+        uint64_t next = turn_next(&harness->worker), now = harness->worker.now;
+        uint64_t nap = next > now ? next - now : 0;
+        clock_sleeping(&harness->worker.clock, nap);
+        if (nap >= MR_SECOND)
+            return nap;
+        fake_machine_advance(harness->machine, nap);
+    }
+}
+
+static void standing_still_in_a_sleep_ends_no_session_that_was_renewed(void **state)
+{
+    struct scene scene;
+    struct answers answers = {.count = 0};
+
+    (void)state;
+    begin(&scene, RING);
+    request_open_session(&scene.request, (struct duration){.seconds = 5, .present = true});
+    uint64_t session = id_of(&scene);
+    assert_true(sleep_for_long(scene.harness) <= 5 * MR_SECOND);
+    /* the worker is stopped in that sleep; its client is not, and renews */
+    request_keep_alive(&scene.request, session, (struct slice){NULL, 0}, 0, NULL, 0);
+    uint64_t position = send_request(&scene, FRAME_COMMAND);
+    fake_machine_advance(scene.harness->machine, MR_HOUR);
+    harness_settle(scene.harness);
+    take_all(&scene, &answers);
+    assert_int_equal(status_of(&answers, position), STATUS_OK);
+    end(&scene);
+}
+
+static void a_deadline_whose_entry_failed_fires_when_the_disk_is_back(void **state)
+{
+    struct scene scene;
+    struct harness *harness;
+    bool failed = false;
+
+    (void)state;
+    begin(&scene, RING);
+    harness = scene.harness;
+    for (unsigned i = 0; i < 400; i++) {
+        struct worker *worker = &harness->worker;
+        uint64_t deadline = fsm_next_deadline(worker->fsm);
+        if (!failed && deadline <= worker->time + 150 * MR_MILLISECOND) {
+            fake_machine_fail(harness->machine, FAKE_WRITE, NULL, 1, 1, EIO);
+            failed = true;
+        }
+        fake_machine_advance(harness->machine, 100 * MR_MILLISECOND);
+        harness_settle(harness);
+    }
+    assert_true(failed);
+    assert_true(fake_machine_counts(harness->machine)->faults == 1);
+    assert_int_equal(harness->region->state, PARTITION_SERVING);
+    assert_int_equal(fsm_session_count(harness->worker.fsm), 0);
+    end(&scene);
+}
+
+/* Time is to be logged, and cannot be before a write is done: the worker sleeps meanwhile. */
+static void a_marker_that_is_due_keeps_no_worker_awake_during_a_write(void **state)
+{
+    struct scene scene;
+    struct worker *worker;
+
+    (void)state;
+    begin(&scene, RING);
+    worker = &scene.harness->worker;
+    request_open_session(&scene.request, (struct duration){.seconds = 3600, .present = true});
+    id_of(&scene);
+    do { /* until the first session is gone, and almost as long again */
+        fake_machine_advance(scene.harness->machine, 10 * MR_MILLISECOND);
+        harness_settle(scene.harness);
+    } while (fsm_session_count(worker->fsm) == 2 ||
+             worker->now - worker->marked_at < MR_TIME_LOGGED_EVERY - 50 * MR_MILLISECOND);
+    fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
+    request_open_session(&scene.request, (struct duration){.seconds = 3600, .present = true});
+    send_request(&scene, FRAME_COMMAND);
+    harness_settle(scene.harness);
+    fake_machine_advance(scene.harness->machine, 60 * MR_MILLISECOND);
+    harness_settle(scene.harness);
+    assert_true(log_in_flight(worker->log));
+    assert_true(turn_next(worker) > worker->now);
+    end(&scene);
+}
+
+/* An idle partition's time is logged at an orderly stop, although nothing was written since the last marker. */
+static void a_stop_logs_the_time(void **state)
+{
+    struct scene scene;
+    struct harness *harness;
+
+    (void)state;
+    begin(&scene, RING);
+    harness = scene.harness;
+    for (unsigned i = 0; i < 50; i++) {
+        fake_machine_advance(harness->machine, 100 * MR_MILLISECOND);
+        harness_settle(harness);
+    }
+    uint64_t time = harness->worker.time;
+    assert_int_equal(log_close(harness->worker.log, time, &harness->error), 0);
+    harness->worker.log = NULL;
+    harness_kill(harness);
+    assert_int_equal(harness_start(harness), 0);
+    assert_int_equal(harness->found.time, time);
+    end(&scene);
+}
+
+/* ---- memory ---- */
+
+static void what_a_session_leaves_is_freed_without_traffic(void **state)
+{
+    struct scene scene;
+    struct harness_frame frame;
+
+    (void)state;
+    begin(&scene, RING);
+    for (uint64_t n = 1; n <= 500; n++) {
+        put(&scene, n, 100);
+        if (n % 20 == 0) {
+            harness_settle(scene.harness);
+            while (harness_take(scene.client, &frame))
+                ;
+        }
+    }
+    request_close_session(&scene.request, scene.session);
+    send_request(&scene, FRAME_COMMAND);
+    harness_settle(scene.harness);
+    assert_int_equal(fsm_session_count(scene.harness->worker.fsm), 0);
+    assert_false(fsm_collect(scene.harness->worker.fsm, 0));
+    end(&scene);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(room_wakes_a_worker_that_owes_a_parked_channel),
+        cmocka_unit_test(room_wakes_a_worker_whose_parked_channel_has_a_query),
+        cmocka_unit_test(a_channel_that_breaks_while_it_is_parked_is_closed),
+        cmocka_unit_test(a_watch_that_fails_ends_its_channel),
+        cmocka_unit_test(a_descriptor_stays_open_while_a_wake_is_on_its_way),
+        cmocka_unit_test(waiting_queries_take_bounded_memory),
+        cmocka_unit_test(a_channel_that_is_not_open_yet_cannot_be_cut_off),
+        cmocka_unit_test(replay_answers_what_a_session_that_closes_was_asked),
+        cmocka_unit_test(an_answer_that_is_owed_outlives_its_session),
+        cmocka_unit_test(a_death_behind_the_seal_loses_no_refusal_in_memory),
+        cmocka_unit_test(standing_still_in_a_sleep_ends_no_session_that_was_renewed),
+        cmocka_unit_test(a_deadline_whose_entry_failed_fires_when_the_disk_is_back),
+        cmocka_unit_test(a_marker_that_is_due_keeps_no_worker_awake_during_a_write),
+        cmocka_unit_test(a_stop_logs_the_time),
+        cmocka_unit_test(what_a_session_leaves_is_freed_without_traffic),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
