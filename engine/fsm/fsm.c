@@ -219,6 +219,16 @@ bool fsm_deliver(struct fsm *fsm, uint64_t session_id, uint64_t sequence_num, co
     return sink->answer(sink->context, route, &answer);
 }
 
+void fsm_leave(struct fsm *fsm, uint64_t session_id, uint64_t sequence_num, const struct fsm_route *route)
+{
+    struct session *session = fsm_find_session(fsm, session_id);
+    struct stored_output *output = NULL;
+    struct stream *stream = NULL;
+    if (session != NULL && session_standing(session, sequence_num, &output, &stream) == STANDING_HELD &&
+        stream != NULL && same_route(&stream->route, route))
+        stream->told = true;
+}
+
 /* ---- sessions ---- */
 
 static void renew(struct fsm *fsm, struct session *session)

@@ -83,6 +83,10 @@ void fsm_apply(struct fsm *fsm, const struct fsm_entry *entry, const struct fsm_
 bool fsm_deliver(struct fsm *fsm, uint64_t session_id, uint64_t sequence_num, const struct fsm_route *route,
                  const struct fsm_sink *sink, bool *gone);
 
+/* The route has been given a last frame by the caller: nothing more of that command is given to it. The command itself
+ * goes on, for whoever names it next. */
+void fsm_leave(struct fsm *fsm, uint64_t session_id, uint64_t sequence_num, const struct fsm_route *route);
+
 /* A query on the applied state. `now` (>= fsm_time()) is what remaining TTLs are counted from. The result: a frame
  * status (else than STATUS_OK: *message says why). With STATUS_OK either *cursor is NULL and *output is the answer,
  * valid until the next call on the fsm; or the query has many outputs, and *cursor, which is the caller's to close,

@@ -2,8 +2,8 @@
 /* Answers out: from the state machine into the response rings, encoded where they are read.
  *
  * A request holds MR_SMALL_FRAME bytes of its channel's response ring from being taken until its last frame, so a small
- * answer always has room. A larger one takes what nobody holds; when that is too little, a numbered output stays in its
- * session and is owed: sent when the client has read on, and until then nothing more is read from that channel.
+ * last frame always has room. Everything else takes what nobody holds; when that is too little, a numbered output stays
+ * in its session and is owed: sent when the client has read on, and until then nothing more is read from that channel.
  *
  * Frames are published, and the request ring's head is moved, once a turn: first in the region (one store for both),
  * then in the channel. What a worker had written beyond that when it died is written again, the same, by its successor.
@@ -92,47 +92,77 @@ static void owe(struct worker *worker, struct worker_channel *channel, uint64_t 
             channel->owed_first = 0;
         } else {
             unsigned capacity = channel->owed_capacity == 0 ? 16 : 2 * channel->owed_capacity;
-            struct owed_output *owed = realloc(channel->owed, capacity * sizeof(*owed));
+            struct owed_outputs *owed = realloc(channel->owed, capacity * sizeof(*owed));
             mr_assert(owed != NULL);
             channel->owed = owed;
             channel->owed_capacity = capacity;
         }
     }
-    channel->owed[channel->owed_first + channel->owed_count++] =
-        (struct owed_output){.session_id = answer->session_id,
-                             .sequence_num = answer->sequence_num,
-                             .number = answer->number,
-                             .position = position};
+    channel->owed[channel->owed_first + channel->owed_count++] = (struct owed_outputs){
+        .session_id = answer->session_id, .sequence_num = answer->sequence_num, .position = position};
     channels_leave(worker, channel);
 }
 
-void answer_from_fsm(void *context, const struct fsm_route *route, const struct fsm_answer *answer)
+/* The request has its last frame: what it is owed will not be asked for. */
+static void owe_no_more(struct worker_channel *channel, uint64_t position)
+{
+    struct owed_outputs *owed = channel->owed + channel->owed_first;
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < channel->owed_count; i++)
+        if (owed[i].position != position)
+            owed[kept++] = owed[i];
+    channel->owed_count = kept;
+}
+
+static void request_over(struct worker *worker, struct worker_channel *channel, uint64_t position)
+{
+    channel->held -= MR_SMALL_FRAME;
+    if (channel->owed_count > 0 && !worker->delivering)
+        owe_no_more(channel, position);
+}
+
+/* A numbered output; false: no room for it now. */
+static bool take_output(struct worker *worker, struct worker_channel *channel, uint64_t position,
+                        const struct fsm_answer *answer)
+{
+    size_t size = partition_command_output_size(&answer->output);
+    bool has_room = answer->last && response_frame_bytes(size) <= MR_SMALL_FRAME;
+
+    if (!has_room && response_frame_bytes(size) > channel->channel.ring_bytes / 2) {
+        worker->too_large = true; /* for answer_owed(), who says so */
+        return false;
+    }
+    /* Behind what is owed everything without room of its own waits, so that outputs come in order; and a successor,
+     * which does not know yet how much room the rest of its replay holds, lets all of it wait. */
+    if (!has_room && !worker->delivering && (worker->replaying || channel->owed_count > 0))
+        return false;
+    if (!has_room && !answer_fits(worker, channel, size, answer->last ? MR_SMALL_FRAME : 0))
+        return false;
+    put_output(worker, channel, position, answer, size);
+    return true;
+}
+
+bool answer_from_fsm(void *context, const struct fsm_route *route, const struct fsm_answer *answer)
 {
     struct worker *worker = context;
     struct worker_channel *channel = channels_find(worker, route->channel);
 
+    /* Nobody is there any more, or a predecessor had taken it: its client names the command again. */
     if (channel == NULL || channel->broken || route->position < channel->answered_from)
-        return; /* nobody is there any more, or it was told by a predecessor */
+        return false;
     if (answer->status != STATUS_OK) {
         put_message(worker, channel, route->position, answer->status, answer->last, answer->message);
-    } else {
-        size_t size = partition_command_output_size(&answer->output);
-        bool small = response_frame_bytes(size) <= MR_SMALL_FRAME;
-        bool numbered = answer->sequence_num != 0;
-        mr_assert(small || numbered);
-        /* Behind an owed output everything large is owed too, so that they come in order; and a successor, which does
-         * not know yet how much room the rest of its replay holds, owes all that is large. */
-        if (!small &&
-            (worker->replaying || channel->owed_count > 0 || !answer_fits(worker, channel, size, MR_SMALL_FRAME))) {
+    } else if (answer->number == 0) {
+        put_output(worker, channel, route->position, answer, partition_command_output_size(&answer->output));
+    } else if (!take_output(worker, channel, route->position, answer)) {
+        if (!worker->delivering)
             owe(worker, channel, route->position, answer);
-            if (worker->replaying)
-                channel->held += MR_SMALL_FRAME; /* as it did at the predecessor's */
-            return;                              /* goes on holding its room */
-        }
-        put_output(worker, channel, route->position, answer, size);
+        return false;
     }
-    if (answer->last && !worker->replaying)
-        channel->held -= MR_SMALL_FRAME;
+    if (answer->last)
+        request_over(worker, channel, route->position);
+    return true;
 }
 
 void answer_message(struct worker *worker, struct worker_channel *channel, uint64_t position, enum status status,
@@ -140,18 +170,22 @@ void answer_message(struct worker *worker, struct worker_channel *channel, uint6
 {
     put_message(worker, channel, position, status, true,
                 (struct slice){.data = (const uint8_t *)message, .size = strlen(message)});
-    channel->held -= MR_SMALL_FRAME;
+    request_over(worker, channel, position);
 }
 
-void answer_query(struct worker *worker, struct worker_channel *channel, uint64_t position,
+void answer_query(struct worker *worker, struct worker_channel *channel, uint64_t position, uint64_t number, bool last,
                   const struct operation_output *output)
 {
-    size_t size = partition_query_output_size(output);
-    struct response_head head = {.size = (uint32_t)size, .status = STATUS_OK, .flags = FRAME_LAST, .request = position};
+    struct response_head head = {.size = (uint32_t)partition_query_output_size(output),
+                                 .status = STATUS_OK,
+                                 .flags = last ? FRAME_LAST : 0,
+                                 .request = position,
+                                 .number = number};
     uint8_t *body = begin_frame(worker, channel, &head);
     if (body != NULL)
         write_partition_query_output(body, output);
-    channel->held -= MR_SMALL_FRAME;
+    if (last)
+        channel->held -= MR_SMALL_FRAME;
 }
 
 void answer_wake(struct worker *worker, struct worker_channel *channel)
@@ -206,50 +240,41 @@ void answer_refuse(struct worker *worker, struct worker_channel *channel, uint64
     channels_leave(worker, channel);
 }
 
-/* One owed output; false: no room yet. */
-static bool send_owed(struct worker *worker, struct worker_channel *channel, const struct owed_output *owed)
+/* What the first in the queue is owed; false: no room yet for all of it. */
+static bool deliver(struct worker *worker, struct worker_channel *channel)
 {
-    struct fsm_answer answer;
+    struct owed_outputs owed = channel->owed[channel->owed_first];
+    struct fsm_route route = {.channel = channel->channel_id, .position = owed.position};
     bool gone = false;
 
-    if (!fsm_stored_output(worker->fsm, owed->session_id, owed->sequence_num, owed->number, &answer, &gone)) {
-        answer_message(worker, channel, owed->position, STATUS_FORBIDDEN,
-                       gone ? "the session ended, or gave the command up, before its answer was read"
-                            : "the output was acknowledged before it was read");
-        return true;
+    worker->too_large = false;
+    worker->delivering = true;
+    bool all = fsm_deliver(worker->fsm, owed.session_id, owed.sequence_num, &route, &worker->sink, &gone);
+    if (worker->too_large) {
+        fsm_leave(worker->fsm, owed.session_id, owed.sequence_num, &route);
+        answer_message(worker, channel, owed.position, STATUS_INVALID, ANSWER_TOO_LARGE);
+    } else if (gone) {
+        answer_message(worker, channel, owed.position, STATUS_FORBIDDEN,
+                       "the session ended, or gave the command up, before its answer was read");
     }
-    size_t size = partition_command_output_size(&answer.output);
-    if (response_frame_bytes(size) > channel->channel.ring_bytes / 2) {
-        answer_message(worker, channel, owed->position, STATUS_INVALID,
-                       "the answer does not fit in half of the channel's response ring: ask for a larger ring");
-        return true;
-    }
-    if (!answer_fits(worker, channel, size, MR_SMALL_FRAME))
-        return false;
-    put_output(worker, channel, owed->position, &answer, size);
-    channel->held -= MR_SMALL_FRAME;
-    return true;
+    worker->delivering = false;
+    return all || worker->too_large;
 }
 
 bool answer_owed(struct worker *worker, struct worker_channel *channel)
 {
-    bool any = false;
+    uint64_t before = channel->responses.tail;
 
-    while (channel->owed_count > 0 && !channel->broken &&
-           send_owed(worker, channel, &channel->owed[channel->owed_first])) {
+    while (channel->owed_count > 0 && !channel->broken && deliver(worker, channel)) {
         channel->owed_first++;
         if (--channel->owed_count == 0)
             channel->owed_first = 0;
-        answer_touch(worker, channel);
-        any = true;
     }
-    if (channel->refusal && channel->in_flight == 0 && channel->owed_count == 0) {
+    if (channel->refusal && channel->in_flight == 0 && channel->owed_count == 0 && !channel->broken) {
         channel->refusal = false;
         answer_message(worker, channel, channel->refusal_position, channel->refusal_status, channel->refusal_text);
-        answer_touch(worker, channel);
-        any = true;
     }
-    return any;
+    return channel->responses.tail != before;
 }
 
 void answer_publish(struct worker *worker)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Queries. Most are answered the moment they are read, from applied state, which is durable state. One that waits, for
  * an index that is not applied yet or for room in its channel's response ring, is kept in a list of its channel, holds
- * up nothing behind it, and ends at its time limit. */
+ * up nothing behind it, and ends at its time limit. One with many outputs stands in that list too: a cursor gives them,
+ * some each turn, as many as there is room for; once it has begun it has no time limit. */
 #include "engine/node/worker_state.h"
 #include "proto/reader.h"
 #include "proto/writer.h"
@@ -10,38 +11,83 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum outcome { ANSWERED, WAITS_FOR_INDEX, WAITS_FOR_ROOM };
+/* What one query with many outputs may give in a turn: others are not kept waiting for longer than that takes. */
+#define OUTPUTS_A_TURN 256
+#define OUTPUT_BYTES_A_TURN (64 * MR_KIB)
 
-static enum outcome try(struct worker *worker, struct worker_channel *channel, uint64_t position, const uint8_t *body,
-                        uint32_t size, uint64_t *index, uint64_t *needs)
+enum outcome { OVER, WAITS_FOR_INDEX, WAITS_FOR_ROOM, HAS_MORE };
+
+/* Does one output fit? If it never will, the query ends with that. */
+static enum outcome room_for(struct worker *worker, struct worker_channel *channel, struct waiting_query *query,
+                             uint64_t size, bool last)
 {
-    struct partition_query_input query;
+    uint64_t bytes = response_frame_bytes(size);
+
+    if (bytes > channel->channel.ring_bytes / 2) {
+        answer_message(worker, channel, query->position, STATUS_INVALID, ANSWER_TOO_LARGE);
+        return OVER;
+    }
+    query->needs = size;
+    if (last && bytes <= MR_SMALL_FRAME)
+        return HAS_MORE;
+    return answer_fits(worker, channel, size, last ? MR_SMALL_FRAME : 0) ? HAS_MORE : WAITS_FOR_ROOM;
+}
+
+static enum outcome give_outputs(struct worker *worker, struct worker_channel *channel, struct waiting_query *query)
+{
+    uint64_t bytes = 0;
+
+    for (unsigned i = 0; i < OUTPUTS_A_TURN && bytes < OUTPUT_BYTES_A_TURN; i++) {
+        struct operation_output output;
+        const char *message = "";
+        bool last = false;
+        enum status status = fsm_cursor_next(query->cursor, worker->time, &output, &last, &message);
+        if (status != STATUS_OK) {
+            answer_message(worker, channel, query->position, status, message);
+            return OVER;
+        }
+        enum outcome room = room_for(worker, channel, query, partition_query_output_size(&output), last);
+        if (room != HAS_MORE)
+            return room;
+        answer_query(worker, channel, query->position, ++query->number, last, &output);
+        if (last || channel->broken)
+            return OVER;
+        fsm_cursor_taken(query->cursor);
+        bytes += query->needs;
+    }
+    return HAS_MORE;
+}
+
+/* Goes on with a query as far as it can go now. */
+static enum outcome go_on(struct worker *worker, struct worker_channel *channel, struct waiting_query *query,
+                          const uint8_t *body)
+{
+    struct partition_query_input input;
     struct operation_output output;
     const char *message = "the bytes do not decode as a PartitionQueryInput";
     enum status status = STATUS_INVALID;
 
-    if (read_partition_query_input(body, size, &query) == READ_OK)
-        status = fsm_check_query(&query, worker->partition, &message);
+    if (query->cursor != NULL)
+        return give_outputs(worker, channel, query);
+    if (read_partition_query_input(body, query->size, &input) == READ_OK)
+        status = fsm_check_query(&input, worker->partition, &message);
     if (status == STATUS_OK) {
-        *index = query.max_received_index;
-        if (*index > fsm_index(worker->fsm))
+        query->index = input.max_received_index;
+        if (query->index > fsm_index(worker->fsm))
             return WAITS_FOR_INDEX;
-        status = fsm_query(worker->fsm, &query, channel->uid, worker->time, &output, &message);
+        status = fsm_query(worker->fsm, &input, channel->uid, worker->time, &output, &query->cursor, &message);
     }
     if (status != STATUS_OK) {
-        answer_message(worker, channel, position, status, message);
-        return ANSWERED;
+        answer_message(worker, channel, query->position, status, message);
+        return OVER;
     }
-    *needs = partition_query_output_size(&output);
-    if (response_frame_bytes(*needs) > channel->channel.ring_bytes / 2) {
-        answer_message(worker, channel, position, STATUS_INVALID,
-                       "the answer does not fit in half of the channel's response ring: ask for a larger ring");
-        return ANSWERED;
-    }
-    if (response_frame_bytes(*needs) > MR_SMALL_FRAME && !answer_fits(worker, channel, *needs, MR_SMALL_FRAME))
-        return WAITS_FOR_ROOM;
-    answer_query(worker, channel, position, &output);
-    return ANSWERED;
+    if (query->cursor != NULL)
+        return give_outputs(worker, channel, query);
+    enum outcome room = room_for(worker, channel, query, partition_query_output_size(&output), true);
+    if (room != HAS_MORE)
+        return room;
+    answer_query(worker, channel, query->position, 0, true, &output);
+    return OVER;
 }
 
 /* What has to happen before it is worth looking at the waiting ones again. */
@@ -49,7 +95,7 @@ static void note(struct worker_channel *channel, const struct waiting_query *wai
 {
     uint64_t index = waiting->needs != 0 ? 0 : waiting->index;
 
-    if (waiting->deadline < channel->waiting_deadline)
+    if (waiting->cursor == NULL && waiting->deadline < channel->waiting_deadline)
         channel->waiting_deadline = waiting->deadline;
     if (index < channel->waiting_index)
         channel->waiting_index = index;
@@ -69,12 +115,15 @@ static void keep(struct worker *worker, struct worker_channel *channel, struct w
 void query_take(struct worker *worker, struct worker_channel *channel, uint64_t position, uint64_t time_limit,
                 const uint8_t *body, uint32_t size)
 {
-    uint64_t index = 0, needs = 0;
-    enum outcome outcome = try(worker, channel, position, body, size, &index, &needs);
-    if (outcome == ANSWERED)
+    struct waiting_query query = {.position = position, .size = size};
+
+    if (go_on(worker, channel, &query, body) == OVER) {
+        fsm_cursor_close(query.cursor);
         return;
+    }
     struct waiting_query *waiting = malloc(sizeof(*waiting) + size);
     if (waiting == NULL) {
+        fsm_cursor_close(query.cursor);
         answer_message(worker, channel, position, STATUS_UNAVAILABLE, "no memory for a query that has to wait");
         return;
     }
@@ -82,29 +131,21 @@ void query_take(struct worker *worker, struct worker_channel *channel, uint64_t 
         time_limit = MR_QUERY_TIME_LIMIT_DEFAULT;
     else if (time_limit > MR_QUERY_TIME_LIMIT_MAX)
         time_limit = MR_QUERY_TIME_LIMIT_MAX;
-    *waiting = (struct waiting_query){.position = position,
-                                      .deadline = worker->now + time_limit,
-                                      .index = index,
-                                      .needs = outcome == WAITS_FOR_ROOM ? needs : 0,
-                                      .size = size};
+    query.deadline = worker->now + time_limit;
+    *waiting = query;
     memcpy(waiting->body, body, size);
     keep(worker, channel, waiting);
 }
 
-/* True if it is answered, one way or the other. */
+/* True if it is over, one way or the other. */
 static bool look_at(struct worker *worker, struct worker_channel *channel, struct waiting_query *waiting)
 {
-    uint64_t needs = waiting->needs;
-
-    if (waiting->index <= fsm_index(worker->fsm) &&
-        (needs == 0 || answer_fits(worker, channel, needs, MR_SMALL_FRAME))) {
-        enum outcome outcome =
-            try(worker, channel, waiting->position, waiting->body, waiting->size, &waiting->index, &needs);
-        if (outcome == ANSWERED)
+    if (waiting->index <= fsm_index(worker->fsm)) {
+        enum outcome outcome = go_on(worker, channel, waiting, waiting->body);
+        if (outcome == OVER)
             return true;
-        waiting->needs = outcome == WAITS_FOR_ROOM ? needs : 0;
     }
-    if (waiting->deadline > worker->now)
+    if (waiting->cursor != NULL || waiting->deadline > worker->now)
         return false;
     answer_message(worker, channel, waiting->position, STATUS_TIMEOUT,
                    waiting->needs != 0 ? "the time limit passed before there was room for the answer"
@@ -114,7 +155,7 @@ static bool look_at(struct worker *worker, struct worker_channel *channel, struc
 
 bool query_look(struct worker *worker, struct worker_channel *channel)
 {
-    bool any = false;
+    uint64_t before = channel->responses.tail;
 
     if (channel->waiting_count == 0 ||
         (channel->waiting_index > fsm_index(worker->fsm) && channel->waiting_deadline > worker->now))
@@ -127,21 +168,21 @@ bool query_look(struct worker *worker, struct worker_channel *channel)
             *channel->waiting_end = next;
             channel->waiting_count--;
             channel->waiting_bytes -= sizeof(*waiting) + waiting->size;
+            fsm_cursor_close(waiting->cursor);
             free(waiting);
-            answer_touch(worker, channel);
-            any = true;
         } else {
             note(channel, waiting);
             channel->waiting_end = &waiting->next;
         }
     }
-    return any;
+    return channel->responses.tail != before;
 }
 
 void query_drop_all(struct worker_channel *channel)
 {
     for (struct waiting_query *waiting = channel->waiting, *next; waiting != NULL; waiting = next) {
         next = waiting->next;
+        fsm_cursor_close(waiting->cursor);
         free(waiting);
     }
     channel->waiting = NULL;

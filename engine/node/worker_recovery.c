@@ -14,11 +14,14 @@
 static int replay(void *context, const struct log_entry *entry, struct mr_error *error)
 {
     struct worker *worker = context;
+    struct worker_channel *channel = entry->origin.channel != 0 ? channels_find(worker, entry->origin.channel) : NULL;
     uint64_t end = entry->origin.position + entry->origin.frame_size;
 
+    /* It holds its room again, as it did at the predecessor's, until its last frame. */
+    if (channel != NULL && entry->origin.position >= channel->answered_from)
+        channel->held += MR_SMALL_FRAME;
     if (turn_apply(worker, entry, error) != 0)
         return -1;
-    struct worker_channel *channel = channels_find(worker, entry->origin.channel);
     if (channel != NULL && end > channel->applied_to)
         channel->applied_to = end;
     return 0;

@@ -13,21 +13,22 @@
 #include "ipc/channel.h"
 #include "ipc/frame.h"
 
-/* A query that was taken from its ring and waits for an index or for room. */
+/* A query that was taken from its ring and is not over: it waits for an index or for room, or has many outputs. */
 struct waiting_query {
     struct waiting_query *next;
     uint64_t position;
-    uint64_t deadline; /* monotonic, ns */
-    uint64_t index;    /* that must be applied first */
-    uint64_t needs;    /* bytes that its answer took when there was no room for it; 0: not tried yet */
+    uint64_t deadline;         /* monotonic, ns */
+    uint64_t index;            /* that must be applied first */
+    uint64_t needs;            /* bytes that its answer took when there was no room for it; 0: not tried yet */
+    struct fsm_cursor *cursor; /* it has begun to give its outputs; NULL: not yet, or it has only one */
+    uint64_t number;           /* of outputs given */
     uint32_t size;
     uint8_t body[];
 };
 
-/* An output that stands in its session because its channel had no room for it. */
-struct owed_output {
+/* A request whose outputs stand in their session because its channel had no room for the next of them. */
+struct owed_outputs {
     uint64_t session_id, sequence_num;
-    uint64_t number;   /* the first output still owed */
     uint64_t position; /* of the request */
 };
 
@@ -66,7 +67,7 @@ struct worker_channel {
     uint64_t waiting_deadline; /* the earliest of them (monotonic); UINT64_MAX: none */
     uint64_t waiting_index;    /* the lowest index that one of them waits for; 0: one waits for room */
 
-    struct owed_output *owed; /* a queue: owed[owed_first ...], owed_count of them */
+    struct owed_outputs *owed; /* a queue: owed[owed_first ...], owed_count of them */
     unsigned owed_first, owed_count, owed_capacity;
 
     bool refusal; /* one request, refused, not told yet; nothing behind it is read */
@@ -95,6 +96,8 @@ struct worker {
     bool control_lost;    /* the watch on its socket has ended: to be renewed */
     bool in_trouble;      /* the region says so */
     bool replaying;       /* answers are written, nothing is published */
+    bool delivering;      /* what is owed is being sent */
+    bool too_large;       /* an output met while delivering does not fit in any ring of its channel's size */
     bool accepting;       /* reads requests; false once told to stop */
     const char *stopped;  /* why the partition is stopped; NULL: it is served */
     struct fsm_sink sink;
@@ -142,15 +145,16 @@ int turn_apply(struct worker *worker, const struct log_entry *entry, struct mr_e
 bool admission_scan(struct worker *worker, struct worker_channel *channel);
 
 /* ---- answer.c ---- */
-void answer_from_fsm(void *context, const struct fsm_route *route, const struct fsm_answer *answer);
+bool answer_from_fsm(void *context, const struct fsm_route *route, const struct fsm_answer *answer);
 /* Room for a frame with `size` bytes of body beside what other requests hold, `own` of which is this request's? */
 bool answer_fits(struct worker *worker, struct worker_channel *channel, uint64_t size, uint64_t own);
 /* The last frame of a request that holds room for a small one: a message, cut to MR_MESSAGE_MAX. */
 void answer_message(struct worker *worker, struct worker_channel *channel, uint64_t position, enum status status,
                     const char *message);
-/* The answer to a query; answer_fits() has said yes. */
-void answer_query(struct worker *worker, struct worker_channel *channel, uint64_t position,
+/* An output of a query (`number` 0: its only one); answer_fits() has said yes, or it is small and the last. */
+void answer_query(struct worker *worker, struct worker_channel *channel, uint64_t position, uint64_t number, bool last,
                   const struct operation_output *output);
+#define ANSWER_TOO_LARGE "the answer does not fit in half of the channel's response ring: ask for a larger ring"
 /* A request is refused: at once if all before it is answered, else kept until then. It must hold room. */
 void answer_refuse(struct worker *worker, struct worker_channel *channel, uint64_t position, enum status status,
                    const char *message);
