@@ -50,9 +50,9 @@ void node_end(struct node *node);
 
 unsigned node_partitions(const struct node *node);
 struct node_partition node_partition(const struct node *node, uint32_t partition);
-/* SIGKILL to a partition's worker, whatever it is at; gives the pid that it had, for node_wait_worker(). Waits for one to
- * be there, not for the next. Before node_stop(), wait for the next: a node one of whose workers is dying when it is told
- * to stop says, rightly, that it did not stop in order. */
+/* SIGKILL to a partition's worker, whatever it is at; gives the pid that it had, for node_wait_worker(). Waits for one
+ * to be there, not for the next. Before node_stop(), wait for the next: a node one of whose workers is dying when it is
+ * told to stop says, rightly, that it did not stop in order. */
 pid_t node_kill_worker(const struct node *node, uint32_t partition);
 /* Waits until a worker other than `before` serves, and gives its pid. */
 pid_t node_wait_worker(const struct node *node, uint32_t partition, pid_t before);
