@@ -29,7 +29,10 @@ static enum taken room_for_one(struct worker *worker, struct worker_channel *cha
 {
     if (channel->refusal || channel->owed_count > 0)
         return TAKEN_STUCK;
-    if (channel->held + MR_SMALL_FRAME > channel->channel.ring_bytes / 2)
+    /* Where open commands alone hold all that may be held, waiting would be for ever: what could end them is still taken,
+     * and the rest refused (take_command()). */
+    channel->crowded = channel->held + MR_SMALL_FRAME > channel->channel.ring_bytes / 2;
+    if (channel->crowded && (channel->in_flight > 0 || channel->waiting_count > 0))
         return TAKEN_STUCK;
     if (channel->waiting_count >= MR_WAITING_QUERIES_MAX ||
         channel->waiting_bytes + sizeof(struct waiting_query) + channel->max_payload > channel->channel.ring_bytes)
@@ -43,6 +46,13 @@ static void take(struct worker *worker, struct worker_channel *channel, uint64_t
     ring_skip(&channel->requests, frame_bytes);
     channel->held += MR_SMALL_FRAME;
     answer_touch(worker, channel);
+}
+
+/* Can this command end open ones? It is admitted at any limit but an unwritable disk. */
+static bool frees(const struct command_input *command)
+{
+    return command->kind == COMMAND_KEEP_ALIVE || command->kind == COMMAND_CLOSE_SESSION ||
+           (command->kind == COMMAND_SESSION_COMMAND && command->session_kind == SESSION_COMMAND_CLOSE_SERVICE);
 }
 
 static enum taken take_command(struct worker *worker, struct worker_channel *channel, const struct request_head *head,
@@ -70,6 +80,10 @@ static enum taken take_command(struct worker *worker, struct worker_channel *cha
     if (status == STATUS_OK && input.command.kind == COMMAND_CLOSE_SESSION &&
         (channel->in_flight > 0 || channel->owed_count > 0))
         return TAKEN_STUCK;
+    if (status == STATUS_OK && channel->crowded && !frees(&input.command)) {
+        status = STATUS_UNAVAILABLE;
+        message = "the channel's response ring has room for no more open commands: end some, or ask for a larger ring";
+    }
     take(worker, channel, frame_bytes);
     if (status != STATUS_OK) {
         answer_refuse(worker, channel, position, status, message);

@@ -15,110 +15,9 @@
 #include <sanitizer/lsan_interface.h>
 #endif
 
-#include "proto/reader.h"
-#include "tests/support/requests.h"
-#include "tests/support/worker_harness.h"
+#include "tests/support/worker_scene.h"
 
 #define RING (64 * MR_KIB)
-#define USER 1000
-
-/* A client in the middle of its work: a session, a counter and a map. */
-struct scene {
-    struct harness *harness;
-    struct harness_client *client;
-    struct request request;
-    uint64_t session, counter, map;
-    uint64_t next; /* sequence number */
-};
-
-static struct command_output read_output(const struct harness_frame *frame, struct slice *part)
-{
-    struct command_output output;
-
-    assert_int_equal(frame->head.status, STATUS_OK);
-    assert_true(frame->head.size <= sizeof(frame->body));
-    assert_int_equal(read_partition_command_output(frame->body, frame->head.size, &output, part), READ_OK);
-    return output;
-}
-
-/* The value in a counter's answer. */
-static int64_t number_in(const struct harness_frame *frame)
-{
-    struct slice part;
-    struct command_output output = read_output(frame, &part);
-    struct field_reader reader = field_reader(part);
-
-    assert_int_equal(output.operation.status, STATUS_OK);
-    while (field_next(&reader))
-        if (reader.tag == FIELD(1, WIRE_VARINT))
-            return (int64_t)reader.value;
-    return 0;
-}
-
-static uint64_t send_request(struct scene *scene, enum frame_kind kind)
-{
-    return harness_send(scene->client, kind, scene->request.bytes, scene->request.size, 0);
-}
-
-static uint64_t increment(struct scene *scene, uint64_t sequence_num)
-{
-    struct payload payload = number_payload(1);
-    request_command(&scene->request, scene->session, scene->counter, sequence_num, "Increment",
-                    payload_slice(&payload));
-    return send_request(scene, FRAME_COMMAND);
-}
-
-static uint64_t put(struct scene *scene, uint64_t sequence_num, size_t size)
-{
-    static uint8_t value[2048];
-    struct payload payload = write_payload("key", (struct slice){value, size}, NULL, 0);
-    request_command(&scene->request, scene->session, scene->map, sequence_num, "Put", payload_slice(&payload));
-    return send_request(scene, FRAME_COMMAND);
-}
-
-static void take(struct scene *scene, uint64_t position, struct harness_frame *frame)
-{
-    assert_true(harness_take(scene->client, frame));
-    assert_int_equal(frame->head.request, position);
-}
-
-static uint64_t id_of(struct scene *scene)
-{
-    struct harness_frame frame;
-    struct slice part;
-    uint64_t position = send_request(scene, FRAME_COMMAND);
-
-    harness_settle(scene->harness);
-    take(scene, position, &frame);
-    assert_int_equal(frame.head.flags, FRAME_LAST);
-    return read_output(&frame, &part).id;
-}
-
-static void open_all(struct scene *scene)
-{
-    request_open_session(&scene->request, (struct duration){.seconds = 10, .present = true});
-    scene->session = id_of(scene);
-    request_create_service(&scene->request, scene->session, COUNTER_TYPE, "", "counter");
-    scene->counter = id_of(scene);
-    request_create_service(&scene->request, scene->session, MAP_TYPE, "", "map");
-    scene->map = id_of(scene);
-    scene->next = 1;
-}
-
-static void begin(struct scene *scene, enum durability durability, uint64_t ring_bytes)
-{
-    *scene = (struct scene){.harness = harness_create(1)};
-    scene->harness->durability = durability;
-    assert_int_equal(harness_start(scene->harness), 0);
-    scene->client = harness_client(scene->harness, 0, USER, ring_bytes);
-    open_all(scene);
-}
-
-static void end(struct scene *scene)
-{
-    request_free(&scene->request);
-    harness_destroy(scene->harness);
-}
 
 static void answers_in_order_and_moves_head(void **state)
 {
@@ -127,20 +26,20 @@ static void answers_in_order_and_moves_head(void **state)
     uint64_t positions[100];
 
     (void)state;
-    begin(&scene, DURABILITY_SYNC, RING);
+    scene_begin(&scene, DURABILITY_SYNC, RING);
     for (unsigned i = 0; i < 100; i++)
-        positions[i] = increment(&scene, scene.next++);
+        positions[i] = scene_increment(&scene, scene.next++);
     harness_settle(scene.harness);
     for (unsigned i = 0; i < 100; i++) {
-        take(&scene, positions[i], &frame);
-        assert_int_equal(number_in(&frame), i + 1);
+        scene_take(&scene, positions[i], &frame);
+        assert_int_equal(scene_number(&frame), i + 1);
         assert_int_equal(frame.head.number, 1);
         assert_int_equal(frame.head.flags, FRAME_LAST);
     }
     assert_false(harness_take(scene.client, &frame));
     assert_int_equal(atomic_load(&scene.client->channel.page->request.head), scene.client->requests.tail);
     assert_int_equal(scene.harness->worker.channels[0].held, 0);
-    end(&scene);
+    scene_end(&scene);
 }
 
 static void nothing_is_answered_before_it_is_durable(void **state)
@@ -149,17 +48,17 @@ static void nothing_is_answered_before_it_is_durable(void **state)
     struct harness_frame frame;
 
     (void)state;
-    begin(&scene, DURABILITY_SYNC, RING);
+    scene_begin(&scene, DURABILITY_SYNC, RING);
     fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
-    uint64_t position = increment(&scene, 1);
+    uint64_t position = scene_increment(&scene, 1);
     harness_settle(scene.harness);
     assert_true(fake_io_in_flight(scene.harness->io) > 0);
     assert_false(harness_take(scene.client, &frame));
     fake_io_finish_all(scene.harness->io);
     harness_settle(scene.harness);
-    take(&scene, position, &frame);
-    assert_int_equal(number_in(&frame), 1);
-    end(&scene);
+    scene_take(&scene, position, &frame);
+    assert_int_equal(scene_number(&frame), 1);
+    scene_end(&scene);
 }
 
 static void a_refusal_waits_for_what_is_before_it(void **state)
@@ -168,11 +67,11 @@ static void a_refusal_waits_for_what_is_before_it(void **state)
     struct harness_frame frame;
 
     (void)state;
-    begin(&scene, DURABILITY_SYNC, RING);
+    scene_begin(&scene, DURABILITY_SYNC, RING);
     fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
-    uint64_t first = increment(&scene, 1);
+    uint64_t first = scene_increment(&scene, 1);
     uint64_t wrong = harness_send(scene.client, FRAME_COMMAND, "\xff\xff", 2, 0);
-    uint64_t second = increment(&scene, 2);
+    uint64_t second = scene_increment(&scene, 2);
     harness_settle(scene.harness);
     assert_false(harness_take(scene.client, &frame));
     /* what stands behind the refusal has not been taken: the log has one entry more, not two */
@@ -181,14 +80,14 @@ static void a_refusal_waits_for_what_is_before_it(void **state)
         fake_io_finish_all(scene.harness->io);
         harness_settle(scene.harness);
     }
-    take(&scene, first, &frame);
-    assert_int_equal(number_in(&frame), 1);
-    take(&scene, wrong, &frame);
+    scene_take(&scene, first, &frame);
+    assert_int_equal(scene_number(&frame), 1);
+    scene_take(&scene, wrong, &frame);
     assert_int_equal(frame.head.status, STATUS_INVALID);
     assert_true(frame.head.size > 0);
-    take(&scene, second, &frame);
-    assert_int_equal(number_in(&frame), 2);
-    end(&scene);
+    scene_take(&scene, second, &frame);
+    assert_int_equal(scene_number(&frame), 2);
+    scene_end(&scene);
 }
 
 static void a_query_waits_for_its_index_alone(void **state)
@@ -199,22 +98,22 @@ static void a_query_waits_for_its_index_alone(void **state)
     struct request *request = &scene.request;
 
     (void)state;
-    begin(&scene, DURABILITY_SYNC, RING);
+    scene_begin(&scene, DURABILITY_SYNC, RING);
     request_query(request, scene.session, scene.counter, "Get", payload_slice(&nothing));
     /* QueryInput.max_received_index is field 1 of field 2: written in front, as a piece of its own that is merged */
     uint8_t bytes[4096] = {0x12, 2, 0x08, (uint8_t)(fsm_index(scene.harness->worker.fsm) + 1)};
     size_t size = request->size + 4;
     memcpy(bytes + 4, request->bytes, request->size);
     uint64_t waits = harness_send(scene.client, FRAME_QUERY, bytes, size, 0);
-    uint64_t does_not = send_request(&scene, FRAME_QUERY);
+    uint64_t does_not = scene_send(&scene, FRAME_QUERY);
     harness_settle(scene.harness);
-    take(&scene, does_not, &frame);
+    scene_take(&scene, does_not, &frame);
     assert_int_equal(frame.head.status, STATUS_OK);
     assert_false(harness_take(scene.client, &frame));
-    increment(&scene, 1);
+    scene_increment(&scene, 1);
     harness_settle(scene.harness);
     assert_true(harness_take(scene.client, &frame));
-    take(&scene, waits, &frame);
+    scene_take(&scene, waits, &frame);
     assert_int_equal(frame.head.status, STATUS_OK);
     /* and one whose index never comes ends at its time limit */
     bytes[3] = 100;
@@ -223,9 +122,9 @@ static void a_query_waits_for_its_index_alone(void **state)
     assert_int_equal(turn_next(&scene.harness->worker) <= scene.harness->worker.now + MR_SECOND, 1);
     fake_machine_advance(scene.harness->machine, MR_SECOND);
     harness_settle(scene.harness);
-    take(&scene, waits, &frame);
+    scene_take(&scene, waits, &frame);
     assert_int_equal(frame.head.status, STATUS_TIMEOUT);
-    end(&scene);
+    scene_end(&scene);
 }
 
 /* Answers that do not fit stand in the session; the channel is not read on; when the client reads, all come, in order.
@@ -238,9 +137,9 @@ static void who_does_not_read_is_not_read(void **state)
     unsigned sent = 0, taken = 0;
 
     (void)state;
-    begin(&scene, DURABILITY_SYNC, MR_RING_BYTES_MIN);
+    scene_begin(&scene, DURABILITY_SYNC, MR_RING_BYTES_MIN);
     for (unsigned round = 0; round < 64 && sent < 64; round++) {
-        uint64_t position = put(&scene, scene.next, 1500);
+        uint64_t position = scene_put(&scene, scene.next, 1500);
         if (position != UINT64_MAX) {
             positions[sent++] = position;
             scene.next++;
@@ -262,10 +161,10 @@ static void who_does_not_read_is_not_read(void **state)
                         atomic_load(&scene.client->channel.page->response.tail) != scene.client->responses.head);
     }
     assert_int_equal(scene.harness->worker.channels[0].held, 0);
-    increment(&scene, scene.next++);
+    scene_increment(&scene, scene.next++);
     harness_settle(scene.harness);
     assert_true(harness_take(scene.client, &frame));
-    end(&scene);
+    scene_end(&scene);
 }
 
 static void break_tail_backwards(struct scene *scene)
@@ -303,7 +202,7 @@ static void break_response_head(struct scene *scene)
     atomic_store(&scene->client->channel.page->response.head, UINT64_MAX / 2);
     /* it is looked at when there seems to be no room */
     for (unsigned i = 0; i < 4000 && !scene->client->closed; i++) {
-        increment(scene, scene->next++);
+        scene_increment(scene, scene->next++);
         harness_settle(scene->harness);
     }
 }
@@ -316,10 +215,10 @@ static void what_cannot_be_closes_that_channel_alone(void **state)
     for (unsigned i = 0; i < sizeof(breaks) / sizeof(breaks[0]); i++) {
         struct scene scene, honest;
         struct harness_frame frame;
-        begin(&scene, DURABILITY_SYNC, RING);
+        scene_begin(&scene, DURABILITY_SYNC, RING);
         honest = (struct scene){.harness = scene.harness};
-        honest.client = harness_client(scene.harness, 1, USER + 1, RING);
-        open_all(&honest);
+        honest.client = harness_client(scene.harness, 1, SCENE_USER + 1, RING);
+        scene_open_all(&honest);
         breaks[i](&scene);
         harness_settle(scene.harness);
         assert_true(scene.client->closed);
@@ -327,12 +226,12 @@ static void what_cannot_be_closes_that_channel_alone(void **state)
         assert_int_equal(atomic_load(&scene.client->channel.page->state), CHANNEL_CLOSED);
         assert_string_equal(scene.client->channel.page->why, scene.client->why);
         assert_false(honest.client->closed);
-        uint64_t position = increment(&honest, 1);
+        uint64_t position = scene_increment(&honest, 1);
         harness_settle(scene.harness);
-        take(&honest, position, &frame);
+        scene_take(&honest, position, &frame);
         assert_int_equal(frame.head.status, STATUS_OK);
         request_free(&honest.request);
-        end(&scene);
+        scene_end(&scene);
     }
 }
 
@@ -343,20 +242,20 @@ static void over_the_size_limit_is_refused(void **state)
     static uint8_t body[4096];
 
     (void)state;
-    begin(&scene, DURABILITY_SYNC, RING);
+    scene_begin(&scene, DURABILITY_SYNC, RING);
     uint64_t large = harness_send(scene.client, FRAME_COMMAND, body, 2049, 0);
     uint64_t kind = harness_send(scene.client, (enum frame_kind)7, body, 0, 0);
-    uint64_t fine = increment(&scene, 1);
+    uint64_t fine = scene_increment(&scene, 1);
     harness_settle(scene.harness);
-    take(&scene, large, &frame);
+    scene_take(&scene, large, &frame);
     assert_int_equal(frame.head.status, STATUS_INVALID);
     frame.body[frame.head.size] = 0;
     assert_non_null(strstr((char *)frame.body, "2048"));
-    take(&scene, kind, &frame);
+    scene_take(&scene, kind, &frame);
     assert_int_equal(frame.head.status, STATUS_INVALID);
-    take(&scene, fine, &frame);
-    assert_int_equal(number_in(&frame), 1);
-    end(&scene);
+    scene_take(&scene, fine, &frame);
+    assert_int_equal(scene_number(&frame), 1);
+    scene_end(&scene);
 }
 
 static void a_failing_disk_refuses_and_reads_go_on(void **state)
@@ -366,15 +265,15 @@ static void a_failing_disk_refuses_and_reads_go_on(void **state)
     struct payload nothing = {.size = 0};
 
     (void)state;
-    begin(&scene, DURABILITY_SYNC, RING);
+    scene_begin(&scene, DURABILITY_SYNC, RING);
     fake_machine_fail(scene.harness->machine, FAKE_WRITE, NULL, 1, UINT64_MAX, EIO);
-    uint64_t failed = increment(&scene, 1);
+    uint64_t failed = scene_increment(&scene, 1);
     harness_settle(scene.harness);
     assert_false(harness_take(scene.client, &frame)); /* unanswered: it could still come back */
     request_query(&scene.request, scene.session, scene.counter, "Get", payload_slice(&nothing));
-    uint64_t query = send_request(&scene, FRAME_QUERY);
+    uint64_t query = scene_send(&scene, FRAME_QUERY);
     harness_settle(scene.harness);
-    take(&scene, query, &frame);
+    scene_take(&scene, query, &frame);
     assert_int_equal(frame.head.status, STATUS_OK);
     assert_int_equal(scene.harness->region->state, PARTITION_READ_ONLY);
     fake_machine_heal(scene.harness->machine);
@@ -382,13 +281,13 @@ static void a_failing_disk_refuses_and_reads_go_on(void **state)
         fake_machine_advance(scene.harness->machine, 100 * MR_MILLISECOND);
         harness_settle(scene.harness);
     }
-    take(&scene, failed, &frame);
+    scene_take(&scene, failed, &frame);
     assert_int_equal(frame.head.status, STATUS_UNAVAILABLE);
-    uint64_t again = increment(&scene, 1);
+    uint64_t again = scene_increment(&scene, 1);
     harness_settle(scene.harness);
-    take(&scene, again, &frame);
-    assert_int_equal(number_in(&frame), 1);
-    end(&scene);
+    scene_take(&scene, again, &frame);
+    assert_int_equal(scene_number(&frame), 1);
+    scene_end(&scene);
 }
 
 static void sleepers_are_woken(void **state)
@@ -398,7 +297,7 @@ static void sleepers_are_woken(void **state)
     struct worker *worker;
 
     (void)state;
-    begin(&scene, DURABILITY_SYNC, RING);
+    scene_begin(&scene, DURABILITY_SYNC, RING);
     worker = &scene.harness->worker;
     /* the worker sleeps, the client wakes it */
     assert_true(channels_park_all(worker));
@@ -421,7 +320,7 @@ static void sleepers_are_woken(void **state)
     harness_settle(scene.harness);
     assert_int_equal(fake_io_wakes(scene.harness->io, worker->channels[0].channel.client_wake_fd), wakes + 1);
     assert_true(harness_take(scene.client, &frame));
-    end(&scene);
+    scene_end(&scene);
 }
 
 /* ---- deaths ----
@@ -456,36 +355,36 @@ static uint64_t send_one(struct scene *scene, unsigned n)
 
     switch (n) {
     case 0:
-        return increment(scene, 1);
+        return scene_increment(scene, 1);
     case 1:
         request_open_session(&scene->request, (struct duration){.seconds = 5, .present = true});
         break;
     case 2:
-        return increment(scene, 2);
+        return scene_increment(scene, 2);
     case 3: /* for another partition */
         return harness_send(scene->client, FRAME_COMMAND, "\x08\x63", 2, 0);
     case 4:
         request_create_service(&scene->request, scene->session, COUNTER_TYPE, "", "second");
         break;
     case 5:
-        return put(scene, 3, 900);
+        return scene_put(scene, 3, 900);
     case 6:
         request_close_service(&scene->request, scene->session, scene->map);
         break;
     case 7: /* a repeat */
-        return increment(scene, 1);
+        return scene_increment(scene, 1);
     case QUERY:
         request_query(&scene->request, scene->session, scene->counter, "Get", payload_slice(&nothing));
-        return send_request(scene, FRAME_QUERY);
+        return scene_send(scene, FRAME_QUERY);
     case 9:
-        return increment(scene, 4);
+        return scene_increment(scene, 4);
     case 10:
         request_close_session(&scene->request, scene->session);
         break;
     default: /* too late */
-        return increment(scene, 5);
+        return scene_increment(scene, 5);
     }
-    return send_request(scene, FRAME_COMMAND);
+    return scene_send(scene, FRAME_COMMAND);
 }
 
 static const enum status expected[REQUESTS] = {STATUS_OK, STATUS_OK, STATUS_OK, STATUS_INVALID,
@@ -552,7 +451,7 @@ static bool die_at(unsigned n, unsigned again, enum fake_fate fate)
 
     memset(&mix, 0, sizeof(mix));
     leaks_are_meant(true);
-    begin(&mix.scene, DURABILITY_SYNC, RING);
+    scene_begin(&mix.scene, DURABILITY_SYNC, RING);
     struct fake_config *config = fake_machine_config(mix.scene.harness->machine);
     config->on_call = maybe_die;
     config->crash = fate;
@@ -569,12 +468,12 @@ static bool die_at(unsigned n, unsigned again, enum fake_fate fate)
             fail_msg("died at call %u, then %u: request %u %s with status %u", n, again, i,
                      mix.answered[i] ? "was answered" : "has no answer; last frame", mix.frames[i].head.status);
     }
-    assert_int_equal(number_in(&mix.frames[0]), 1);
-    assert_int_equal(number_in(&mix.frames[2]), 2);
-    assert_int_equal(number_in(&mix.frames[7]), 1);
-    assert_int_equal(number_in(&mix.frames[9]), 3);
+    assert_int_equal(scene_number(&mix.frames[0]), 1);
+    assert_int_equal(scene_number(&mix.frames[2]), 2);
+    assert_int_equal(scene_number(&mix.frames[7]), 1);
+    assert_int_equal(scene_number(&mix.frames[9]), 3);
     assert_int_equal(fsm_session_count(mix.scene.harness->worker.fsm), 1);
-    end(&mix.scene);
+    scene_end(&mix.scene);
     leaks_are_meant(false);
     return died;
 }
@@ -604,17 +503,17 @@ static void a_successor_looks_at_each_ring(void **state)
     struct harness_frame frame;
 
     (void)state;
-    begin(&scene, DURABILITY_SYNC, RING);
+    scene_begin(&scene, DURABILITY_SYNC, RING);
     assert_true(channels_park_all(&scene.harness->worker));
-    uint64_t position = increment(&scene, 1);
+    uint64_t position = scene_increment(&scene, 1);
     harness_kill(scene.harness);
     uint32_t generation = atomic_load(&scene.client->channel.page->generation);
     assert_int_equal(harness_start(scene.harness), 0);
     harness_settle(scene.harness);
     assert_int_equal(atomic_load(&scene.client->channel.page->generation), generation + 1);
-    take(&scene, position, &frame);
-    assert_int_equal(number_in(&frame), 1);
-    end(&scene);
+    scene_take(&scene, position, &frame);
+    assert_int_equal(scene_number(&frame), 1);
+    scene_end(&scene);
 }
 
 static void a_stopped_partition_says_why(void **state)
@@ -623,8 +522,8 @@ static void a_stopped_partition_says_why(void **state)
     struct harness_frame frame;
 
     (void)state;
-    begin(&scene, DURABILITY_SYNC, RING);
-    increment(&scene, 1);
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    scene_increment(&scene, 1);
     harness_settle(scene.harness);
     assert_true(harness_take(scene.client, &frame));
     fake_machine_advance(scene.harness->machine, MR_SECOND);
@@ -632,17 +531,17 @@ static void a_stopped_partition_says_why(void **state)
     harness_kill(scene.harness);
     const char *segment = fake_file_name(scene.harness->machine, "/partition-0001", 0);
     fake_file_flip(scene.harness->machine, "/partition-0001", segment, 4096 + 100, 3);
-    uint64_t position = increment(&scene, 2);
+    uint64_t position = scene_increment(&scene, 2);
     assert_int_equal(harness_start(scene.harness), -1);
     harness_settle(scene.harness);
-    take(&scene, position, &frame);
+    scene_take(&scene, position, &frame);
     assert_int_equal(frame.head.status, STATUS_INTERNAL);
     assert_true(frame.head.size > 0);
-    position = increment(&scene, 3);
+    position = scene_increment(&scene, 3);
     harness_settle(scene.harness);
-    take(&scene, position, &frame);
+    scene_take(&scene, position, &frame);
     assert_int_equal(frame.head.status, STATUS_INTERNAL);
-    end(&scene);
+    scene_end(&scene);
 }
 
 static void deadlines_fire_without_traffic(void **state)
@@ -650,7 +549,7 @@ static void deadlines_fire_without_traffic(void **state)
     struct scene scene;
 
     (void)state;
-    begin(&scene, DURABILITY_SYNC, RING);
+    scene_begin(&scene, DURABILITY_SYNC, RING);
     assert_int_equal(fsm_session_count(scene.harness->worker.fsm), 1);
     for (int i = 0; i < 110; i++) {
         uint64_t before = fsm_session_count(scene.harness->worker.fsm);
@@ -659,7 +558,7 @@ static void deadlines_fire_without_traffic(void **state)
         harness_settle(scene.harness);
     }
     assert_int_equal(fsm_session_count(scene.harness->worker.fsm), 0);
-    end(&scene);
+    scene_end(&scene);
 }
 
 static void standing_still_ends_no_session(void **state)
@@ -667,7 +566,7 @@ static void standing_still_ends_no_session(void **state)
     struct scene scene;
 
     (void)state;
-    begin(&scene, DURABILITY_SYNC, RING);
+    scene_begin(&scene, DURABILITY_SYNC, RING);
     fake_machine_advance(scene.harness->machine, MR_HOUR); /* SIGSTOP */
     harness_settle(scene.harness);
     fake_machine_step_wall(scene.harness->machine, (int64_t)MR_HOUR);
@@ -678,7 +577,7 @@ static void standing_still_ends_no_session(void **state)
     assert_int_equal(harness_start(scene.harness), 0);
     harness_settle(scene.harness);
     assert_int_equal(fsm_session_count(scene.harness->worker.fsm), 1);
-    end(&scene);
+    scene_end(&scene);
 }
 
 int main(void)

@@ -23,41 +23,9 @@
 
 #include "engine/services/types.h"
 #include "proto/reader.h"
-#include "tests/support/requests.h"
-#include "tests/support/worker_harness.h"
+#include "tests/support/worker_scene.h"
 
 #define RING (64 * MR_KIB)
-#define USER 1000
-
-/* ---- a client in the middle of its work: a session, a counter and a map ---- */
-
-struct scene {
-    struct harness *harness;
-    struct harness_client *client;
-    struct request request;
-    uint64_t session, counter, map;
-};
-
-static uint64_t send_request(struct scene *scene, enum frame_kind kind)
-{
-    return harness_send(scene->client, kind, scene->request.bytes, scene->request.size, 0);
-}
-
-static uint64_t increment(struct scene *scene, uint64_t sequence_num)
-{
-    struct payload payload = number_payload(1);
-    request_command(&scene->request, scene->session, scene->counter, sequence_num, "Increment",
-                    payload_slice(&payload));
-    return send_request(scene, FRAME_COMMAND);
-}
-
-static uint64_t put(struct scene *scene, uint64_t sequence_num, size_t size)
-{
-    static uint8_t value[2048];
-    struct payload payload = write_payload("key", (struct slice){value, size}, NULL, 0);
-    request_command(&scene->request, scene->session, scene->map, sequence_num, "Put", payload_slice(&payload));
-    return send_request(scene, FRAME_COMMAND);
-}
 
 /* A query on the counter that waits for this index, `padding` bytes longer than it need be. */
 static uint64_t query_at(struct scene *scene, uint64_t index, size_t padding, uint64_t time_limit)
@@ -80,45 +48,6 @@ static uint64_t query_at(struct scene *scene, uint64_t index, size_t padding, ui
         size += 3 + padding;
     }
     return harness_send(scene->client, FRAME_QUERY, bytes, size, time_limit);
-}
-
-static uint64_t id_of(struct scene *scene)
-{
-    struct harness_frame frame;
-    struct command_output output;
-    struct slice part;
-    uint64_t position = send_request(scene, FRAME_COMMAND);
-
-    harness_settle(scene->harness);
-    assert_true(harness_take(scene->client, &frame));
-    assert_int_equal(frame.head.request, position);
-    assert_int_equal(frame.head.status, STATUS_OK);
-    assert_int_equal(read_partition_command_output(frame.body, frame.head.size, &output, &part), READ_OK);
-    return output.id;
-}
-
-static void open_all(struct scene *scene)
-{
-    request_open_session(&scene->request, (struct duration){.seconds = 10, .present = true});
-    scene->session = id_of(scene);
-    request_create_service(&scene->request, scene->session, COUNTER_TYPE, "", "counter");
-    scene->counter = id_of(scene);
-    request_create_service(&scene->request, scene->session, MAP_TYPE, "", "map");
-    scene->map = id_of(scene);
-}
-
-static void begin(struct scene *scene, uint64_t ring_bytes)
-{
-    *scene = (struct scene){.harness = harness_create(1)};
-    assert_int_equal(harness_start(scene->harness), 0);
-    scene->client = harness_client(scene->harness, 0, USER, ring_bytes);
-    open_all(scene);
-}
-
-static void end(struct scene *scene)
-{
-    request_free(&scene->request);
-    harness_destroy(scene->harness);
 }
 
 /* The status with which the request has ended; STATUS_UNKNOWN: it has no answer. Reads all there is. */
@@ -155,7 +84,7 @@ static void owe_while_parked(struct scene *scene)
 
     fake_machine_config(scene->harness->machine)->order = FAKE_MANUAL;
     for (uint64_t n = 1; n < 64 && channel_of(scene)->owed_count == 0 && !scene->client->closed; n++) {
-        assert_true(put(scene, n, 1500) != UINT64_MAX);
+        assert_true(scene_put(scene, n, 1500) != UINT64_MAX);
         harness_settle(scene->harness);
         assert_int_equal(channel_of(scene)->in_flight, 1);
         assert_true(channels_park_all(worker));
@@ -170,14 +99,14 @@ static void room_wakes_a_worker_that_owes_a_parked_channel(void **state)
     struct harness_frame frame;
 
     (void)state;
-    begin(&scene, MR_RING_BYTES_MIN);
+    scene_begin(&scene, DURABILITY_SYNC, MR_RING_BYTES_MIN);
     owe_while_parked(&scene);
     assert_int_equal(channel_of(&scene)->owed_count, 1);
     assert_true(channels_park_all(&scene.harness->worker)); /* it sleeps; only the client could wake it */
     while (harness_take(scene.client, &frame))
         ;
     assert_true(ring_release_wakes(&scene.client->responses));
-    end(&scene);
+    scene_end(&scene);
 }
 
 static void room_wakes_a_worker_whose_parked_channel_has_a_query(void **state)
@@ -188,10 +117,10 @@ static void room_wakes_a_worker_whose_parked_channel_has_a_query(void **state)
     struct worker *worker;
 
     (void)state;
-    begin(&scene, MR_RING_BYTES_MIN);
+    scene_begin(&scene, DURABILITY_SYNC, MR_RING_BYTES_MIN);
     worker = &scene.harness->worker;
     for (uint64_t n = 1; n <= 10; n++) { /* the ring is nearly full: 10 answers of about 1.5 KiB */
-        put(&scene, n, 1500);
+        scene_put(&scene, n, 1500);
         harness_settle(scene.harness);
     }
     /* a query of that size for an index that another client's command will bring */
@@ -203,10 +132,10 @@ static void room_wakes_a_worker_whose_parked_channel_has_a_query(void **state)
     harness_settle(scene.harness);
     assert_int_equal(channel_of(&scene)->waiting_count, 1);
     assert_true(channels_park_all(worker));
-    struct scene other = {.harness = scene.harness, .client = harness_client(scene.harness, 1, USER, RING)};
-    open_all(&other);
-    increment(&other, 1);
-    increment(&other, 2);
+    struct scene other = {.harness = scene.harness, .client = harness_client(scene.harness, 1, SCENE_USER, RING)};
+    scene_open_all(&other);
+    scene_increment(&other, 1);
+    scene_increment(&other, 2);
     harness_settle(scene.harness);
     assert_int_equal(channel_of(&scene)->waiting_count, 1); /* for room now */
     assert_true(channel_of(&scene)->room_needed > 0);
@@ -215,7 +144,7 @@ static void room_wakes_a_worker_whose_parked_channel_has_a_query(void **state)
         ;
     assert_true(ring_release_wakes(&scene.client->responses));
     request_free(&other.request);
-    end(&scene);
+    scene_end(&scene);
 }
 
 /* ---- hostile clients ---- */
@@ -225,7 +154,7 @@ static void a_channel_that_breaks_while_it_is_parked_is_closed(void **state)
     struct scene scene;
 
     (void)state;
-    begin(&scene, MR_RING_BYTES_MIN);
+    scene_begin(&scene, DURABILITY_SYNC, MR_RING_BYTES_MIN);
     query_at(&scene, 5000, 0, MR_SECOND); /* waits */
     harness_settle(scene.harness);
     assert_int_equal(channel_of(&scene)->waiting_count, 1);
@@ -235,7 +164,7 @@ static void a_channel_that_breaks_while_it_is_parked_is_closed(void **state)
     fake_io_finish_all(scene.harness->io);
     harness_settle(scene.harness);
     assert_true(scene.client->closed);
-    end(&scene);
+    scene_end(&scene);
 }
 
 static void a_watch_that_fails_ends_its_channel(void **state)
@@ -243,13 +172,13 @@ static void a_watch_that_fails_ends_its_channel(void **state)
     struct scene scene;
 
     (void)state;
-    begin(&scene, RING);
+    scene_begin(&scene, DURABILITY_SYNC, RING);
     fake_machine_fail(scene.harness->machine, FAKE_WATCH, NULL, 1, 1, ENOMEM);
-    struct harness_client *client = harness_client(scene.harness, 1, USER, RING);
+    struct harness_client *client = harness_client(scene.harness, 1, SCENE_USER, RING);
     harness_settle(scene.harness);
     assert_int_equal(atomic_load(&client->channel.page->state), CHANNEL_CLOSED);
     assert_true(client->closed); /* the supervisor hears of it and frees the slot */
-    end(&scene);
+    scene_end(&scene);
 }
 
 /* Is a wake of this client's on its way? */
@@ -269,7 +198,7 @@ static void a_descriptor_stays_open_while_a_wake_is_on_its_way(void **state)
     int event;
 
     (void)state;
-    begin(&scene, RING);
+    scene_begin(&scene, DURABILITY_SYNC, RING);
     event = channel_of(&scene)->channel.client_wake_fd;
     fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
     assert_true(ring_sleep(&scene.client->responses));
@@ -284,7 +213,7 @@ static void a_descriptor_stays_open_while_a_wake_is_on_its_way(void **state)
     }
     assert_true(scene.client->closed);
     assert_false(wakes(scene.harness, event));
-    end(&scene);
+    scene_end(&scene);
 }
 
 static void waiting_queries_take_bounded_memory(void **state)
@@ -293,7 +222,7 @@ static void waiting_queries_take_bounded_memory(void **state)
     uint64_t bytes = 0;
 
     (void)state;
-    begin(&scene, RING);
+    scene_begin(&scene, DURABILITY_SYNC, RING);
     for (unsigned i = 0; i < 1000; i++) {
         query_at(&scene, 5000, 1800, 0);
         if (i % 16 == 0)
@@ -303,7 +232,7 @@ static void waiting_queries_take_bounded_memory(void **state)
         bytes += sizeof(*waiting) + waiting->size;
     assert_true(bytes > 0);
     assert_true(bytes <= RING); /* with default limits: not 1024 times a MiB */
-    end(&scene);
+    scene_end(&scene);
 }
 
 /* Before it is sealed the client has the memfd, and both worker and supervisor touch what they have mapped of it. */
@@ -330,11 +259,11 @@ static void replay_answers_what_a_session_that_closes_was_asked(void **state)
     struct answers answers = {.count = 0};
 
     (void)state;
-    begin(&scene, RING);
+    scene_begin(&scene, DURABILITY_SYNC, RING);
     fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
-    uint64_t large = put(&scene, 1, 900), small = increment(&scene, 2);
+    uint64_t large = scene_put(&scene, 1, 900), small = scene_increment(&scene, 2);
     request_close_session(&scene.request, scene.session);
-    uint64_t close = send_request(&scene, FRAME_COMMAND);
+    uint64_t close = scene_send(&scene, FRAME_COMMAND);
     harness_settle(scene.harness);
     assert_true(channel_of(&scene)->in_flight > 0);
     fake_io_finish_all(scene.harness->io);
@@ -348,7 +277,7 @@ static void replay_answers_what_a_session_that_closes_was_asked(void **state)
     assert_int_equal(status_of(&answers, close), STATUS_OK);
     assert_int_equal(status_of(&answers, large), STATUS_OK);
     assert_int_equal(channel_of(&scene)->held, 0);
-    end(&scene);
+    scene_end(&scene);
 }
 
 /* The same without a death: the ring has no room when the Put is applied. */
@@ -359,21 +288,21 @@ static void an_answer_that_is_owed_outlives_its_session(void **state)
     uint64_t n = 1, last;
 
     (void)state;
-    begin(&scene, MR_RING_BYTES_MIN);
+    scene_begin(&scene, DURABILITY_SYNC, MR_RING_BYTES_MIN);
     for (; n <= 10; n++) {
-        put(&scene, n, 1500);
+        scene_put(&scene, n, 1500);
         harness_settle(scene.harness);
     }
-    last = put(&scene, n, 1500);
+    last = scene_put(&scene, n, 1500);
     request_close_session(&scene.request, scene.session);
-    uint64_t close = send_request(&scene, FRAME_COMMAND);
+    uint64_t close = scene_send(&scene, FRAME_COMMAND);
     harness_settle(scene.harness);
     take_all(&scene, &answers);
     harness_settle(scene.harness);
     take_all(&scene, &answers);
     assert_int_equal(status_of(&answers, close), STATUS_OK);
     assert_int_equal(status_of(&answers, last), STATUS_OK); /* it was applied */
-    end(&scene);
+    scene_end(&scene);
 }
 
 /* ---- deaths in `memory`, where an entry is durable as soon as it is sealed ---- */
@@ -478,9 +407,9 @@ static void send_all(struct memory_life *life)
         if (memory_expected[i] == STATUS_INVALID)
             life->positions[i] = harness_send(scene->client, FRAME_COMMAND, "\x08\x63", 2, 0);
         else if (i == 4)
-            life->positions[i] = put(scene, i + 1, 900);
+            life->positions[i] = scene_put(scene, i + 1, 900);
         else
-            life->positions[i] = increment(scene, i + 1);
+            life->positions[i] = scene_increment(scene, i + 1);
     }
 }
 
@@ -519,8 +448,8 @@ static void a_death_behind_the_seal_loses_no_refusal_in_memory(void **state)
         memset(&life, 0, sizeof(life));
         life.scene.harness = harness_create(1);
         start_in_memory(life.scene.harness);
-        life.scene.client = harness_client(life.scene.harness, 0, USER, RING);
-        open_all(&life.scene);
+        life.scene.client = harness_client(life.scene.harness, 0, SCENE_USER, RING);
+        scene_open_all(&life.scene);
         send_all(&life);
         died = !live_in_memory(&life, looks);
         if (died)
@@ -532,7 +461,7 @@ static void a_death_behind_the_seal_loses_no_refusal_in_memory(void **state)
                          status_of(&life.answers, life.positions[i]));
         assert_int_equal(fsm_index(life.scene.harness->worker.fsm), 3 + 5);
         assert_int_equal(channel_of(&life.scene)->held, 0);
-        end(&life.scene);
+        scene_end(&life.scene);
         while (segment_count > 0)
             close(segments[--segment_count]);
     }
@@ -561,18 +490,18 @@ static void standing_still_in_a_sleep_ends_no_session_that_was_renewed(void **st
     struct answers answers = {.count = 0};
 
     (void)state;
-    begin(&scene, RING);
+    scene_begin(&scene, DURABILITY_SYNC, RING);
     request_open_session(&scene.request, (struct duration){.seconds = 5, .present = true});
-    uint64_t session = id_of(&scene);
+    uint64_t session = scene_id(&scene);
     assert_true(sleep_for_long(scene.harness) <= 5 * MR_SECOND);
     /* the worker is stopped in that sleep; its client is not, and renews */
     request_keep_alive(&scene.request, session, (struct slice){NULL, 0}, 0, NULL, 0);
-    uint64_t position = send_request(&scene, FRAME_COMMAND);
+    uint64_t position = scene_send(&scene, FRAME_COMMAND);
     fake_machine_advance(scene.harness->machine, MR_HOUR);
     harness_settle(scene.harness);
     take_all(&scene, &answers);
     assert_int_equal(status_of(&answers, position), STATUS_OK);
-    end(&scene);
+    scene_end(&scene);
 }
 
 static void a_deadline_whose_entry_failed_fires_when_the_disk_is_back(void **state)
@@ -582,7 +511,7 @@ static void a_deadline_whose_entry_failed_fires_when_the_disk_is_back(void **sta
     bool failed = false;
 
     (void)state;
-    begin(&scene, RING);
+    scene_begin(&scene, DURABILITY_SYNC, RING);
     harness = scene.harness;
     for (unsigned i = 0; i < 400; i++) {
         struct worker *worker = &harness->worker;
@@ -598,7 +527,7 @@ static void a_deadline_whose_entry_failed_fires_when_the_disk_is_back(void **sta
     assert_true(fake_machine_counts(harness->machine)->faults == 1);
     assert_int_equal(harness->region->state, PARTITION_SERVING);
     assert_int_equal(fsm_session_count(harness->worker.fsm), 0);
-    end(&scene);
+    scene_end(&scene);
 }
 
 /* Time is to be logged, and cannot be before a write is done: the worker sleeps meanwhile. */
@@ -608,10 +537,10 @@ static void a_marker_that_is_due_keeps_no_worker_awake_during_a_write(void **sta
     struct worker *worker;
 
     (void)state;
-    begin(&scene, RING);
+    scene_begin(&scene, DURABILITY_SYNC, RING);
     worker = &scene.harness->worker;
     request_open_session(&scene.request, (struct duration){.seconds = 3600, .present = true});
-    id_of(&scene);
+    scene_id(&scene);
     do { /* until the first session is gone, and almost as long again */
         fake_machine_advance(scene.harness->machine, 10 * MR_MILLISECOND);
         harness_settle(scene.harness);
@@ -619,13 +548,13 @@ static void a_marker_that_is_due_keeps_no_worker_awake_during_a_write(void **sta
              worker->now - worker->marked_at < MR_TIME_LOGGED_EVERY - 50 * MR_MILLISECOND);
     fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
     request_open_session(&scene.request, (struct duration){.seconds = 3600, .present = true});
-    send_request(&scene, FRAME_COMMAND);
+    scene_send(&scene, FRAME_COMMAND);
     harness_settle(scene.harness);
     fake_machine_advance(scene.harness->machine, 60 * MR_MILLISECOND);
     harness_settle(scene.harness);
     assert_true(log_in_flight(worker->log));
     assert_true(turn_next(worker) > worker->now);
-    end(&scene);
+    scene_end(&scene);
 }
 
 /* An idle partition's time is logged at an orderly stop, although nothing was written since the last marker. */
@@ -635,7 +564,7 @@ static void a_stop_logs_the_time(void **state)
     struct harness *harness;
 
     (void)state;
-    begin(&scene, RING);
+    scene_begin(&scene, DURABILITY_SYNC, RING);
     harness = scene.harness;
     for (unsigned i = 0; i < 50; i++) {
         fake_machine_advance(harness->machine, 100 * MR_MILLISECOND);
@@ -647,7 +576,7 @@ static void a_stop_logs_the_time(void **state)
     harness_kill(harness);
     assert_int_equal(harness_start(harness), 0);
     assert_int_equal(harness->found.time, time);
-    end(&scene);
+    scene_end(&scene);
 }
 
 /* ---- memory ---- */
@@ -658,9 +587,9 @@ static void what_a_session_leaves_is_freed_without_traffic(void **state)
     struct harness_frame frame;
 
     (void)state;
-    begin(&scene, RING);
+    scene_begin(&scene, DURABILITY_SYNC, RING);
     for (uint64_t n = 1; n <= 500; n++) {
-        put(&scene, n, 100);
+        scene_put(&scene, n, 100);
         if (n % 20 == 0) {
             harness_settle(scene.harness);
             while (harness_take(scene.client, &frame))
@@ -668,11 +597,11 @@ static void what_a_session_leaves_is_freed_without_traffic(void **state)
         }
     }
     request_close_session(&scene.request, scene.session);
-    send_request(&scene, FRAME_COMMAND);
+    scene_send(&scene, FRAME_COMMAND);
     harness_settle(scene.harness);
     assert_int_equal(fsm_session_count(scene.harness->worker.fsm), 0);
     assert_false(fsm_collect(scene.harness->worker.fsm, 0));
-    end(&scene);
+    scene_end(&scene);
 }
 
 int main(void)
