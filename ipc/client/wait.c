@@ -140,10 +140,10 @@ void client_run_once(struct mr_client *client)
             link_run(client->open[i]);
     if (client->requests.oldest != NONE)
         requests_expire(client, now_ns());
-    if (client->requests.ending_first != NONE)
-        requests_end_due(client);
     if (client->moved == moved && !client->gone)
         look_at_socket(client);
+    if (client->requests.ending_first != NONE) /* behind all that may end some */
+        requests_end_due(client);
 }
 
 static void relax(void)

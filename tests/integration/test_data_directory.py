@@ -36,6 +36,15 @@ def name_in(node, partition):
     raise AssertionError("no name lives there")
 
 
+def lives(pid):
+    """Is it there, and not merely a zombie that nobody has waited for?"""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 class WhoMayUseIt(unittest.TestCase):
     def test_a_second_node(self):
         with Node(partitions=2) as node:
@@ -90,8 +99,7 @@ class WhoMayUseIt(unittest.TestCase):
                 self.assertEqual(node.output("counter", "increment", "x"), b"%d\n" % n)
                 workers = [node.worker(p) for p in (1, 2)]
                 node.kill()
-                wait_until(lambda: not any(os.path.exists(f"/proc/{pid}/fd") and os.listdir(f"/proc/{pid}/fd")
-                                           for pid in workers), "the workers dead")
+                wait_until(lambda: not any(lives(pid) for pid in workers), "the workers dead")
                 self.assertTrue(os.path.exists(node.socket))  # stale
                 node.start()
             self.assertEqual(node.stop(), 0)

@@ -579,6 +579,23 @@ static void test_the_node_goes_away_under_a_call_that_waits(void **state)
     assert_non_null(strstr(mr_message(client), "went away"));
 }
 
+/* Whoever waits without end is told of what ended, not that nothing came. */
+static void test_the_node_goes_away_under_a_run_that_waits(void **state)
+{
+    unsigned completed = 0;
+
+    (void)state;
+    increment(1);
+    increment(2);
+    mr_flush(client);
+    fake_node_vanish(node);
+    assert_int_equal(mr_run(client, MR_FOR_EVER, &completed), MR_NO_NODE);
+    assert_int_equal(completed, 2);
+    assert_int_equal(seen_count, 2);
+    assert_int_equal(seen[0].status, MR_NO_NODE);
+    assert_int_equal(seen[1].status, MR_NO_NODE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -605,6 +622,7 @@ int main(void)
         TEST(test_unknown_status),
         TEST(test_the_node_goes_away),
         TEST(test_the_node_goes_away_under_a_call_that_waits),
+        TEST(test_the_node_goes_away_under_a_run_that_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
