@@ -32,6 +32,7 @@ struct harness *harness_create(uint64_t seed)
     harness->region = calloc(1, sizeof(*harness->region));
     mr_assert(harness->region != NULL);
     harness->max_payload = 2048;
+    harness->hash_seed = 7;
     harness->segment_bytes = 16 * MR_BATCH_BYTES_MIN;
     harness->session_output_limit = MR_SESSION_OUTPUT_BYTES_DEFAULT;
     return harness;
@@ -70,7 +71,7 @@ static int start_log(struct harness *harness)
         .memory_context = harness,
     };
     struct fsm_config state = {
-        .hash_seed = 7, .session_output_limit = harness->session_output_limit, .types = service_types};
+        .hash_seed = harness->hash_seed, .session_output_limit = harness->session_output_limit, .types = service_types};
 
     return worker_recover(worker, &log, &state, &harness->found, &harness->error);
 }

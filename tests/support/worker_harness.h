@@ -42,6 +42,7 @@ struct harness {
     int memory_segments[HARNESS_MEMORY_SEGMENTS]; /* memfds, memory_count of them: what a supervisor keeps */
     uint32_t memory_count;
     uint64_t session_output_limit;
+    uint64_t hash_seed;
 };
 
 struct harness *harness_create(uint64_t seed);
