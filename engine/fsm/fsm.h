@@ -123,6 +123,18 @@ typedef void fsm_held_fn(void *context, const struct fsm_held_command *command);
 /* *highest: the highest number that was ever applied or given up; 0: none. */
 bool fsm_session_commands(const struct fsm *fsm, uint64_t session_id, uint64_t *highest, fsm_held_fn *fn,
                           void *context);
+struct fsm_session {
+    uint64_t id;
+    uint32_t uid;           /* of its owner */
+    uint64_t timeout;       /* nanoseconds */
+    uint64_t deadline;      /* when it expires, in the partition's time */
+    uint64_t open_commands; /* that have not given their last output */
+    uint64_t stored_bytes;  /* as they count against session_output_limit */
+};
+bool fsm_session_describe(const struct fsm *fsm, uint64_t session_id, struct fsm_session *to);
+/* The session with the lowest id over `id`; false: there is none. At once where `id` is a session's own, or 0; else it
+ * looks at all sessions up to there. */
+bool fsm_session_after(const struct fsm *fsm, uint64_t id, struct fsm_session *to);
 
 uint64_t fsm_index(const struct fsm *fsm); /* of the entry applied last; 0: none */
 uint64_t fsm_time(const struct fsm *fsm);  /* of the same */

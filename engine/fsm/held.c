@@ -56,3 +56,42 @@ bool fsm_session_commands(const struct fsm *fsm, uint64_t session_id, uint64_t *
     free(held);
     return true;
 }
+
+static void describe(const struct session *session, struct fsm_session *to)
+{
+    *to = (struct fsm_session){
+        .id = session->id,
+        .uid = session->uid,
+        .timeout = session->timeout,
+        .deadline = session->expiry.deadline,
+        .stored_bytes = session->held_bytes,
+    };
+    const struct list *openings = &session->openings_list;
+    for (const struct list *link = openings->next; link != openings; link = link->next) {
+        const struct opening *opening = container_of(link, struct opening, of_session);
+        for (const struct list *stream = opening->streams.next; stream != &opening->streams; stream = stream->next)
+            to->open_commands++;
+    }
+}
+
+bool fsm_session_describe(const struct fsm *fsm, uint64_t session_id, struct fsm_session *to)
+{
+    const struct session *session = fsm_find_session(fsm, session_id);
+    if (session != NULL)
+        describe(session, to);
+    return session != NULL;
+}
+
+bool fsm_session_after(const struct fsm *fsm, uint64_t id, struct fsm_session *to)
+{
+    const struct session *session = id == 0 ? NULL : fsm_find_session(fsm, id);
+    const struct list *link = session != NULL ? session->order.next : fsm->sessions.next;
+    for (; link != &fsm->sessions; link = link->next) {
+        session = container_of(link, struct session, order);
+        if (session->id > id) {
+            describe(session, to);
+            return true;
+        }
+    }
+    return false;
+}

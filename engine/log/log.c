@@ -126,6 +126,11 @@ uint64_t log_bytes(const struct log *log)
     return log->bytes;
 }
 
+uint64_t log_last_index(const struct log *log)
+{
+    return log->next_index - 1;
+}
+
 const char *log_trouble(const struct log *log)
 {
     if (log->failing)

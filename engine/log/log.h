@@ -122,6 +122,7 @@ bool log_next(struct log *log, struct log_entry *entry);
 bool log_in_flight(const struct log *log);        /* is any batch's write not complete? */
 uint64_t log_oldest_write(const struct log *log); /* monotonic time at which the oldest one in flight began; 0: none */
 uint64_t log_durable_index(const struct log *log);
+uint64_t log_last_index(const struct log *log); /* of the entry appended last; a failed write takes its entries back */
 uint64_t log_bytes(const struct log *log);      /* of all segments */
 const char *log_trouble(const struct log *log); /* why nothing can be appended; NULL: no trouble */
 

@@ -35,6 +35,7 @@ int channels_init(struct worker *worker, struct mr_error *error)
 static void forget(struct worker_channel *channel)
 {
     query_drop_all(channel);
+    attach_forget(&channel->sessions);
     free(channel->owed);
     channel->owed = NULL;
     channel->owed_first = channel->owed_count = channel->owed_capacity = 0;
@@ -50,6 +51,7 @@ void channels_free(struct worker *worker)
     free(worker->touched);
     free(worker->unfinished);
     free(worker->by_id);
+    attach_free(worker);
 }
 
 static void id_insert(struct worker *worker, uint64_t channel_id, uint32_t slot)

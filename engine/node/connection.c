@@ -2,9 +2,10 @@
 /* One client's conversation on the node's socket: what proto/millrace/v1/control.proto says, one packet at a time.
  *
  * The happy path: Hello, answered with Welcome and the eventfd that wakes this client; then OpenChannel, ChannelMapped,
- * CloseChannel and GetStatus in any number and order. Who says anything else, or does not read what is said to him, is
- * dropped, and his channels are closed; nobody waits for him. The other end is hostile for all we know: nothing it
- * sends reaches an assertion, and it decides neither how much is kept for it nor how many lines are logged. */
+ * CloseChannel, GetStatus, Attach and ListSessions in any number and order. Who says anything else, or does not read
+ * what is said to him, is dropped, and his channels are closed; nobody waits for him. The other end is hostile for all
+ * we know: nothing it sends reaches an assertion, and it decides neither how much is kept for it nor how many lines are
+ * logged. */
 #include "engine/node/supervisor_parts.h"
 
 #include "ipc/handshake.h"
@@ -165,6 +166,7 @@ void connection_add(struct supervisor *s, int socket)
 void connection_drop(struct supervisor *s, struct connection *connection)
 {
     slots_connection_ends(s, connection);
+    questions_connection_ends(s, connection);
     if (connection->told)
         drain(connection->socket);
     event_remove(s, connection->socket);
@@ -174,6 +176,17 @@ void connection_drop(struct supervisor *s, struct connection *connection)
     s->connection_count--;
     free(connection);
     listener_resume(s, true);
+}
+
+bool connection_ended(struct supervisor *s, struct connection *connection)
+{
+    struct pollfd look = {.fd = connection->socket};
+
+    if (!connection->doomed && (sys_poll(&look, 1, 0) <= 0 || (look.revents & (POLLHUP | POLLERR)) == 0))
+        return false;
+    slots_connection_ends(s, connection);
+    doom(s, connection);
+    return true;
 }
 
 void connection_drop_doomed(struct supervisor *s)
@@ -239,6 +252,12 @@ static void handle(struct supervisor *s, struct connection *connection, const Mi
         return;
     case MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_GET_STATUS:
         status_report(s, connection);
+        return;
+    case MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_ATTACH:
+        questions_ask(s, connection, CONTROL_ATTACH, message->attach->partition, message->attach->session_id);
+        return;
+    case MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_LIST_SESSIONS:
+        questions_ask(s, connection, CONTROL_LIST, message->list_sessions->partition, 0);
         return;
     case MILLRACE__V1__CLIENT_MESSAGE__MESSAGE__NOT_SET:
     default:

@@ -98,7 +98,8 @@ int control_receive(int socket, struct control_message *message, int fds[CONTROL
     bool all = take_rights(&header, fds, fd_count);
     if (size == 0 && *fd_count == 0)
         return CONTROL_GONE;
-    if (!all)
+    /* An answer whose descriptor could not be opened costs the one who asked, not the worker. */
+    if (!all && (*fd_count > 0 || size != (ssize_t)sizeof(*message) || message->kind != CONTROL_ANSWER))
         return refuse(fds, fd_count, error, "came with more descriptors than it may have, or than can be opened");
     if (size != (ssize_t)sizeof(*message) || (header.msg_flags & MSG_TRUNC) != 0)
         return refuse(fds, fd_count, error, "has the wrong size");

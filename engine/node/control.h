@@ -8,7 +8,12 @@
  * added.) Closing, from either side: the supervisor sends CONTROL_CLOSE when the client is gone; the worker lets go of
  * the channel and answers CONTROL_CLOSED, after which the supervisor frees slot and mapping. A worker that finds a
  * channel broken marks the page closed with the reason, lets go of it and sends CONTROL_CLOSED with that reason by
- * itself. */
+ * itself.
+ *
+ * What a client asks about a session (control.proto's Attach and ListSessions) is passed on as CONTROL_ATTACH or
+ * CONTROL_LIST and answered by CONTROL_ANSWER, in the order of asking: a status and a text, or with STATUS_OK one
+ * descriptor, of sealed memory with the encoded answer. (Where the supervisor can open none, the message comes without
+ * it.) A question that a worker took with it into its death is asked again of its successor. */
 #ifndef ENGINE_NODE_CONTROL_H
 #define ENGINE_NODE_CONTROL_H
 
@@ -21,11 +26,14 @@ enum control_kind {
     CONTROL_ADD = 1, /* slot; descriptors: memfd, node wake, client wake */
     CONTROL_CLOSE,   /* slot */
     CONTROL_STOP,    /* end in an orderly way: answer what is logged, close the log, exit 0 */
+    CONTROL_ATTACH,  /* question, connection, uid, session_id */
+    CONTROL_LIST,    /* question, connection, uid */
     CONTROL_SEGMENT, /* answer to CONTROL_WANT_SEGMENT: slot; one descriptor, or none and why in text */
     /* to the supervisor */
     CONTROL_ADDED,        /* slot */
     CONTROL_CLOSED,       /* slot; text: why, if the worker closed it */
     CONTROL_READY,        /* recovery is over, the partition is served (or stopped: the region says) */
+    CONTROL_ANSWER,       /* question, connection; status, text, size; slot and channel_id: who uses the session */
     CONTROL_WANT_SEGMENT, /* `memory`: a memfd for segment `slot`, kept by the supervisor. The worker waits for it */
 };
 
@@ -36,7 +44,13 @@ struct control_message {
     uint32_t slot;
     uint64_t channel_id; /* of the slot, where there is one: a message about a slot's former tenant is ignored */
     uint64_t ring_bytes; /* CONTROL_ADD */
-    char text[128];      /* NUL-terminated, may be empty */
+    uint64_t question;   /* its number: never used twice by a supervisor */
+    uint64_t connection; /* that asks, as region_channel.connection names it */
+    uint64_t session_id;
+    uint64_t size;   /* of an answer with STATUS_OK */
+    uint32_t uid;    /* of who asks */
+    uint32_t status; /* of an answer; enum status */
+    char text[128];  /* NUL-terminated, may be empty */
 };
 
 /* 0; 1: nothing there or no room just now (non-blocking socket); -1 with *error; CONTROL_GONE: the other end is

@@ -25,6 +25,7 @@ struct region_channel {
     uint64_t channel_id; /* 0: the slot is free */
     uint32_t uid;        /* of the client, by SO_PEERCRED */
     int32_t pid;
+    uint64_t connection; /* whose it is: channels of one connection have the same, others never */
     struct cursor_pair pair[2];
     _Atomic uint32_t current; /* which of the two counts: 0 or 1 */
 };

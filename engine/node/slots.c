@@ -218,6 +218,7 @@ static int fill_slot(struct supervisor *s, struct partition *partition, uint32_t
     }
     region->uid = connection->uid;
     region->pid = (int32_t)connection->pid;
+    region->connection = connection_name(connection);
     memset(region->pair, 0, sizeof(region->pair));
     atomic_store_explicit(&region->current, 0, memory_order_relaxed);
     region->channel_id = channel_id;
@@ -305,6 +306,13 @@ static bool is_tenant(const struct partition *partition, uint32_t i, uint64_t ch
 {
     return i < partition->slots_end && partition->slots[i].state != SLOT_FREE &&
            partition->channels[i].channel_id == channel_id;
+}
+
+bool slots_user_ended(struct supervisor *s, struct partition *partition, uint32_t i, uint64_t channel_id)
+{
+    if (!is_tenant(partition, i, channel_id) || partition->slots[i].connection == NULL)
+        return true;
+    return connection_ended(s, partition->slots[i].connection);
 }
 
 void slots_worker_added(struct supervisor *s, struct partition *partition, uint32_t i, uint64_t channel_id)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the supervisor's files share, and nobody else: supervisor.c (life and loop), listener.c (the socket's path and
- * accepting), connection.c (hand-shakes), slots.c (channels from birth to end), spawn.c (a worker's birth), workers.c
- * (what workers say, and their deaths), status_report.c.
+ * accepting), connection.c (hand-shakes), slots.c (channels from birth to end), questions.c (about sessions), spawn.c
+ * (a worker's birth), workers.c (what workers say, and their deaths), status_report.c.
  *
  * A channel is made when a client asks for it, and opened when worker and client have both mapped it (a dead worker
  * counts as having: its successor inherits the supervisor's mapping). It ends when its client goes, when the worker
@@ -56,6 +56,7 @@ struct partition {
     struct slot *slots;
     uint32_t slots_end; /* slots from here on are free */
     uint32_t slots_used;
+    uint32_t questions; /* of clients that are not answered yet */
 
     pid_t pid;            /* the worker; 0: none now */
     int control;          /* our end of its control socket, non-blocking; -1: none */
@@ -81,6 +82,22 @@ struct partition {
     uint32_t segment_count;
 };
 
+enum question_state {
+    QUESTION_NONE = 0,
+    QUESTION_OWED, /* to be sent to the worker */
+    QUESTION_SENT
+};
+
+/* What a connection waits to be told by a partition's worker. */
+struct question {
+    enum question_state state;
+    enum control_kind kind; /* CONTROL_ATTACH or CONTROL_LIST */
+    uint64_t number;
+    uint32_t partition; /* its number */
+    uint64_t session_id;
+    unsigned deaths; /* of workers that had been asked */
+};
+
 struct connection {
     int socket;     /* non-blocking */
     int wake;       /* the client's eventfd: workers write it, never the supervisor (it could be made to block) */
@@ -92,6 +109,9 @@ struct connection {
     uint32_t channels; /* slots that are its */
     pid_t pid;
     uid_t uid;
+    struct question question;
+    struct attached_session *attached; /* what it has come back to: attached_count of them */
+    uint32_t attached_count;
 };
 
 struct supervisor {
@@ -119,6 +139,7 @@ struct supervisor {
     uint32_t connection_count;
     uint32_t connection_serial;
     bool any_doomed;
+    uint64_t question_number; /* of the last one */
 
     bool reap_again; /* waiting for a child failed */
     bool announced;  /* the ready line is out */
@@ -165,6 +186,8 @@ void connection_refuse(struct supervisor *s, struct connection *connection, enum
                        const char *format, ...) __attribute__((format(printf, 5, 6)));
 void connection_drop(struct supervisor *s, struct connection *connection);
 void connection_drop_doomed(struct supervisor *s);
+/* Has the client gone, whether or not its end was heard yet? Then its channels are closed, and it is doomed. */
+bool connection_ended(struct supervisor *s, struct connection *connection);
 
 /* ---- slots.c ---- */
 void slots_open(struct supervisor *s, struct connection *connection, uint32_t partition, uint64_t ring_bytes);
@@ -180,12 +203,31 @@ void slots_worker_closed(struct supervisor *s, struct partition *partition, uint
 void slots_worker_ended(struct supervisor *s, struct partition *partition);
 /* With no worker alive: closes a channel whose request killed it twice. */
 void slots_poisoned(struct supervisor *s, struct partition *partition, uint64_t channel_id, const char *why);
+/* Is the client of a channel that the worker still has gone? */
+bool slots_user_ended(struct supervisor *s, struct partition *partition, uint32_t slot, uint64_t channel_id);
 /* Tells every client with a channel there that the partition is stopped. */
 void slots_announce_stop(struct supervisor *s, struct partition *partition);
 /* Sends what is owed for channels. False: no room. */
 bool slots_pay(struct supervisor *s, struct partition *partition);
 /* At the node's end: every page says so, everything is unmapped. */
 void slots_end(struct partition *partition, const char *why);
+
+/* ---- questions.c ---- */
+/* Of the connection in region_channel.connection and in control messages. */
+uint64_t connection_name(const struct connection *connection);
+/* CONTROL_ATTACH, or CONTROL_LIST. It is answered, or refused, at once or later. */
+void questions_ask(struct supervisor *s, struct connection *connection, enum control_kind kind, uint32_t partition,
+                   uint64_t session_id);
+/* Sends what is owed. False: no room. */
+bool questions_pay(struct supervisor *s, struct partition *partition);
+/* The worker's word; the descriptor (-1: none) stays the caller's. */
+void questions_answered(struct supervisor *s, struct partition *partition, const struct control_message *message,
+                        int fd);
+void questions_connection_ends(struct supervisor *s, struct connection *connection);
+/* Refuses all that are left, if it is stopped. */
+void questions_partition_stopped(struct supervisor *s, struct partition *partition);
+/* With no worker alive: what it had not answered its successor is asked. */
+void questions_worker_ended(struct supervisor *s, struct partition *partition);
 
 /* ---- spawn.c ---- */
 /* Forks a worker; where that fails, says so and leaves it to a later attempt. */

@@ -73,6 +73,9 @@ int turn_apply(struct worker *worker, const struct log_entry *entry, struct mr_e
                              (unsigned long long)entry->index);
         apply.command = &input.command;
     }
+    worker->applied_session = apply.command == NULL                         ? 0
+                              : apply.command->kind == COMMAND_OPEN_SESSION ? entry->index
+                                                                            : apply.command->session_id;
     atomic_store_explicit(&worker->region->applying_index, entry->index, memory_order_relaxed);
     fsm_apply(worker->fsm, &apply, &worker->sink);
     atomic_store_explicit(&worker->region->applying_index, 0, memory_order_relaxed);
@@ -89,6 +92,8 @@ static void request_done(struct worker *worker, const struct log_entry *entry)
     if (entry->failed)
         answer_message(worker, channel, entry->origin.position, STATUS_UNAVAILABLE,
                        "the disk failed: the command was not logged and has no effect");
+    else
+        attach_note(worker, channel, worker->applied_session);
     channel->applied_to = entry->origin.position + entry->origin.frame_size;
     channel->in_flight--;
     answer_touch(worker, channel);
@@ -229,6 +234,7 @@ bool turn_run(struct worker *worker)
         log_submit(worker->log);
         any |= apply_durable(worker);
         worker->log_wants = log_tick(worker->log, worker->time);
+        any |= attach_look(worker);
         any |= collect(worker);
         show_status(worker);
     }

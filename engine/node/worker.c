@@ -26,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 
 #include "engine/io/uring.h"
@@ -56,21 +57,89 @@ struct letter {
 
 /* ---- the supervisor's words ---- */
 
-static void tell(struct life *life, enum control_kind kind, uint32_t slot, uint64_t channel_id, const char *text)
+/* 0; or -1: the kernel does not take the descriptor. */
+static int send_message(struct life *life, const struct control_message *message, const int *fds, unsigned fd_count)
 {
-    struct control_message message = {.kind = kind, .slot = slot, .channel_id = channel_id};
     struct mr_error error;
     struct pollfd wait = {.fd = life->birth->control, .events = POLLOUT};
     int result;
 
-    snprintf(message.text, sizeof(message.text), "%s", text);
-    while ((result = control_send(life->birth->control, &message, NULL, 0, &error)) == 1)
+    while ((result = control_send(life->birth->control, message, fds, fd_count, &error)) == 1)
         sys_poll(&wait, 1, -1);
+    if (result == -1 && fd_count > 0)
+        return -1;
     if (result != 0) {
         /* Without a supervisor there is nothing to live for; the kernel is about to say the same. */
         logline(LOGLINE_ERROR, life->worker.partition, "the supervisor cannot be told anything any more: ending");
         _exit(1);
     }
+    return 0;
+}
+
+static void tell(struct life *life, enum control_kind kind, uint32_t slot, uint64_t channel_id, const char *text)
+{
+    struct control_message message = {.kind = kind, .slot = slot, .channel_id = channel_id};
+
+    snprintf(message.text, sizeof(message.text), "%s", text);
+    (void)send_message(life, &message, NULL, 0); /* without a descriptor: it is sent, or we end */
+}
+
+/* Memory with these bytes, which nobody can change any more. -1 with *error. */
+static int sealed_memory(const uint8_t *bytes, size_t size, struct mr_error *error)
+{
+    int fd = sys_memfd_create("millrace-answer", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    if (fd < 0)
+        return error_system(error, errno, "the node has no memory for the answer");
+    while (size > 0) {
+        ssize_t written = sys_write(fd, bytes, size);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written <= 0)
+            break;
+        bytes += written;
+        size -= (size_t)written;
+    }
+    if (size == 0 && sys_fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) == 0)
+        return fd;
+    error_system(error, errno, "the node cannot write the answer into memory");
+    sys_close(fd);
+    return -1;
+}
+
+static void question_answered(void *context, const struct attach_answer *answer)
+{
+    struct life *life = context;
+    struct control_message message = {
+        .kind = CONTROL_ANSWER,
+        .question = answer->number,
+        .connection = answer->connection,
+        .status = answer->status,
+        .slot = answer->holder_slot,
+        .channel_id = answer->holder_channel,
+        .size = answer->size,
+    };
+    struct mr_error error;
+    int fd = -1;
+
+    snprintf(message.text, sizeof(message.text), "%s", answer->text);
+    if (answer->status == STATUS_OK) {
+        fd = sealed_memory(answer->bytes, answer->size, &error);
+        if (fd < 0)
+            snprintf(message.text, sizeof(message.text), "%.*s", (int)sizeof(message.text) - 1, error.text);
+    }
+    if (fd >= 0 && send_message(life, &message, &fd, 1) != 0) {
+        snprintf(message.text, sizeof(message.text), "the node cannot hand the answer over; try again later");
+        sys_close(fd);
+        fd = -1;
+    }
+    if (fd >= 0) {
+        sys_close(fd);
+        return;
+    }
+    if (message.status == STATUS_OK)
+        message.status = STATUS_UNAVAILABLE;
+    (void)send_message(life, &message, NULL, 0);
 }
 
 static void channel_closed(void *context, uint32_t slot, uint64_t channel_id, const char *why)
@@ -123,6 +192,13 @@ static void hear(struct life *life, const struct letter *letter)
         return;
     case CONTROL_STOP:
         life->stopping = true;
+        return;
+    case CONTROL_ATTACH:
+    case CONTROL_LIST:
+        attach_ask(worker, &(struct attach_question){.number = letter->message.question,
+                                                     .connection = letter->message.connection,
+                                                     .session_id = letter->message.session_id,
+                                                     .uid = letter->message.uid});
         return;
     default:
         for (unsigned i = 0; i < letter->fd_count; i++)
@@ -420,6 +496,8 @@ int worker_run(const struct worker_birth *birth)
     worker->region = birth->region;
     worker->closed = channel_closed;
     worker->closed_context = &life;
+    worker->answered = question_answered;
+    worker->answered_context = &life;
     settle(&life);
     worker->io = uring_create(URING_ENTRIES, &error);
     if (worker->io == NULL || channels_init(worker, &error) != 0) {

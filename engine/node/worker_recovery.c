@@ -22,7 +22,10 @@ static int replay(void *context, const struct log_entry *entry, struct mr_error 
         channel->held += MR_SMALL_FRAME;
     if (turn_apply(worker, entry, error) != 0)
         return -1;
-    if (channel != NULL && end > channel->applied_to)
+    if (channel == NULL)
+        return 0;
+    attach_note(worker, channel, worker->applied_session);
+    if (end > channel->applied_to)
         channel->applied_to = end;
     return 0;
 }

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a worker holds, and what its parts call of each other. For the files of the worker alone: worker.c (its life),
  * worker_recovery.c (its beginning), turn.c (one turn), admission.c (requests in), answer.c (answers out), query.c
- * (queries that wait), channels.c (which channels there are, scanned or parked). None of them makes a system call but
- * worker.c: a turn runs on whatever io it is given. */
+ * (queries that wait), channels.c (which channels there are, scanned or parked), attach.c (who uses which
+ * session). None of them makes a system call but worker.c: a turn runs on whatever io it is given. */
 #ifndef ENGINE_NODE_WORKER_STATE_H
 #define ENGINE_NODE_WORKER_STATE_H
 
 #include "engine/fsm/fsm.h"
 #include "engine/log/log.h"
+#include "engine/node/attach.h"
 #include "engine/node/clock.h"
 #include "engine/node/region.h"
 #include "ipc/channel.h"
@@ -71,6 +72,8 @@ struct worker_channel {
     struct owed_outputs *owed; /* a queue: owed[owed_first ...], owed_count of them */
     unsigned owed_first, owed_count, owed_capacity;
 
+    struct session_use sessions; /* that it uses */
+
     bool refusal; /* one request, refused, not told yet; nothing behind it is read */
     uint64_t refusal_position;
     enum status refusal_status;
@@ -114,6 +117,12 @@ struct worker {
     uint8_t *query_body; /* a query's bytes while it is answered: max_payload */
     void (*closed)(void *context, uint32_t slot, uint64_t channel_id, const char *why); /* a channel was let go of */
     void *closed_context;
+
+    uint64_t applied_session;          /* the session that the entry applied last opened or named; 0: none */
+    struct attach_question *questions; /* a queue of question_count */
+    unsigned question_count, question_capacity;
+    void (*answered)(void *context, const struct attach_answer *answer);
+    void *answered_context;
 };
 
 /* Tokens of the io's completions that are not the log's: kind in bits 56-62, slot in 32-55, low half of the channel id.
@@ -140,6 +149,14 @@ uint64_t turn_next(struct worker *worker);
 /* One entry of the log into the state; used by turns and by recovery. -1 with *error if it cannot be what was logged.
  */
 int turn_apply(struct worker *worker, const struct log_entry *entry, struct mr_error *error);
+
+/* ---- attach.c ---- */
+/* An entry of this channel's, which has been applied, opened or named this session (0: none). */
+static inline void attach_note(struct worker *worker, struct worker_channel *channel, uint64_t session_id)
+{
+    if (session_id != channel->sessions.last)
+        attach_note_other(worker, channel, session_id);
+}
 
 /* ---- admission.c ---- */
 /* Takes requests from one channel, up to its share of a turn. True if there were any. */

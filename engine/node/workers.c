@@ -191,7 +191,7 @@ static bool pay_all(struct supervisor *s, struct partition *partition)
             return false;
         partition->segment_owed = -1;
     }
-    if (!slots_pay(s, partition))
+    if (!slots_pay(s, partition) || !questions_pay(s, partition)) /* in this order: see slots_user_ended() */
         return false;
     if (partition->stop_owed) {
         struct control_message stop = {.kind = CONTROL_STOP};
@@ -239,7 +239,8 @@ static void announce(struct supervisor *s)
         logline(LOGLINE_WARNING, 0, "%s", error.text);
 }
 
-static void handle(struct supervisor *s, struct partition *partition, const struct control_message *message)
+/* The descriptor (-1: none) stays the caller's. */
+static void handle(struct supervisor *s, struct partition *partition, const struct control_message *message, int fd)
 {
     switch (message->kind) {
     case CONTROL_ADDED:
@@ -259,11 +260,15 @@ static void handle(struct supervisor *s, struct partition *partition, const stru
         partition->owes = true;
         workers_pay(s, partition);
         break;
+    case CONTROL_ANSWER:
+        questions_answered(s, partition, message, fd);
+        break;
     default:
         kill_worker(partition, "it sent a control message that only a supervisor sends");
         break;
     }
     slots_announce_stop(s, partition);
+    questions_partition_stopped(s, partition);
 }
 
 /* Up to `most` messages. */
@@ -276,8 +281,6 @@ static void receive(struct supervisor *s, struct partition *partition, unsigned 
 
     for (unsigned i = 0; i < most && partition->control >= 0; i++) {
         int result = control_receive(partition->control, &message, fds, &fd_count, &error);
-        for (unsigned fd = 0; result == 0 && fd < fd_count; fd++)
-            (void)sys_close(fds[fd]); /* a worker has none to give */
         if (result == 1)
             return;
         if (result == CONTROL_GONE) {
@@ -288,7 +291,9 @@ static void receive(struct supervisor *s, struct partition *partition, unsigned 
             kill_worker(partition, error.text);
             return;
         }
-        handle(s, partition, &message);
+        handle(s, partition, &message, fd_count > 0 ? fds[0] : -1);
+        for (unsigned fd = 0; fd < fd_count; fd++)
+            (void)sys_close(fds[fd]); /* an answer's memory: the client has its own copy */
     }
 }
 
@@ -407,6 +412,8 @@ static void worker_ended(struct supervisor *s, struct partition *partition, int 
         atomic_store_explicit(&region->state, PARTITION_RESTARTING, memory_order_release);
     slots_announce_stop(s, partition);
     slots_worker_ended(s, partition);
+    questions_partition_stopped(s, partition);
+    questions_worker_ended(s, partition);
 }
 
 void workers_reap(struct supervisor *s)
@@ -433,8 +440,10 @@ uint64_t workers_due(struct supervisor *s)
 
     for (uint32_t p = 0; p < s->partition_count; p++) {
         struct partition *partition = &s->partitions[p];
-        if (partition->pid == 0 && !s->stopping && partition->restart_at <= s->now)
+        if (partition->pid == 0 && !s->stopping && partition->restart_at <= s->now) {
             spawn_worker(s, partition);
+            workers_pay(s, partition); /* questions that its predecessor had not answered */
+        }
         if (partition->pid != 0 && partition->kill_at <= s->now)
             kill_worker(partition, s->stopping ? "it did not stop in time" : "it let go of its control socket");
         uint64_t due = partition->pid != 0 ? partition->kill_at : s->stopping ? UINT64_MAX : partition->restart_at;

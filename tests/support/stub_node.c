@@ -408,6 +408,29 @@ void stub_ask_status(struct stub_client *client)
     send_message(client, &message);
 }
 
+void stub_ask_attach(struct stub_client *client, uint32_t partition, uint64_t session_id)
+{
+    Millrace__V1__ClientMessage message = MILLRACE__V1__CLIENT_MESSAGE__INIT;
+    Millrace__V1__Attach body = MILLRACE__V1__ATTACH__INIT;
+
+    body.partition = partition;
+    body.session_id = session_id;
+    message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_ATTACH;
+    message.attach = &body;
+    send_message(client, &message);
+}
+
+void stub_ask_sessions(struct stub_client *client, uint32_t partition)
+{
+    Millrace__V1__ClientMessage message = MILLRACE__V1__CLIENT_MESSAGE__INIT;
+    Millrace__V1__ListSessions body = MILLRACE__V1__LIST_SESSIONS__INIT;
+
+    body.partition = partition;
+    message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_LIST_SESSIONS;
+    message.list_sessions = &body;
+    send_message(client, &message);
+}
+
 Millrace__V1__NodeMessage *stub_receive(struct stub_client *client, int fds[2])
 {
     Millrace__V1__NodeMessage *message = NULL;

@@ -94,6 +94,8 @@ void stub_ask_channel(struct stub_client *client, uint32_t partition, uint64_t r
 void stub_say_mapped(struct stub_client *client, uint64_t channel_id);
 void stub_ask_close(struct stub_client *client, uint64_t channel_id);
 void stub_ask_status(struct stub_client *client);
+void stub_ask_attach(struct stub_client *client, uint32_t partition, uint64_t session_id);
+void stub_ask_sessions(struct stub_client *client, uint32_t partition);
 /* The next message, the caller's to free with stub_free(); descriptors in fds[2] (-1: none). NULL: the connection is
  * over. */
 Millrace__V1__NodeMessage *stub_receive(struct stub_client *client, int fds[2]);

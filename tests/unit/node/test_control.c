@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -135,6 +136,29 @@ static void test_descriptors_of_refused_messages_are_closed(void **state)
     assert_int_equal(open_descriptors(), descriptors);
 }
 
+/* An answer whose descriptor cannot be opened comes without it; any other message is refused. */
+static void test_an_answer_comes_without_its_descriptor(void **state)
+{
+    (void)state;
+    struct rlimit former, none = {.rlim_cur = 0};
+    struct control_message sent = {.kind = CONTROL_ANSWER, .question = 9, .size = 3}, other = {.kind = CONTROL_ADD};
+
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &former), 0);
+    none.rlim_max = former.rlim_max;
+    assert_int_equal(control_send(pair[0], &sent, pair, 1, &error), 0);
+    assert_int_equal(control_send(pair[0], &other, pair, 1, &error), 0);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int first = receive();
+    unsigned count = fd_count;
+    struct control_message came = message;
+    int second = receive();
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &former), 0);
+    assert_int_equal(first, 0);
+    assert_int_equal(count, 0);
+    assert_memory_equal(&came, &sent, sizeof(sent));
+    assert_int_equal(second, -1);
+}
+
 /* What logline() writes, with standard error turned into a file. */
 static char *logged(enum logline_level level, uint32_t partition, const char *text)
 {
@@ -194,6 +218,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_no_room_and_nobody_there, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_is_not_a_message_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_descriptors_of_refused_messages_are_closed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_an_answer_comes_without_its_descriptor, set_up, tear_down),
         cmocka_unit_test(test_log_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

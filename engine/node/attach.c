@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Coming back to a session: see attach.h. Questions are answered one a turn, and a list a few sessions a turn, so that
+ * nobody else waits for them. Answers are encoded with protobuf-c, piece behind piece: encodings of parts of a message,
+ * one behind the other, are an encoding of the whole. */
+#include "engine/node/attach.h"
+
+#include "engine/node/worker_state.h"
+#include "millrace/v1/control.pb-c.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- who uses what ---- */
+
+/* Where the session stands, or the free place where it would. */
+static uint64_t *place_of(const struct session_use *use, uint64_t session_id)
+{
+    uint32_t place = (uint32_t)((session_id * UINT64_C(0x9e3779b97f4a7c15)) >> 32) & (use->capacity - 1);
+
+    while (use->places[place] != 0 && use->places[place] != session_id)
+        place = (place + 1) & (use->capacity - 1);
+    return &use->places[place];
+}
+
+static bool uses(const struct session_use *use, uint64_t session_id)
+{
+    return use->all || (use->capacity > 0 && *place_of(use, session_id) == session_id);
+}
+
+/* A table with room for as many again as there are sessions left in this one. */
+static void make_room(struct worker *worker, struct session_use *use)
+{
+    struct session_use old = *use;
+    uint32_t left = 0;
+    uint32_t capacity = 16;
+    uint32_t owner;
+
+    for (uint32_t i = 0; i < old.capacity; i++)
+        if (old.places[i] != 0 && !fsm_session_owner(worker->fsm, old.places[i], &owner))
+            old.places[i] = 0;
+        else if (old.places[i] != 0)
+            left++;
+    if (left >= ATTACH_SESSIONS_MAX) {
+        attach_forget(use);
+        use->all = true;
+        return;
+    }
+    while (capacity < 4 * left)
+        capacity *= 2;
+    use->places = calloc(capacity, sizeof(*use->places));
+    mr_assert(use->places != NULL);
+    use->capacity = capacity;
+    use->count = left;
+    for (uint32_t i = 0; i < old.capacity; i++)
+        if (old.places[i] != 0)
+            *place_of(use, old.places[i]) = old.places[i];
+    free(old.places);
+}
+
+void attach_note_other(struct worker *worker, struct worker_channel *channel, uint64_t session_id)
+{
+    struct session_use *use = &channel->sessions;
+    uint32_t owner;
+
+    /* Nothing is noted of who named another user's session, or one that is no more, and was refused. */
+    if (!fsm_session_owner(worker->fsm, session_id, &owner) || owner != channel->uid)
+        return;
+    use->last = session_id;
+    if (uses(use, session_id))
+        return;
+    if (2 * (use->count + 1) > use->capacity)
+        make_room(worker, use);
+    if (use->all)
+        return;
+    *place_of(use, session_id) = session_id;
+    use->count++;
+}
+
+void attach_forget(struct session_use *use)
+{
+    free(use->places);
+    *use = (struct session_use){.places = NULL};
+}
+
+static bool is_there(const struct worker_channel *channel)
+{
+    return channel->used && !channel->closing && !channel->broken;
+}
+
+/* A channel of another connection than `except` that uses the session; NULL: none. */
+static const struct worker_channel *find_holder(const struct worker *worker, uint64_t session_id, uint32_t owner,
+                                                uint64_t except)
+{
+    for (uint32_t slot = 0; slot < MR_CHANNELS_MAX; slot++) {
+        const struct worker_channel *channel = &worker->channels[slot];
+        if (is_there(channel) && channel->uid == owner && channel->region->connection != except &&
+            uses(&channel->sessions, session_id))
+            return channel;
+    }
+    return NULL;
+}
+
+/* ---- answers ---- */
+
+static void put(struct attach_bytes *to, const ProtobufCMessage *message)
+{
+    size_t size = protobuf_c_message_get_packed_size(message);
+
+    if (to->size + size > to->capacity) {
+        to->capacity = 2 * (to->size + size);
+        to->data = realloc(to->data, to->capacity);
+        mr_assert(to->data != NULL);
+    }
+    to->size += protobuf_c_message_pack(message, to->data + to->size);
+}
+
+static ProtobufCBinaryData bytes_of(struct slice slice)
+{
+    return (ProtobufCBinaryData){.len = slice.size, .data = (uint8_t *)(uintptr_t)slice.data};
+}
+
+static void put_held(void *context, const struct fsm_held_command *command)
+{
+    Millrace__V1__Attachment attachment = MILLRACE__V1__ATTACHMENT__INIT;
+    Millrace__V1__HeldCommand held = MILLRACE__V1__HELD_COMMAND__INIT;
+    Millrace__V1__HeldCommand *pointer = &held;
+
+    held.sequence_num = command->sequence_num;
+    held.open = command->open;
+    held.acknowledged = command->acknowledged;
+    held.service_id = command->service_id;
+    held.service = bytes_of(command->spec.service);
+    held.name_space = bytes_of(command->spec.name_space);
+    held.name = bytes_of(command->spec.name);
+    held.operation = bytes_of(command->operation);
+    attachment.n_held = 1;
+    attachment.held = &pointer;
+    put(context, &attachment.base);
+}
+
+static void answer(struct worker *worker, const struct attach_question *question, struct attach_answer *with)
+{
+    with->number = question->number;
+    with->connection = question->connection;
+    worker->answered(worker->answered_context, with);
+}
+
+static void answer_attach(struct worker *worker, struct attach_question *question)
+{
+    Millrace__V1__Attachment attachment = MILLRACE__V1__ATTACHMENT__INIT;
+    struct attach_answer with = {.status = STATUS_OK};
+    struct fsm_session session;
+
+    if (!fsm_session_describe(worker->fsm, question->session_id, &session)) {
+        with.status = STATUS_FORBIDDEN;
+        snprintf(with.text, sizeof(with.text), "session %" PRIu64 " is unknown, closed or expired",
+                 question->session_id);
+    } else if (session.uid != question->uid) {
+        with.status = STATUS_UNAUTHORIZED;
+        snprintf(with.text, sizeof(with.text), "session %" PRIu64 " was opened by another user", question->session_id);
+    } else {
+        const struct worker_channel *holder = find_holder(worker, session.id, session.uid, question->connection);
+        if (holder != NULL) {
+            with.status = STATUS_UNAVAILABLE;
+            with.holder_slot = holder->slot;
+            with.holder_channel = holder->channel_id;
+            snprintf(with.text, sizeof(with.text), "session %" PRIu64 " is in use by process %" PRId32, session.id,
+                     holder->region->pid);
+        }
+    }
+    if (with.status == STATUS_OK) {
+        attachment.session_id = session.id;
+        attachment.timeout_ns = session.timeout;
+        fsm_session_commands(worker->fsm, session.id, &attachment.highest, put_held, &question->bytes);
+        put(&question->bytes, &attachment.base);
+        with.bytes = question->bytes.data;
+        with.size = question->bytes.size;
+    }
+    answer(worker, question, &with);
+}
+
+static void put_entry(struct worker *worker, struct attach_bytes *to, const struct fsm_session *session)
+{
+    Millrace__V1__SessionList list = MILLRACE__V1__SESSION_LIST__INIT;
+    Millrace__V1__SessionEntry entry = MILLRACE__V1__SESSION_ENTRY__INIT;
+    Millrace__V1__SessionEntry *pointer = &entry;
+    const struct worker_channel *holder = find_holder(worker, session->id, session->uid, 0);
+
+    entry.session_id = session->id;
+    entry.uid = session->uid;
+    entry.timeout_ns = session->timeout;
+    entry.remaining_ns = session->deadline > worker->time ? session->deadline - worker->time : 0;
+    entry.holder = holder != NULL ? holder->region->pid : 0;
+    entry.open_commands = session->open_commands;
+    entry.stored_bytes = session->stored_bytes;
+    list.n_sessions = 1;
+    list.sessions = &pointer;
+    put(to, &list.base);
+}
+
+/* False: the list is not at its end. */
+static bool answer_list(struct worker *worker, struct attach_question *question)
+{
+    struct attach_answer with = {.status = STATUS_OK};
+    struct fsm_session session;
+
+    for (unsigned i = 0; i < ATTACH_LIST_A_TURN; i++) {
+        if (!fsm_session_after(worker->fsm, question->listed, &session)) {
+            with.bytes = question->bytes.data;
+            with.size = question->bytes.size;
+            answer(worker, question, &with);
+            return true;
+        }
+        question->listed = session.id;
+        if (session.uid == question->uid || question->uid == 0)
+            put_entry(worker, &question->bytes, &session);
+    }
+    return false;
+}
+
+/* ---- questions ---- */
+
+void attach_ask(struct worker *worker, const struct attach_question *question)
+{
+    if (worker->log == NULL)
+        return;
+    if (worker->question_count == worker->question_capacity) {
+        worker->question_capacity = worker->question_capacity == 0 ? 8 : 2 * worker->question_capacity;
+        worker->questions = realloc(worker->questions, worker->question_capacity * sizeof(*worker->questions));
+        mr_assert(worker->questions != NULL);
+    }
+    struct attach_question *taken = &worker->questions[worker->question_count++];
+    *taken = *question;
+    taken->index = log_last_index(worker->log);
+    taken->listed = 0;
+    taken->bytes = (struct attach_bytes){.data = NULL};
+}
+
+/* Is everything applied that was logged before it came? What a failed write takes back is not waited for. */
+static bool is_ready(struct worker *worker, struct attach_question *question)
+{
+    uint64_t last = log_last_index(worker->log);
+
+    if (last < question->index)
+        question->index = last;
+    return fsm_index(worker->fsm) >= question->index;
+}
+
+bool attach_look(struct worker *worker)
+{
+    struct attach_question *question = worker->questions;
+
+    if (worker->question_count == 0)
+        return false;
+    if (!is_ready(worker, question)) {
+        if (log_trouble(worker->log) == NULL)
+            return false;
+        struct attach_answer with = {.status = STATUS_UNAVAILABLE,
+                                     .text = "the partition's log cannot be written just now; try again later"};
+        answer(worker, question, &with);
+    } else if (question->session_id != 0) {
+        answer_attach(worker, question);
+    } else if (!answer_list(worker, question)) {
+        return true;
+    }
+    free(question->bytes.data);
+    worker->question_count--;
+    memmove(question, question + 1, worker->question_count * sizeof(*question));
+    return true;
+}
+
+void attach_free(struct worker *worker)
+{
+    for (unsigned i = 0; i < worker->question_count; i++)
+        free(worker->questions[i].bytes.data);
+    free(worker->questions);
+    worker->questions = NULL;
+    worker->question_count = worker->question_capacity = 0;
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Coming back to a session, the worker's side: who uses which session, and the answers to what clients ask about them.
+ *
+ * A channel uses a session once an entry of the log that came through it has opened the session or named it, sent by
+ * the session's owner (nobody else can keep the owner from coming back). The log remembers where entries came from, so
+ * a successor knows the same of every channel that is still there.
+ *
+ * A question is answered when everything that had been logged as it came is applied. By then a channel that has been
+ * let go of is not read any more, and what had been taken from it is in the answer; a channel that is still there and
+ * uses the session belongs to a living process, and the answer is a refusal that names it. */
+#ifndef ENGINE_NODE_ATTACH_H
+#define ENGINE_NODE_ATTACH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/messages.h"
+
+/* More sessions than this are not told apart: the channel then uses all of its user's. */
+#define ATTACH_SESSIONS_MAX 16384
+#define ATTACH_LIST_A_TURN 64 /* sessions of a list that are looked at in one turn */
+
+/* The sessions that one channel uses: a hash table with open addressing. All zero: none. */
+struct session_use {
+    uint64_t last;    /* the one noted last */
+    uint64_t *places; /* `capacity` of them, a power of two; 0: free */
+    uint32_t capacity, count;
+    bool all; /* there were too many */
+};
+
+/* Bytes that grow. */
+struct attach_bytes {
+    uint8_t *data;
+    size_t size, capacity;
+};
+
+struct attach_question {
+    uint64_t number;     /* the asker's, handed back */
+    uint64_t connection; /* whose channels do not stand in its own way */
+    uint64_t session_id; /* 0: the list of sessions */
+    uint32_t uid;
+
+    /* What follows is attach.c's. */
+    uint64_t index;            /* that must be applied first */
+    uint64_t listed;           /* the list has got to this session */
+    struct attach_bytes bytes; /* the answer so far */
+};
+
+struct attach_answer {
+    uint64_t number, connection; /* of the question */
+    enum status status;          /* STATUS_OK: bytes, else text */
+    char text[96];
+    const uint8_t *bytes; /* an encoded Attachment or SessionList; valid during the call */
+    size_t size;
+    uint32_t holder_slot;    /* if a channel uses the session: this one, */
+    uint64_t holder_channel; /* by this id; 0: none does */
+};
+
+struct worker;
+struct worker_channel;
+
+/* Takes a question over. The answer comes by worker->answered() in a later turn, in the order of asking; a partition
+ * that is stopped gives none. */
+void attach_ask(struct worker *worker, const struct attach_question *question);
+/* Goes on with the first question; once a turn. True if anything was done. */
+bool attach_look(struct worker *worker);
+void attach_free(struct worker *worker); /* the questions that are left */
+
+/* An entry that came through the channel, and that has been applied, named this session (attach_note() asks first
+ * whether it is the same as before). */
+void attach_note_other(struct worker *worker, struct worker_channel *channel, uint64_t session_id);
+void attach_forget(struct session_use *use);
+
+#endif
