@@ -212,6 +212,7 @@ static int set_cpus(const char *text, struct options *options, struct mr_error *
                              value_write_cpus(refused, sizeof(refused), &outside), allowed);
     }
     options->cpu_count = (unsigned)CPU_COUNT(&options->cpus);
+    options->cpu_count_in_all = (unsigned)CPU_COUNT(&mine);
     return 0;
 }
 

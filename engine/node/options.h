@@ -20,9 +20,10 @@ struct options {
     uint32_t partitions; /* if not given: 1 for a new directory, else what the directory has */
     bool partitions_given;
     enum durability durability;
-    bool pin;           /* false: --cpus none */
-    cpu_set_t cpus;     /* where workers may be pinned: --cpus, kept to the process's own mask */
-    unsigned cpu_count; /* processors in it */
+    bool pin;                  /* false: --cpus none */
+    cpu_set_t cpus;            /* where workers may be pinned: --cpus, kept to the process's own mask */
+    unsigned cpu_count;        /* processors in it */
+    unsigned cpu_count_in_all; /* processors that this process may run on, and its clients too */
     enum idle_mode idle;
     uint64_t ring_bytes;
     uint64_t max_payload;

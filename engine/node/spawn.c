@@ -96,11 +96,13 @@ static int run_child(struct supervisor *s, struct partition *partition, int cont
         logline(LOGLINE_ERROR, partition->number, "worker: cannot begin (errno %d)", errno);
         return 1;
     }
+    /* A processor of its own for each worker, and one more at least for their clients. */
+    bool may_spin = s->partition_count <= s->options->cpu_count && s->partition_count < s->options->cpu_count_in_all;
     struct worker_birth birth = {.options = s->options,
                                  .identity = s->identity,
                                  .partition = partition->number,
                                  .core = partition->core,
-                                 .may_spin = s->partition_count < s->options->cpu_count,
+                                 .may_spin = may_spin,
                                  .region = partition->region,
                                  .control = control,
                                  .channels = partition->channels,
