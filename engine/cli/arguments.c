@@ -6,6 +6,8 @@
 
 #include "engine/node/values.h"
 
+#include <millrace/limits.h>
+
 #include <errno.h>
 #include <getopt.h>
 #include <stdlib.h>
@@ -22,6 +24,8 @@ static const struct option long_options[] = {
     {"index", required_argument, NULL, LONG_OPTION | OPTION_INDEX},
     {"wait", required_argument, NULL, LONG_OPTION | OPTION_WAIT},
     {"timeout", required_argument, NULL, LONG_OPTION | OPTION_TIMEOUT},
+    {"partition", required_argument, NULL, LONG_OPTION | OPTION_PARTITION},
+    {"replay", no_argument, NULL, LONG_OPTION | OPTION_REPLAY},
     {"version", no_argument, NULL, LONG_OPTION | OPTION_VERSION},
     {NULL, 0, NULL, 0},
 };
@@ -72,6 +76,16 @@ static int duration(const char *option, const char *text, bool zero, int64_t *na
     return 0;
 }
 
+static int partition(const char *text, uint32_t *number, struct mr_error *error)
+{
+    uint64_t value;
+
+    if (!value_number(text, &value) || value < 1 || value > MR_PARTITIONS_MAX)
+        return error_set(error, "--partition: '%s' is not a partition: 1 to %d", text, MR_PARTITIONS_MAX);
+    *number = (uint32_t)value;
+    return 0;
+}
+
 static int take_option(enum option_bit bit, char *value, struct arguments *arguments, struct mr_error *error)
 {
     arguments->given |= bit;
@@ -93,9 +107,12 @@ static int take_option(enum option_bit bit, char *value, struct arguments *argum
             return error_set(
                 error, "--index: '%s' is not an entry's index: a whole number from 1 to 18446744073709551615", value);
         return 0;
+    case OPTION_PARTITION:
+        return partition(value, &arguments->partition, error);
     case OPTION_HELP:
     case OPTION_JSON:
     case OPTION_VERSION:
+    case OPTION_REPLAY:
         return 0;
     }
     return error_set(error, "option %#x", (unsigned)bit); /* not reached: every bit stands above */

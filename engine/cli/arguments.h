@@ -21,6 +21,8 @@ enum option_bit {
     OPTION_WAIT = 1 << 6,
     OPTION_TIMEOUT = 1 << 7,
     OPTION_VERSION = 1 << 8,
+    OPTION_REPLAY = 1 << 9,
+    OPTION_PARTITION = 1 << 10,
 };
 #define OPTIONS_OF_ALL (OPTION_SOCKET | OPTION_NAMESPACE | OPTION_HELP)
 
@@ -29,13 +31,14 @@ struct arguments {
     unsigned given; /* OPTION_ bits */
     const char *socket;
     const char *name_space;
-    int64_t ttl;       /* from 1 */
-    uint64_t index;    /* from 1 */
-    int64_t wait;      /* from 0 */
-    int64_t timeout;   /* from 0 */
-    char **operands;   /* in argv */
-    int operand_count; /* the subcommand's word, argv[0], is not among them */
-    void *input;       /* an operand's bytes from standard input, where one is read from there; to be freed */
+    int64_t ttl;        /* from 1 */
+    uint64_t index;     /* from 1 */
+    uint32_t partition; /* from 1 */
+    int64_t wait;       /* from 0 */
+    int64_t timeout;    /* from 0 */
+    char **operands;    /* in argv */
+    int operand_count;  /* the subcommand's word, argv[0], is not among them */
+    void *input;        /* an operand's bytes from standard input, where one is read from there; to be freed */
     size_t input_size;
 };
 

@@ -16,6 +16,7 @@ void cli_help(FILE *to)
           "  serve     runs a node on a data directory\n"
           "  counter   reads and changes a counter\n"
           "  map       reads and changes a map's entries\n"
+          "  session   lists sessions, and ends those that nobody uses\n"
           "  status    what the node and its partitions are doing\n"
           "  raw       sends encoded messages of atomix.multiraft.v1, prints the answers\n"
           "\n"

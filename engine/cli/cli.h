@@ -23,6 +23,7 @@ int counter_main(int argc, char **argv);
 int map_main(int argc, char **argv);
 int status_main(int argc, char **argv);
 int raw_main(int argc, char **argv);
+int session_main(int argc, char **argv);
 
 /* Their texts for --help. */
 void cli_help(FILE *to);
@@ -30,6 +31,7 @@ void counter_help(FILE *to);
 void map_help(FILE *to);
 void status_help(FILE *to);
 void raw_help(FILE *to);
+void session_help(FILE *to);
 
 /* One operation of a service, as the command line names it. */
 struct operation {

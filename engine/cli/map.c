@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `millrace map`: one operation on one map. */
 #include "engine/cli/cli.h"
-#include "engine/cli/json.h"
+#include "engine/cli/map_streams.h"
 
 #include <millrace/limits.h>
 #include <millrace/map.h>
@@ -13,28 +13,40 @@
 
 void map_help(FILE *to)
 {
-    fputs("usage: millrace map OPERATION NAME ...\n"
-          "\n"
-          "  put NAME KEY VALUE      writes the entry; prints its new index\n"
-          "  insert NAME KEY VALUE   the same for a new one: ALREADY_EXISTS if the key is there\n"
-          "  update NAME KEY VALUE   the same for an old one: NOT_FOUND if the key is not there\n"
-          "  get NAME KEY            prints the value's bytes and nothing else\n"
-          "  remove NAME KEY         likewise, of the entry that it removed\n"
-          "  size NAME               prints the number of entries\n"
-          "  clear NAME              removes all entries\n"
-          "\n"
-          "A VALUE of - is read from standard input, to its end.\n"
-          "\n"
-          "  --ttl D            put, insert, update: the entry ends after this long\n"
-          "  --index N          put, update, remove: only if the entry's index is N, else CONFLICT\n"
-          "  --json             prints one object instead: `key`; `value`, or `value_base64` where the value is not\n"
-          "                     UTF-8; `index`; and, if the entry has an end, `ttl`: the seconds that remain of its\n"
-          "                     life, as in \"4.5s\". Of size: `size`; of clear: an empty object\n"
-          "  --socket PATH      the node's socket (else the environment's MILLRACE_SOCKET)\n"
-          "  --namespace NAME   of the map (default: default)\n"
-          "  --timeout D        gives up after this long, with TIMEOUT: a change may be made all the same (default:\n"
-          "                     waits as long as the node is there)\n",
-          to);
+    fputs(
+        "usage: millrace map OPERATION NAME ...\n"
+        "\n"
+        "  put NAME KEY VALUE      writes the entry; prints its new index\n"
+        "  insert NAME KEY VALUE   the same for a new one: ALREADY_EXISTS if the key is there\n"
+        "  update NAME KEY VALUE   the same for an old one: NOT_FOUND if the key is not there\n"
+        "  get NAME KEY            prints the value's bytes and nothing else\n"
+        "  remove NAME KEY         likewise, of the entry that it removed\n"
+        "  size NAME               prints the number of entries\n"
+        "  clear NAME              removes all entries\n"
+        "  entries NAME            prints all entries in the order of their insertion, one a line:\n"
+        "                          INDEX, KEY and VALUE, with tabs between\n"
+        "  events NAME [KEY]       follows changes (of that KEY alone) until it is interrupted, one a line:\n"
+        "                          TYPE, INDEX, KEY and VALUE, with tabs between. The TYPEs are LISTENING, once, at\n"
+        "                          the beginning: INDEX is 0, VALUE empty; INSERT, UPDATE, REMOVE; and REPLAY\n"
+        "\n"
+        "A VALUE of - is read from standard input, to its end. In lines of entries and events a tab is \\t, a newline\n"
+        "\\n, a backslash \\\\, any other control character \\x and two hexadecimal digits.\n"
+        "\n"
+        "  --ttl D            put, insert, update: the entry ends after this long\n"
+        "  --index N          put, update, remove: only if the entry's index is N, else CONFLICT\n"
+        "  --replay           events: begins with the entries that are there, as REPLAY\n"
+        "  --json             prints one object instead: `key`; `value`, or `value_base64` where the value is not\n"
+        "                     UTF-8; `index`; and, if the entry has an end, `ttl`: the seconds that remain of its\n"
+        "                     life, as in \"4.5s\". Of size: `size`; of clear: an empty object.\n"
+        "                     Of entries one a line; of events too, `type` first; LISTENING: `type`, `key`\n"
+        "  --socket PATH      the node's socket (else the environment's MILLRACE_SOCKET)\n"
+        "  --namespace NAME   of the map (default: default)\n"
+        "  --timeout D        gives up after this long, with TIMEOUT: a change may be made all the same (default:\n"
+        "                     waits as long as the node is there)\n"
+        "\n"
+        "events ends with status 0 on SIGINT and SIGTERM and once nobody reads its output, else as any operation that\n"
+        "fails. UNAVAILABLE: it was not read for so long that the node gave it up; ask again, with --replay.\n",
+        to);
 }
 
 static void print_json(const struct mr_entry *entry)
@@ -42,11 +54,7 @@ static void print_json(const struct mr_entry *entry)
     bool first = true;
 
     putchar('{');
-    json_member_string(stdout, &first, "key", entry->key.data, entry->key.size);
-    json_member_bytes(stdout, &first, "value", entry->value.data, entry->value.size);
-    json_member_number(stdout, &first, "index", entry->index);
-    if (entry->ttl_ns > 0)
-        json_member_duration(stdout, &first, "ttl", entry->ttl_ns);
+    map_print_members(stdout, &first, entry);
     fputs("}\n", stdout);
 }
 
@@ -217,6 +225,14 @@ static const struct operation operations[] = {
      .run = run_remove},
     {.name = "size", .operands = "NAME", .least = 1, .most = 1, .options = OPTION_JSON, .run = run_size},
     {.name = "clear", .operands = "NAME", .least = 1, .most = 1, .options = OPTION_JSON, .run = run_clear},
+    {.name = "entries", .operands = "NAME", .least = 1, .most = 1, .options = OPTION_JSON, .run = map_run_entries},
+    {.name = "events",
+     .operands = "NAME [KEY]",
+     .least = 1,
+     .most = 2,
+     .options = OPTION_JSON | OPTION_REPLAY,
+     .prepare = map_prepare_events,
+     .run = map_run_events},
     {.name = NULL},
 };
 

@@ -79,9 +79,11 @@
 #define MR_REQUESTS_MAX 65536                       /* open at once on one handle; a power of two */
 #define MR_SESSION_TIMEOUT_DEFAULT (10 * MR_SECOND) /* renewed at a third of it */
 #define MR_SESSION_TIMEOUT_MIN (1 * MR_MILLISECOND)
-#define MR_KEEP_ALIVE_ANSWERS 4096       /* a KeepAlive that lets the node forget: after so many answers */
-#define MR_KEEP_ALIVE_BYTES (4 * MR_MIB) /* ... or so many bytes of answers */
-#define MR_CLOSE_WAIT (1 * MR_SECOND)    /* mr_close() waits for the node no longer */
+#define MR_KEEP_ALIVE_ANSWERS 4096                /* a KeepAlive that lets the node forget: after so many answers */
+#define MR_KEEP_ALIVE_BYTES (4 * MR_MIB)          /* ... or so many bytes of answers */
+#define MR_KEEP_ALIVE_OUTPUTS 1024                /* ... or so many outputs taken from streams */
+#define MR_KEEP_ALIVE_OUTPUT_BYTES (256 * MR_KIB) /* ... or so many bytes of them */
+#define MR_CLOSE_WAIT (1 * MR_SECOND)             /* mr_close() waits for the node no longer */
 
 /* Waiting. */
 #define MR_SPIN_LIMIT (50 * MR_MICROSECOND)      /* adaptive: at most this long before sleeping */

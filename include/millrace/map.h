@@ -73,6 +73,61 @@ MR_API enum mr_status mr_map_size_start(mr_map *map, struct mr_then then, uint64
 MR_API enum mr_status mr_map_clear(mr_map *map);
 MR_API enum mr_status mr_map_clear_start(mr_map *map, struct mr_then then, uint64_t *request);
 
+/* ---- Streams ----
+ *
+ * Answers with no end, or too many to be held at once, are pulled: mr_stream_next() gives one after the other. What
+ * comes meanwhile is copied into memory of the stream, so a stream that is not pulled holds up no other call. A stream
+ * of events keeps as much as a ring (ring_bytes); the node keeps the rest, up to the session's limit of unacknowledged
+ * outputs, and ends the stream when that is passed (MR_UNAVAILABLE). One of entries keeps all that comes.
+ *
+ * Taking the next event acknowledges the one before. A worker's death shows in nothing but time: no event is missing,
+ * none comes twice. Entries are not kept by the node: if some had been taken when its worker died, the stream ends with
+ * MR_UNAVAILABLE. */
+typedef struct mr_stream mr_stream;
+
+enum mr_event_type {
+    MR_LISTENING = 0, /* the first event: from here on none is missed; entry.key is what was asked for */
+    MR_INSERT = 1,    /* a new entry */
+    MR_UPDATE = 2,    /* an entry written anew: as it is now */
+    MR_REMOVE = 3,    /* an entry removed, cleared, or at the end of its life: as it was */
+    MR_REPLAY = 4     /* an entry that is there already */
+};
+
+struct mr_event {
+    enum mr_event_type type;
+    struct mr_entry entry; /* points into the stream */
+};
+
+/* Listens to a map, from now on: first MR_LISTENING; then, with `replay`, each entry there is, in the order of their
+ * insertion; then every change in its order. An empty key: to all of them, else to that key alone. Waits for room to
+ * ask, not for an answer; what is wrong with it mr_stream_next() says. call_timeout_ns does not end it. *out is NULL on
+ * failure. */
+MR_API enum mr_status mr_map_events(mr_map *map, struct mr_bytes key, bool replay, mr_stream **out);
+
+/* Goes on with a stream of events that an earlier process has left open on this map: `request` is mr_pending()'s. Its
+ * next event is the one behind the last that was acknowledged. MR_NOT_FOUND: there is none. */
+MR_API enum mr_status mr_map_events_resume(mr_map *map, uint64_t request, mr_stream **out);
+
+/* All entries, in the order of their insertion, each as MR_REPLAY: every one that is there all the time from the first
+ * to MR_END, with the value it has when given; of those that come or go meanwhile any, none twice. */
+MR_API enum mr_status mr_map_entries(mr_map *map, mr_stream **out);
+
+/* The next event. *event and what it points to live until the next call on the stream. Waits for one up to wait_ns
+ * (MR_NO_WAIT: not at all; MR_FOR_EVER: without end), meeting other answers as mr_run() does, callbacks included.
+ *
+ * mr_fd() becomes readable for streams too: mr_run(), or this with MR_NO_WAIT, until it is MR_AGAIN, then mr_arm().
+ *
+ * MR_AGAIN: nothing came in time. Anything else is the stream's end, and is said each time. MR_END: all entries have
+ * been given. MR_UNAVAILABLE: the session's limit was passed (listen again, with `replay`); the ring has no room for
+ * one more stream (one of 4 MiB for some 8,000); the worker died amid the entries; the channel was closed. MR_CANCELED:
+ * the map was closed, the session ended. MR_SESSION_LOST, MR_NO_NODE, MR_NO_MEMORY, MR_INVALID (the key is not UTF-8).
+ */
+MR_API enum mr_status mr_stream_next(mr_stream *stream, int64_t wait_ns, struct mr_event *event);
+
+/* Ends the stream, if it has not ended, and frees it. Waits for nothing. NULL is fine. Not from within a callback. A
+ * stream that is not closed is freed with its client; one whose map is closed has ended. */
+MR_API void mr_stream_close(mr_stream *stream);
+
 #ifdef __cplusplus
 }
 #endif

@@ -102,6 +102,8 @@ struct mr_options {
     int64_t call_timeout_ns;    /* a limit for every call, connecting included; 0: for ever. See MR_TIMEOUT below */
     uint64_t ring_bytes;        /* of each ring to each partition: a power of two, at least 16 KiB. 0: what the node was
                                    started with, which is also the most it gives */
+    const void *resume; /* from mr_session_save(): sessions that a process has left, to go on with; NULL: none */
+    size_t resume_size;
 };
 
 /* Connects to the node that listens at `socket_path`; NULL: at the path in the environment's MILLRACE_SOCKET.
@@ -112,13 +114,48 @@ struct mr_options {
  *
  * MR_NO_NODE: nobody listens there. MR_FORBIDDEN: this user may not connect there. MR_INVALID: no path given, a path
  * over 107 bytes, an option out of range. MR_UNAVAILABLE, MR_NOT_SUPPORTED: the node refused (too many connections,
- * another version of the conversation). MR_TIMEOUT. */
+ * another version of the conversation). MR_TIMEOUT. With `resume` also: MR_SESSION_LOST: a session has ended meanwhile,
+ * or the node serves another data directory; MR_UNAVAILABLE: a process still uses one (the message names it);
+ * MR_INVALID: the bytes are not what mr_session_save() wrote. Then none of the sessions is touched. */
 MR_API enum mr_status mr_connect(const char *socket_path, const struct mr_options *options, mr_client **out);
 
 /* Ends everything on the handle: requests that are still open end with MR_CANCELED (their callbacks run, inside this
  * call; as ever that does not mean that they were not applied), the sessions are closed on the node, services and
  * memory are freed. Waits for the node no longer than a second. NULL is fine. Not from within a callback. */
 MR_API void mr_close(mr_client *client);
+
+/* ---- Coming back ----
+ *
+ * A session holds what a process has opened, and keeps its streams (<millrace/map.h>) until it ends. A process can
+ * leave its sessions, or die, and within their timeout another one of the same user, which has the saved bytes, goes on
+ * with them: commands are numbered on, what the earlier process had open is offered by mr_pending(). Requests that were
+ * still open then, streams apart, may have been applied or not.
+ *
+ * The bytes name the sessions that are open, and of each stream how far it has been taken: after a mr_detach() they are
+ * right without that, and after a crash a stream goes on behind the last event that was acknowledged when they were
+ * saved (or later). They are small and hold no secret. */
+
+/* Writes them to `buffer`, *size bytes. MR_INVALID with *size set: `capacity` is less than that. */
+MR_API enum mr_status mr_session_save(mr_client *client, void *buffer, size_t capacity, size_t *size);
+
+/* Frees the handle like mr_close(), but leaves its sessions to their timeout, and what is open in them open; what was
+ * taken from streams is acknowledged first, but for the event that is still in hand. Waits for the node no longer than
+ * a second. NULL is fine. Not from within a callback. */
+MR_API void mr_detach(mr_client *client);
+
+/* What an earlier process has left open. */
+struct mr_pending_request {
+    uint32_t partition;
+    const char *service; /* the type, "atomix.multiraft.map.v1.Map" */
+    const char *name_space;
+    const char *name;
+    const char *operation; /* "Events" */
+    uint64_t request;      /* to go on with it: mr_map_events_resume() */
+};
+
+/* The n-th (from 0) that has not been gone on with. The strings live until it is, or the handle is closed.
+ * MR_NOT_FOUND: there are not so many. */
+MR_API enum mr_status mr_pending(mr_client *client, size_t n, struct mr_pending_request *pending);
 
 /* Why the last call on the handle that did not return MR_OK failed: one line, never NULL. Valid until the next call on
  * the handle. It is not itself a call in that sense, and so may be asked twice. */
@@ -177,8 +214,8 @@ MR_API void mr_flush(mr_client *client);
  * microseconds, then asleep. *completed (may be NULL) is how many results were met, those for mr_take() included.
  *
  * MR_OK: it is worth looking on: something was met, or results wait for mr_take(), or the ring has room again.
- * MR_AGAIN: nothing came in time, or no request is open. MR_NO_NODE: the node is gone, and all open requests have been
- * ended. */
+ * MR_AGAIN: nothing came in time, or no request (nor stream) is open. MR_NO_NODE: the node is gone, and all open
+ * requests have been ended. */
 MR_API enum mr_status mr_run(mr_client *client, int64_t wait_ns, unsigned *completed);
 
 /* The next result of requests started without a callback, in the order in which they were met. Meets new ones (as

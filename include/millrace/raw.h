@@ -65,6 +65,14 @@ MR_API size_t mr_max_payload(const mr_client *client);
  * (proto/millrace/v1/control.proto), valid until the next call on the handle. Waits. */
 MR_API enum mr_status mr_node_status(mr_client *client, struct mr_bytes *encoded);
 
+/* The sessions of a partition that belong to this user (to anyone, for root): *encoded is a millrace.v1.SessionList,
+ * valid until the next call on the handle. Waits. MR_INVALID: no such partition. */
+MR_API enum mr_status mr_node_sessions(mr_client *client, uint32_t partition, struct mr_bytes *encoded);
+
+/* Ends a session that a process has left. Waits. MR_FORBIDDEN: there is none of that id; MR_UNAUTHORIZED: it is another
+ * user's; MR_UNAVAILABLE: a process uses it, which the message names. */
+MR_API enum mr_status mr_node_close_session(mr_client *client, uint32_t partition, uint64_t session_id);
+
 #ifdef __cplusplus
 }
 #endif

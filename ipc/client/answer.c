@@ -3,10 +3,13 @@
  *
  * An operation's output is one message, and all that a counter or a map has to say stands in its field 1: an integer
  * (CounterOutput.value, SizeOutput.size), or a map's Entry {key = 1, Value {value = 1, Duration ttl = 2} = 2, index =
- * 3}. */
+ * 3}. A stream's outputs are the same Entry as EntriesOutput's field 1, and EventsOutput's field 2: Event {type = 1,
+ * entry = 2}. */
 #include "ipc/client/answer.h"
 
 #include "proto/reader.h"
+
+#include <millrace/map.h>
 
 static enum mr_status status_of(uint32_t status)
 {
@@ -136,4 +139,59 @@ void answer_read(enum answer_kind answer, enum frame_kind kind, const struct res
         result->as.number = (int64_t)output.id;
     else if (answer != ANSWER_PLAIN)
         read_operation(answer, &output.operation, payload, result);
+}
+
+static bool read_event_fields(struct field_reader reader, struct mr_event *event)
+{
+    bool well_formed = true;
+    while (well_formed && field_next(&reader))
+        if (reader.tag == FIELD(1, WIRE_VARINT))
+            event->type = reader.value <= MR_REPLAY ? (enum mr_event_type)reader.value : MR_LISTENING;
+        else if (reader.tag == FIELD(2, WIRE_BYTES))
+            well_formed = read_entry_fields(field_reader_within(&reader), &event->entry);
+    return well_formed && !reader.malformed;
+}
+
+/* True: it decodes; *some: and there is something in it. */
+static bool read_stream_payload(enum frame_kind kind, struct slice payload, bool *some, struct mr_event *event)
+{
+    struct field_reader reader = field_reader(payload);
+    bool well_formed = true;
+
+    while (well_formed && field_next(&reader)) {
+        if (kind == FRAME_QUERY && reader.tag == FIELD(1, WIRE_BYTES))
+            well_formed = read_entry_fields(field_reader_within(&reader), &event->entry);
+        else if (kind == FRAME_COMMAND && reader.tag == FIELD(2, WIRE_BYTES))
+            well_formed = read_event_fields(field_reader_within(&reader), event);
+        else
+            continue;
+        *some = true;
+    }
+    return well_formed && !reader.malformed;
+}
+
+bool answer_read_event(enum frame_kind kind, const uint8_t *body, size_t size, struct mr_result *result,
+                       struct mr_event *event)
+{
+    struct command_output output;
+    struct slice payload;
+    bool some = false;
+
+    memset(event, 0, sizeof(*event));
+    if (kind == FRAME_QUERY)
+        event->type = MR_REPLAY;
+    enum read_result read = kind == FRAME_QUERY ? read_partition_query_output(body, size, &output.operation, &payload)
+                                                : read_partition_command_output(body, size, &output, &payload);
+    if (read != READ_OK) {
+        does_not_decode(result);
+        return false;
+    }
+    result->status = status_of((uint32_t)output.operation.status);
+    result->message = bytes_of(output.operation.message);
+    if (result->status != MR_OK)
+        return false;
+    if (read_stream_payload(kind, payload, &some, event) && (some || kind == FRAME_QUERY))
+        return some;
+    does_not_decode(result);
+    return false;
 }

@@ -9,4 +9,10 @@
 void answer_read(enum answer_kind answer, enum frame_kind kind, const struct response_head *head, const uint8_t *body,
                  struct mr_result *result);
 
+/* A stream's output, of a frame that is MR_OK: an EventsOutput (a command's) or an EntriesOutput (a query's). False:
+ * there is none in it: an empty last output of a query, or result->status and its message say how the stream ended. */
+struct mr_event;
+bool answer_read_event(enum frame_kind kind, const uint8_t *body, size_t size, struct mr_result *result,
+                       struct mr_event *event);
+
 #endif

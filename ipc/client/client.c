@@ -13,8 +13,10 @@
 #include "ipc/client/link.h"
 #include "ipc/client/renew.h"
 #include "ipc/client/request.h"
+#include "ipc/client/resume.h"
 #include "ipc/client/service.h"
 #include "ipc/client/session.h"
+#include "ipc/client/stream.h"
 #include "ipc/client/wait.h"
 #include "ipc/sys.h"
 
@@ -153,7 +155,7 @@ static enum mr_status take_options(struct mr_client *client, const struct mr_opt
                 return client_fail(client, MR_NOT_SUPPORTED,
                                    "options has a field set, at byte %zu, that this library (%s) does not know", i,
                                    MILLRACE_VERSION);
-        *options = *given;
+        memcpy(options, given, given->size < sizeof(*options) ? given->size : sizeof(*options));
     }
     options->size = sizeof(*options);
     const char *name_space = options->name_space != NULL ? options->name_space : "default";
@@ -175,6 +177,7 @@ static enum mr_status take_options(struct mr_client *client, const struct mr_opt
                            ", or 0 for the node's",
                            options->ring_bytes, (uint64_t)MR_RING_BYTES_MIN, (uint64_t)MR_RING_BYTES_MAX);
     client->ring_bytes = options->ring_bytes;
+    client->renew_every = (uint64_t)options->session_timeout_ns / 3;
     return MR_OK;
 }
 
@@ -245,7 +248,14 @@ enum mr_status mr_connect(const char *socket_path, const struct mr_options *opti
     if (out == NULL)
         return MR_INVALID;
     enum mr_status status = client_make(socket_path, options, -1, out);
-    return status != MR_OK ? status : connection_wait_welcome(*out, client_deadline(*out));
+    uint64_t deadline = client_deadline(*out);
+    if (status == MR_OK)
+        status = connection_wait_welcome(*out, deadline);
+    if (status == MR_OK && options != NULL && (*out)->options.resume != NULL)
+        status = resume_sessions(*out, deadline);
+    if (*out != NULL)
+        (*out)->options.resume = NULL; /* the caller's */
+    return status;
 }
 
 /* ---- Ending ---- */
@@ -270,6 +280,7 @@ static void free_links(struct mr_client *client, bool mapped)
 static void free_all(struct mr_client *client, bool mapped)
 {
     client_free_waiting(client);
+    streams_free(client);
     services_free(client);
     requests_free(client);
     connection_close(client);
@@ -279,6 +290,7 @@ static void free_all(struct mr_client *client, bool mapped)
     free((void *)client->options.name_space);
     free(client->path);
     free(client->status);
+    free(client->memory);
     free(client);
 }
 
@@ -310,7 +322,7 @@ static void end_requests(struct mr_client *client)
     }
 }
 
-void mr_close(struct mr_client *client)
+static void end_client(struct mr_client *client, bool leave_sessions)
 {
     if (client == NULL || client->in_callback)
         return;
@@ -320,11 +332,23 @@ void mr_close(struct mr_client *client)
         return;
     }
     uint64_t deadline = sys_clock_ns(CLOCK_MONOTONIC) + MR_CLOSE_WAIT;
+    if (leave_sessions && client->connected && !client->gone)
+        leave_word(client, deadline);
     client->closing = true;
     client_unpin(client);
     end_requests(client);
     renewer_stop(client);
-    if (client->connected && !client->gone)
+    if (!leave_sessions && client->connected && !client->gone)
         close_sessions(client, deadline);
     free_all(client, true);
+}
+
+void mr_close(struct mr_client *client)
+{
+    end_client(client, false);
+}
+
+void mr_detach(struct mr_client *client)
+{
+    end_client(client, true);
 }

@@ -6,8 +6,11 @@
  *     link.c         the channel to one partition: frames out and in, and what a new worker means for them
  *     sending.c      which request was sent at which position
  *     request.c      what is open: the table of requests, their deadlines, their ends that no frame brings
- *     session.c      sessions, which numbers have been answered, KeepAlives
+ *     session.c      sessions, and which numbers have been answered
+ *     keep_alive.c   KeepAlives: what the session may forget, what it has to keep (filter.c: as a Bloom filter)
  *     service.c      opening and closing services, and the frame around an operation; counter.c and map.c stand on it
+ *     stream.c       requests with many outputs, pulled one by one
+ *     resume.c       leaving sessions and coming back to them
  *     wait.c         running, arming, sleeping
  *     result.c       results on their way to callbacks and mr_take(), and how long the ring keeps them
  *     answer.c       a response frame's bytes as a struct mr_result
@@ -36,17 +39,19 @@
 struct link;
 struct service;
 struct handle;
+struct mr_stream;
 
 /* ---- Requests (request.c) ---- */
 
 /* What a frame's body is read as (answer.c). */
 enum answer_kind {
-    ANSWER_RAW,    /* nothing: the body is the caller's */
-    ANSWER_ID,     /* OpenSession, CreateService: as.number is the id */
-    ANSWER_PLAIN,  /* KeepAlive, CloseSession, CloseService: only that it is OK */
-    ANSWER_NUMBER, /* an operation whose output's field 1 is an integer */
-    ANSWER_ENTRY,  /* an operation whose output's field 1 is a map's Entry */
-    ANSWER_NOTHING /* an operation without output */
+    ANSWER_RAW,     /* nothing: the body is the caller's */
+    ANSWER_ID,      /* OpenSession, CreateService: as.number is the id */
+    ANSWER_PLAIN,   /* KeepAlive, CloseSession, CloseService: only that it is OK */
+    ANSWER_NUMBER,  /* an operation whose output's field 1 is an integer */
+    ANSWER_ENTRY,   /* an operation whose output's field 1 is a map's Entry */
+    ANSWER_NOTHING, /* an operation without output */
+    ANSWER_STREAM   /* an operation with many outputs, each read when it is pulled */
 };
 
 enum request_state {
@@ -81,6 +86,8 @@ struct request {
     bool answered;   /* REQUEST_ENDING: its last frame came meanwhile */
     bool limited;    /* it has a deadline, and stands in the list by deadline */
     bool copied;     /* of a query: `copy` holds its body */
+    bool streams;    /* it has many outputs: then.arg is its struct mr_stream, while it is REQUEST_OPEN */
+    bool counted;    /* streams: the session has counted its number as answered */
     /* So far what every request touches. */
     uint64_t deadline; /* when it ends with MR_TIMEOUT */
     uint32_t older;    /* in the list by deadline */
@@ -105,15 +112,30 @@ struct requests {
 
 #define SESSION_WINDOW (2 * MR_REQUESTS_MAX) /* numbers between the first unanswered one and the next */
 
+/* A command that an earlier process has left open. */
+struct pending {
+    struct pending *next; /* by number */
+    uint64_t sequence_num;
+    uint64_t acknowledged; /* the highest output that need not be given any more */
+    uint64_t service_id;
+    struct mr_pending_request shown;
+};
+
 struct session {
-    uint64_t id;                  /* 0: none is open */
-    bool lost;                    /* the node has ended it */
-    uint64_t keep_alive;          /* id of the session whose KeepAlive is on its way; 0: none is */
-    uint64_t next;                /* number of the next command */
-    uint64_t answered;            /* every number up to this one has been answered */
-    uint64_t told;                /* `answered` as the last KeepAlive said */
-    uint64_t answer_bytes;        /* that have come since */
-    uint64_t *window;             /* SESSION_WINDOW bits by number: answered although one before it is not */
+    uint64_t id;             /* 0: none is open */
+    bool lost;               /* the node has ended it */
+    uint64_t keep_alive;     /* id of the session whose KeepAlive is on its way; 0: none is */
+    uint64_t next;           /* number of the next command */
+    uint64_t answered;       /* every number up to this one has been answered */
+    uint64_t told;           /* `answered` as the last KeepAlive said */
+    uint64_t answer_bytes;   /* that have come since */
+    uint64_t taken;          /* outputs of streams that were taken since the last KeepAlive ... */
+    uint64_t taken_bytes;    /* ... and their bytes */
+    bool due;                /* a KeepAlive is wanted soon, for what was taken */
+    uint64_t over_first;     /* numbers of streams that are over and that the node still keeps: the lowest; 0: none */
+    uint64_t over_last;      /* the highest */
+    uint64_t *window;        /* SESSION_WINDOW bits by number: answered although one before it is not */
+    struct pending *pending; /* those that nobody has gone on with */
     char why[MR_MESSAGE_MAX + 1]; /* lost: the node's words */
 };
 
@@ -159,6 +181,7 @@ struct link {
 
     uint64_t close_at; /* the page says CHANNEL_CLOSED: when that is taken to be all; NEVER: it does not say so */
     uint32_t held;     /* frames met whose bytes someone still looks at: the ring cannot be given back past them */
+    bool pause;        /* a stream has taken as much as it may: give whoever pulls it the chance to */
     struct session session;
     char why[384]; /* LINK_CLOSED */
 };
@@ -201,7 +224,9 @@ struct mr_client {
     char *path;
     uint32_t partitions;
     uint64_t max_payload;
-    uint64_t ring_bytes; /* of channels to be opened; 0: the node's default */
+    uint64_t ring_bytes;   /* of channels to be opened; 0: the node's default */
+    uint8_t directory[16]; /* its identity */
+    uint64_t renew_every;  /* a third of the shortest timeout of a session */
 
     int socket;
     int wake;   /* eventfd that workers write; from Welcome */
@@ -217,8 +242,10 @@ struct mr_client {
     uint32_t open_count;
     struct requests requests;
     struct service *services;
-    struct handle *handles; /* the caller's, on them */
-    int renewer;            /* the end of the socketpair to the thread; -1: it does not run */
+    struct handle *handles;    /* the caller's, on them */
+    struct mr_stream *streams; /* the caller's, in order of their opening */
+    bool stream_news;          /* something came for a stream that had nothing */
+    int renewer;               /* the end of the socketpair to the thread; -1: it does not run */
     pthread_t renewer_thread;
 
     struct waiting *waiting; /* ring buffer of results for mr_take() */
@@ -239,6 +266,8 @@ struct mr_client {
     enum mr_status refusal;
     uint8_t *status; /* what mr_node_status() gave out */
     size_t status_size;
+    uint8_t *memory; /* what came as memory: the answer to Attach or ListSessions */
+    size_t memory_size;
 
     const char *message; /* of the last failure: a constant, or `text` */
     char text[512];

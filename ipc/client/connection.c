@@ -168,6 +168,8 @@ static void on_welcome(struct mr_client *client, const Millrace__V1__Welcome *we
         fds[0] = -1;
         client->partitions = welcome->partitions;
         client->max_payload = welcome->max_payload;
+        if (welcome->directory.len == sizeof(client->directory))
+            memcpy(client->directory, welcome->directory.data, sizeof(client->directory));
         if (client->links != NULL && client->open != NULL) {
             client->connected = true;
             return;
@@ -263,6 +265,41 @@ static void on_status(struct mr_client *client, const Millrace__V1__Status *stat
     client->status = encoded;
 }
 
+/* Takes a copy of memory that came along. */
+static void on_memory(struct mr_client *client, uint64_t size, int fds[HANDSHAKE_FDS], unsigned fd_count)
+{
+    struct mr_error error = {.code = 0};
+    uint64_t done = 0;
+
+    if (client->memory != NULL)
+        return; /* nobody asked */
+    if (fd_count != 1 || size > MR_GIB) {
+        error_set(&error, "the node sent an answer about sessions that makes no sense");
+        refuse_ourselves(client, MR_INTERNAL, &error);
+        return;
+    }
+    uint8_t *memory = malloc(size > 0 ? size : 1);
+    while (memory != NULL && done < size) {
+        ssize_t got = sys_pread(fds[0], memory + done, size - done, (off_t)done);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0) {
+            free(memory);
+            error_system(&error, got < 0 ? errno : EIO, "cannot read what the node sent about sessions");
+            refuse_ourselves(client, MR_INTERNAL, &error);
+            return;
+        }
+        done += (uint64_t)got;
+    }
+    if (memory == NULL) {
+        client->refused = true;
+        client->refusal = client_out_of_memory(client);
+        return;
+    }
+    client->memory = memory;
+    client->memory_size = size;
+}
+
 static void on_message(struct mr_client *client, const Millrace__V1__NodeMessage *message, int fds[HANDSHAKE_FDS],
                        unsigned fd_count)
 {
@@ -284,6 +321,12 @@ static void on_message(struct mr_client *client, const Millrace__V1__NodeMessage
         break;
     case MILLRACE__V1__NODE_MESSAGE__MESSAGE_CHANNEL_CLOSED:
         on_closed(client, message->channel_closed);
+        break;
+    case MILLRACE__V1__NODE_MESSAGE__MESSAGE_ATTACHED:
+        on_memory(client, message->attached->size, fds, fd_count);
+        break;
+    case MILLRACE__V1__NODE_MESSAGE__MESSAGE_SESSIONS:
+        on_memory(client, message->sessions->size, fds, fd_count);
         break;
     default:
         /* A stopped partition answers for itself; what is not known is of a node
@@ -487,5 +530,49 @@ enum mr_status connection_ask_status(struct mr_client *client, uint64_t deadline
         return client->refusal;
     if (status == MR_TIMEOUT)
         return client_fail_with(client, status, "the node did not say its status within call_timeout_ns");
+    return status;
+}
+
+/* ---- Sessions ---- */
+
+static bool has_memory(const struct mr_client *client, const void *argument)
+{
+    (void)argument;
+    return client->memory != NULL || client->refused;
+}
+
+enum mr_status connection_ask_sessions(struct link *link, uint64_t session_id, uint64_t deadline)
+{
+    struct mr_client *client = link->client;
+    Millrace__V1__Attach attach = MILLRACE__V1__ATTACH__INIT;
+    Millrace__V1__ListSessions list = MILLRACE__V1__LIST_SESSIONS__INIT;
+    Millrace__V1__ClientMessage message = MILLRACE__V1__CLIENT_MESSAGE__INIT;
+
+    free(client->memory);
+    client->memory = NULL;
+    client->refused = false;
+    if (session_id != 0) {
+        attach.partition = link->partition;
+        attach.session_id = session_id;
+        message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_ATTACH;
+        message.attach = &attach;
+    } else {
+        list.partition = link->partition;
+        message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_LIST_SESSIONS;
+        message.list_sessions = &list;
+    }
+    enum mr_status status = send_message(client, &message);
+    if (status != MR_OK)
+        return status;
+    client->may_set_aside = true;
+    status = client_wait(client, has_memory, NULL, deadline);
+    client->may_set_aside = false;
+    if (client->memory != NULL)
+        return MR_OK;
+    if (client->refused)
+        return client->refusal;
+    if (status == MR_TIMEOUT)
+        return client_fail(client, status, "partition %" PRIu32 " did not say what it knows of sessions in time",
+                           link->partition);
     return status;
 }

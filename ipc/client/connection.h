@@ -21,6 +21,10 @@ enum mr_status connection_wait_open(struct link *link, uint64_t deadline);
 /* Asks for the node's Status and waits for it: client->status. */
 enum mr_status connection_ask_status(struct mr_client *client, uint64_t deadline);
 
+/* Attaches to a session in the link's partition, or (session_id 0) asks for the list of the partition's sessions;
+ * waits. What comes is client->memory: an encoded Attachment, SessionList. Refused: the node's status and text. */
+enum mr_status connection_ask_sessions(struct link *link, uint64_t session_id, uint64_t deadline);
+
 /* Reads what has come on the socket, without waiting. */
 void connection_read(struct mr_client *client);
 /* The node is gone: all that is open ends with MR_NO_NODE, the text being given. */

@@ -21,9 +21,11 @@
 
 #include "ipc/client/answer.h"
 #include "ipc/client/connection.h"
+#include "ipc/client/keep_alive.h"
 #include "ipc/client/request.h"
 #include "ipc/client/sending.h"
 #include "ipc/client/session.h"
+#include "ipc/client/stream.h"
 #include "ipc/client/wait.h"
 #include "ipc/sys.h"
 #include "proto/writer.h"
@@ -213,10 +215,22 @@ static void count_answer(struct link *link, const struct request *request, uint6
         session_answered(&link->session, request->sequence_num, bytes);
 }
 
+/* Of a stream the first frame is an answer; what follows is kept by name. */
+static void count_stream(struct link *link, struct request *request)
+{
+    if (request->counted || request->sequence_num == 0 || request->session_id != link->session.id)
+        return;
+    request->counted = true;
+    session_answered(&link->session, request->sequence_num, 0);
+}
+
 /* Nobody waits for it any more, and it has been applied: no need to ask for its answer. */
 static void give_up(struct link *link, struct request *request)
 {
-    count_answer(link, request, 0);
+    if (request->streams)
+        count_stream(link, request);
+    else
+        count_answer(link, request, 0);
     if (request->state == REQUEST_ENDING)
         request->answered = true;
     else
@@ -240,10 +254,12 @@ static void send_again(struct link *link)
         struct request *request = sending_request(link, sending);
         if (must_be_sent_again(link, sending, request)) {
             bool query = request->kind == FRAME_QUERY;
-            if (request->state != REQUEST_OPEN)
+            if (request->state != REQUEST_OPEN || (request->streams && !stream_sends_again(request)))
                 give_up(link, request);
             else if ((query ? repeat_query(link, request) : repeat_command(link, request)) != MR_OK)
                 return; /* no room now; or the link is closed */
+            else if (request->streams)
+                stream_sent_again(request);
             request->sent_again = true;
             request->send_later = false;
         }
@@ -296,6 +312,41 @@ static bool is_seen(struct request *request, const struct response_head *head)
     return false;
 }
 
+static void retry_later(struct link *link, struct request *request)
+{
+    request->send_later = true;
+    if (link->retry_at == NEVER)
+        link->retry_at = sys_clock_ns(CLOCK_MONOTONIC) + RETRY_AFTER;
+}
+
+/* It has had its last frame. */
+static void end_request(struct link *link, struct request *request)
+{
+    if (request->state == REQUEST_ENDING)
+        request->answered = true; /* its place is still in the list of ends due */
+    else
+        request_free(link->client, request);
+    sending_forget_old(link);
+}
+
+/* A frame of a request with many. What an earlier sending of it still brings is of use as long as it is the next one;
+ * its end is not, for the later sending has everything. A query's sendings have nothing to do with each other. */
+static void meet_stream(struct link *link, struct request *request, const struct response_head *head,
+                        const uint8_t *body)
+{
+    if (head->request != request->position && (head->number == 0 || request->kind == FRAME_QUERY))
+        return;
+    if (must_be_retried(request, head)) {
+        retry_later(link, request);
+        return;
+    }
+    count_stream(link, request);
+    if (head->status == STATUS_FORBIDDEN && (request->kind == FRAME_QUERY || request->session_id == link->session.id))
+        session_lost(&link->session, (struct mr_bytes){body, head->size});
+    if (stream_meet(request, head, body))
+        end_request(link, request);
+}
+
 static void meet(struct link *link, struct request *request, const struct response_head *head, const uint8_t *body)
 {
     struct mr_client *client = link->client;
@@ -308,9 +359,7 @@ static void meet(struct link *link, struct request *request, const struct respon
     if (is_seen(request, head))
         return;
     if (must_be_retried(request, head)) {
-        request->send_later = true;
-        if (link->retry_at == NEVER)
-            link->retry_at = sys_clock_ns(CLOCK_MONOTONIC) + RETRY_AFTER;
+        retry_later(link, request);
         return;
     }
     answer_read((enum answer_kind)request->answer, (enum frame_kind)request->kind, head, body, &result);
@@ -323,11 +372,7 @@ static void meet(struct link *link, struct request *request, const struct respon
     }
     if (last) {
         count_answer(link, request, head->size);
-        if (request->state == REQUEST_ENDING)
-            request->answered = true; /* its place is still in the list of ends due */
-        else
-            request_free(client, request);
-        sending_forget_old(link);
+        end_request(link, request);
     }
     client->met += wanted && counted;
     if (wanted)
@@ -360,7 +405,9 @@ static bool meet_next(struct link *link)
         return false;
     ring_skip(ring, response_frame_bytes(head.size));
     link->client->moved++;
-    if (request != NULL)
+    if (request != NULL && request->streams)
+        meet_stream(link, request, &head, at + sizeof(head));
+    else if (request != NULL)
         meet(link, request, &head, at + sizeof(head));
     return link->stage == LINK_OPEN;
 }
@@ -427,8 +474,9 @@ void link_run(struct link *link)
     bool closed = is_closed(link);
     unsigned left = FRAMES_A_RUN;
 
+    link->pause = false;
     while (left > 0 && meet_next(link)) {
-        left--;
+        left = link->pause ? 0 : left - 1;
         if (link->responses.head - link->responses.released > link->responses.capacity / 8)
             link_release(link);
     }
@@ -447,7 +495,7 @@ void link_run(struct link *link)
         send_again(link);
     if (link->stage != LINK_OPEN)
         return;
-    session_run(link);
+    keep_alive_run(link);
     link_flush(link);
     link_release(link);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Maps: the operations of atomix.multiraft.map.v1.Map. Two shapes of input: {key = 1, Value {value = 1, Duration ttl =
- * 2} = 2, index = 3} writes, {key = 1, index = 2} asks and removes. */
-#include "ipc/client/service.h"
+ * 2} = 2, index = 3} writes, {key = 1, index = 2} asks, removes and listens (index is `replay` then). */
+#include "ipc/client/resume.h"
+#include "ipc/client/stream.h"
 #include "proto/writer.h"
 
 #include <millrace/map.h>
@@ -24,7 +25,7 @@ struct arguments {
     struct slice key;
     struct slice value;
     int64_t ttl_ns; /* 0: none */
-    uint64_t index; /* 0: any */
+    uint64_t index; /* 0: any; of Events: `replay` */
 };
 
 /* ---- Payloads ---- */
@@ -90,6 +91,10 @@ static const struct operation remove_operation = {OPERATION_NAME("Remove"), FRAM
 static const struct operation get_operation = {OPERATION_NAME("Get"), FRAME_QUERY, ANSWER_ENTRY, key_size, key_write};
 static const struct operation size_operation = {OPERATION_NAME("Size"), FRAME_QUERY, ANSWER_NUMBER, NULL, NULL};
 static const struct operation clear_operation = {OPERATION_NAME("Clear"), FRAME_COMMAND, ANSWER_NOTHING, NULL, NULL};
+
+static const struct operation events_operation = {OPERATION_NAME("Events"), FRAME_COMMAND, ANSWER_STREAM, key_size,
+                                                  key_write};
+static const struct operation entries_operation = {OPERATION_NAME("Entries"), FRAME_QUERY, ANSWER_STREAM, NULL, NULL};
 
 /* ---- Opening and closing ---- */
 
@@ -247,4 +252,22 @@ enum mr_status mr_map_clear(mr_map *map)
 enum mr_status mr_map_clear_start(mr_map *map, struct mr_then then, uint64_t *request)
 {
     return service_start(handle_of(map), &clear_operation, NULL, then, request);
+}
+
+/* ---- Streams ---- */
+
+enum mr_status mr_map_events(mr_map *map, struct mr_bytes key, bool replay, mr_stream **out)
+{
+    struct arguments arguments = {.key = {key.data, key.size}, .index = replay};
+    return stream_open(handle_of(map), &events_operation, &arguments, out);
+}
+
+enum mr_status mr_map_events_resume(mr_map *map, uint64_t request, mr_stream **out)
+{
+    return resume_stream(handle_of(map), "Events", request, out);
+}
+
+enum mr_status mr_map_entries(mr_map *map, mr_stream **out)
+{
+    return stream_open(handle_of(map), &entries_operation, NULL, out);
 }

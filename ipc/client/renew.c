@@ -14,7 +14,7 @@
 #include "ipc/client/renew.h"
 
 #include "ipc/client/connection.h"
-#include "ipc/client/session.h"
+#include "ipc/client/keep_alive.h"
 #include "ipc/client/wait.h"
 #include "ipc/sys.h"
 
@@ -142,7 +142,7 @@ static uint64_t renew(struct renewer *renewer, uint64_t now)
         }
         if (link != NULL && connection_ask(link) == MR_OK && link->stage == LINK_OPEN && session->due <= now) {
             struct mr_then then = {renewed, session};
-            if (session_keep_alive(link, session->session_id, 0, then) == MR_OK) {
+            if (keep_alive_renew(link, session->session_id, then) == MR_OK) {
                 session->on_its_way = true;
                 session->due = now + renewer->interval;
                 continue; /* its answer wakes us */
@@ -251,7 +251,7 @@ enum mr_status renewer_start(struct mr_client *client)
     int code = ENOMEM;
     if (renewer != NULL && (renewer->path = strdup(client->path)) != NULL) {
         renewer->orders = ends[1];
-        renewer->interval = (uint64_t)client->options.session_timeout_ns / 3;
+        renewer->interval = client->renew_every;
         code = start_thread(client, renewer);
         if (code == 0) {
             client->renewer = ends[0];

@@ -7,7 +7,7 @@
 
 /* Starts it unless it runs. */
 enum mr_status renewer_start(struct mr_client *client);
-/* From now on the session is renewed, at a third of the handle's session timeout. A lost one is forgotten by itself. */
+/* From now on the session is renewed, as often as client->renew_every says. A lost one is forgotten by itself. */
 enum mr_status renewer_add(struct mr_client *client, uint32_t partition, uint64_t session_id);
 /* Ends it, and waits for that. A no-op if it was never started. */
 void renewer_stop(struct mr_client *client);

@@ -97,6 +97,8 @@ struct request *request_new(struct mr_client *client)
     request->answered = false;
     request->limited = false;
     request->copied = false;
+    request->streams = false;
+    request->counted = false;
     if (client->options.call_timeout_ns > 0) {
         request->deadline = client_deadline(client);
         enter_by_deadline(requests, request, place);
@@ -126,6 +128,12 @@ void request_free(struct mr_client *client, struct request *request)
     request->next = requests->free;
     requests->free = request_place(client, request);
     requests->alive--;
+}
+
+void request_unlimit(struct mr_client *client, struct request *request)
+{
+    if (request->limited)
+        leave_by_deadline(&client->requests, request);
 }
 
 enum mr_status request_keep(struct mr_client *client, struct request *request, const uint8_t *body, size_t size)

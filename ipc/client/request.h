@@ -12,6 +12,8 @@ void requests_free(struct mr_client *client);
 struct request *request_new(struct mr_client *client);
 /* The place is free again; the request's id, and its generation, mean nothing any more. */
 void request_free(struct mr_client *client, struct request *request);
+/* It may stay open for ever. */
+void request_unlimit(struct mr_client *client, struct request *request);
 /* Keeps a copy of a query's body, for a new worker. */
 enum mr_status request_keep(struct mr_client *client, struct request *request, const uint8_t *body, size_t size);
 

@@ -13,6 +13,7 @@
 #include "ipc/client/renew.h"
 #include "ipc/client/request.h"
 #include "ipc/client/session.h"
+#include "ipc/client/stream.h"
 #include "ipc/client/wait.h"
 #include "proto/reader.h"
 #include "proto/writer.h"
@@ -143,8 +144,11 @@ static enum mr_status start(struct handle *handle, const struct operation *opera
     request->then = then;
     request->kind = (uint8_t)operation->kind;
     request->answer = (uint8_t)operation->answer;
-    request->service = service;
-    request->outstanding = true;
+    request->streams = operation->answer == ANSWER_STREAM;
+    request->service = request->streams ? NULL : service; /* its closing does not wait for streams */
+    request->outstanding = !request->streams;
+    if (request->streams)
+        request_unlimit(client, request);
     if (request_id != NULL)
         *request_id = request->id;
     link_commit(link, request, request->size);
@@ -160,6 +164,19 @@ enum mr_status service_start(struct handle *handle, const struct operation *oper
     return status != MR_OK ? status : start(handle, operation, arguments, then, request);
 }
 
+enum mr_status service_start_waiting(struct handle *handle, const struct operation *operation, const void *arguments,
+                                     struct mr_then then, uint64_t *request)
+{
+    struct mr_client *client = handle->client;
+    uint64_t deadline = client_deadline(client);
+    enum mr_status status;
+
+    while ((status = start(handle, operation, arguments, then, request)) == MR_AGAIN)
+        if ((status = call_wait_room(client, deadline)) != MR_OK)
+            return status;
+    return status;
+}
+
 enum mr_status service_call(struct handle *handle, const struct operation *operation, const void *arguments,
                             struct mr_result *result)
 {
@@ -172,10 +189,7 @@ enum mr_status service_call(struct handle *handle, const struct operation *opera
     enum mr_status status = client_enter_alone(client);
     if (status != MR_OK)
         return status;
-    uint64_t deadline = client_deadline(client);
-    while ((status = start(handle, operation, arguments, call_then(&call), &request)) == MR_AGAIN)
-        if ((status = call_wait_room(client, deadline)) != MR_OK)
-            return status;
+    status = service_start_waiting(handle, operation, arguments, call_then(&call), &request);
     if (status == MR_OK)
         status = call_wait(client, &call, request, NEVER); /* the request has its own deadline */
     if (status == MR_OK && result != NULL)
@@ -373,6 +387,7 @@ enum mr_status service_close(struct handle *handle)
             *at = handle->next;
             break;
         }
+    streams_end(client, handle);
     free(handle);
     service->handles--;
     return service->handles > 0 ? MR_OK : close_service(client, service, client_deadline(client));

@@ -36,6 +36,9 @@ void services_free(struct mr_client *client);
 /* Starts an operation: the _start calls. */
 enum mr_status service_start(struct handle *handle, const struct operation *operation, const void *arguments,
                              struct mr_then then, uint64_t *request);
+/* The same, waiting for room if there is none; client_enter_alone() has been called. */
+enum mr_status service_start_waiting(struct handle *handle, const struct operation *operation, const void *arguments,
+                                     struct mr_then then, uint64_t *request);
 /* Starts it and waits for its answer: the plain calls. *result may be NULL; its bytes stay until the next call. */
 enum mr_status service_call(struct handle *handle, const struct operation *operation, const void *arguments,
                             struct mr_result *result);

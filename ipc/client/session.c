@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The session in one partition: opened with the first service there, closed with the handle. It counts which numbers
- * have been answered, and every few thousand answers a KeepAlive lets the node forget them. (That the session does not
- * expire is another thread's business: renew.h.)
+ * have been answered, so that KeepAlives can let the node forget them (keep_alive.h). That the session does not expire
+ * is another thread's business (renew.h).
  *
  * Answers come mostly in order, so `answered` moves by one; a number answered ahead of one before it waits as a bit in
- * `window`. All of these commands have one output: with its answer nothing is left that the client still cares for, so
- * the KeepAlive's filter is empty. (A command that stays open would be counted as answered with its first output, and
- * stand in the filter until its last.) */
+ * `window`. A stream counts as answered with its first output. */
 #include "ipc/client/session.h"
 
 #include "ipc/client/link.h"
@@ -21,6 +19,28 @@ void session_free(struct session *session)
 {
     free(session->window);
     session->window = NULL;
+    session_drop_pending(session);
+}
+
+void session_drop_pending(struct session *session)
+{
+    while (session->pending != NULL) {
+        struct pending *pending = session->pending;
+        session->pending = pending->next;
+        free(pending);
+    }
+}
+
+enum mr_status session_adopt(struct link *link, uint64_t id, uint64_t highest)
+{
+    struct session *session = &link->session;
+    uint64_t *window = calloc(1, SESSION_WINDOW / 8);
+
+    if (window == NULL)
+        return client_out_of_memory(link->client);
+    session_free(session);
+    *session = (struct session){.id = id, .next = highest + 1, .answered = highest, .window = window, .due = true};
+    return MR_OK;
 }
 
 /* ---- Which numbers have been answered ---- */
@@ -61,10 +81,11 @@ void session_lost(struct session *session, struct mr_bytes why)
 
 /* ---- Commands without a number ---- */
 
-enum mr_status command_start(struct link *link, const struct partition_command_input *input, enum answer_kind answer,
+enum mr_status command_start(struct link *link, const struct partition_command_input *input,
+                             const struct last_output *outputs, size_t output_count, enum answer_kind answer,
                              struct mr_then then, uint64_t *request_id)
 {
-    size_t size = partition_command_input_size(input, NULL, 0);
+    size_t size = partition_command_input_size(input, outputs, output_count);
     uint8_t *body;
     enum mr_status status = link_begin(link, size, &body);
 
@@ -73,7 +94,7 @@ enum mr_status command_start(struct link *link, const struct partition_command_i
     struct request *request = request_new(link->client);
     if (request == NULL)
         return client_fail_with(link->client, MR_AGAIN, "too many requests are open: mr_run(), then again");
-    write_partition_command_input(body, input, NULL, 0);
+    write_partition_command_input(body, input, outputs, output_count);
     request->then = then;
     request->kind = FRAME_COMMAND;
     request->answer = (uint8_t)answer;
@@ -90,7 +111,7 @@ enum mr_status command_call(struct link *link, const struct partition_command_in
     uint64_t request;
     enum mr_status status;
 
-    while ((status = command_start(link, input, answer, call_then(&call), &request)) == MR_AGAIN)
+    while ((status = command_start(link, input, NULL, 0, answer, call_then(&call), &request)) == MR_AGAIN)
         if ((status = call_wait_room(link->client, deadline)) != MR_OK)
             return status;
     if (status == MR_OK)
@@ -124,6 +145,7 @@ enum mr_status session_open(struct link *link, uint64_t deadline)
     enum mr_status status = command_call(link, &input, ANSWER_ID, deadline, &id);
     if (status != MR_OK)
         return status;
+    session_drop_pending(session);
     uint64_t *window = session->window;
     memset(window, 0, SESSION_WINDOW / 8);
     *session = (struct session){.id = id, .next = 1, .window = window};
@@ -144,45 +166,4 @@ enum mr_status session_check(struct link *link, uint64_t deadline)
     if (status == MR_FORBIDDEN)
         session_lost(&link->session, mr_text(link->client->message));
     return status;
-}
-
-/* ---- KeepAlive ---- */
-
-enum mr_status session_keep_alive(struct link *link, uint64_t session_id, uint64_t answered, struct mr_then then)
-{
-    struct partition_command_input input = command(link, COMMAND_KEEP_ALIVE, session_id);
-    uint64_t request;
-
-    input.command.last_input_sequence_num = answered;
-    return command_start(link, &input, ANSWER_PLAIN, then, &request);
-}
-
-static void keep_alive_done(struct mr_client *client, const struct mr_result *result)
-{
-    struct link *link = result->arg;
-    struct session *session = &link->session;
-    uint64_t id = session->keep_alive;
-
-    (void)client;
-    session->keep_alive = 0;
-    /* Refused for any other reason (a limit, the disk): the next one says the same and more. */
-    if (result->status == MR_FORBIDDEN && id == session->id)
-        session_lost(session, result->message);
-}
-
-void session_run(struct link *link)
-{
-    struct session *session = &link->session;
-
-    if (session->id == 0 || session->lost || session->keep_alive != 0 || link->client->closing)
-        return;
-    if (session->answered - session->told < MR_KEEP_ALIVE_ANSWERS &&
-        (session->answer_bytes < MR_KEEP_ALIVE_BYTES || session->answered == session->told))
-        return;
-    struct mr_then then = {keep_alive_done, link};
-    if (session_keep_alive(link, session->id, session->answered, then) != MR_OK)
-        return; /* no room: in a later run */
-    session->keep_alive = session->id;
-    session->told = session->answered;
-    session->answer_bytes = 0;
 }

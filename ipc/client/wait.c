@@ -332,7 +332,9 @@ enum mr_status mr_arm(struct mr_client *client)
 
     if (status != MR_OK)
         return status;
-    if (client->waiting_first == client->waiting_end && client_arm(client))
+    bool news = client->stream_news;
+    client->stream_news = false;
+    if (!news && client->waiting_first == client->waiting_end && client_arm(client))
         return MR_OK;
     if (client->gone && client->requests.ending_first == NONE && client->waiting_first == client->waiting_end)
         return client_fail_with(client, MR_NO_NODE, client->gone_text);

@@ -27,11 +27,11 @@ class WithoutNode(unittest.TestCase):
     def test_version_and_help(self):
         self.assertRegex(millrace("--version").stdout.decode(), r"^millrace \d+\.\d+\.\d+\n$")
         for words in [["--help"], ["-h"], ["counter", "--help"], ["counter", "get", "--help"], ["--help", "counter"],
-                      ["map", "--help"], ["status", "--help"], ["raw", "--help"], ["serve", "--help"]]:
+                      ["map", "--help"], ["session", "--help"], ["status", "--help"], ["raw", "--help"], ["serve", "--help"]]:
             done = millrace(*words)
             self.assertEqual((done.returncode, done.stderr), (0, b""), words)
             self.assertRegex(done.stdout.decode(), "^(usage: )?millrace ", words)
-        for word in ["serve", "counter", "map", "status", "raw", "--socket", "--namespace"]:
+        for word in ["serve", "counter", "map", "session", "status", "raw", "--socket", "--namespace"]:
             self.assertIn(word, millrace("--help").stdout.decode())
 
     def test_usage_errors(self):

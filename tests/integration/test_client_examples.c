@@ -71,6 +71,13 @@ static void test_threads(void **state)
     expect("threads", NULL, "4 threads, 1000 increments\n");
 }
 
+static void test_listen(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        expect("listen", NULL, "listening  \ninsert a 1\nupdate a 2\nremove a 2\n");
+}
+
 static void test_cplusplus(void **state)
 {
     (void)state;
@@ -98,6 +105,7 @@ int main(void)
         cmocka_unit_test(test_blocking),  cmocka_unit_test(test_pipelined),
         cmocka_unit_test(test_epoll),     cmocka_unit_test(test_threads),
         cmocka_unit_test(test_cplusplus), cmocka_unit_test(test_without_a_node_it_says_so),
+        cmocka_unit_test(test_listen),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -167,6 +167,12 @@ static void test_wrong_values_name_the_option(void **state)
     }
     assert_non_null(strstr(refusal("status --wait 3000000h"), "--wait"));
     assert_non_null(strstr(refusal("map put m k v --ttl 0"), "over zero"));
+    for (const char *const *text = (const char *const[]){"0", "65", "-1", "x", "4294967297", NULL}; *text != NULL;
+         text++) {
+        char line[64];
+        snprintf(line, sizeof(line), "session list --partition=%s", *text);
+        assert_non_null(strstr(refusal(line), "1 to 64"));
+    }
     assert_non_null(strstr(refusal("map put m k v --ttl 0s"), "over zero"));
     for (size_t i = 0; i < sizeof(indexes) / sizeof(indexes[0]); i++) {
         char line[64];

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Requests with many outputs, pulled one by one. */
+#ifndef IPC_CLIENT_STREAM_H
+#define IPC_CLIENT_STREAM_H
+
+#include "ipc/client/service.h"
+
+/* A frame, copied out of the ring. */
+struct stream_frame {
+    struct stream_frame *next;
+    uint64_t number; /* of the output */
+    size_t size;
+    uint8_t body[];
+};
+
+struct mr_stream {
+    struct mr_client *client;
+    struct mr_stream *next; /* of the client's */
+    struct link *link;
+    struct handle *handle;     /* that it was opened on; NULL: that is closed */
+    uint64_t session_id;       /* of a command (Events), with sequence_num; */
+    uint64_t sequence_num;     /* 0: it is a query (Entries) */
+    uint64_t request;          /* id of its request; 0: that has ended */
+    struct stream_frame *held; /* what the last mr_stream_next() gave out */
+    struct stream_frame *first, *last;
+    uint64_t bytes;        /* of the frames from `first` on */
+    uint64_t given;        /* outputs given out, or passed over because an earlier process had them */
+    uint64_t acknowledged; /* the highest output that is not needed any more ... */
+    uint64_t told;         /* ... as the last KeepAlive said */
+    bool missed;           /* a frame was dropped: the command has to be named again once `first` is drained */
+    bool answered;         /* what was dropped was the last frame of the latest sending */
+    bool over;             /* nothing follows the frames that are here */
+    enum mr_status end;    /* over: how */
+    char why[512];         /* over: the text, if `end` is not MR_END */
+};
+
+/* Starts a stream's operation; waits for room. *out is NULL on failure. */
+enum mr_status stream_open(struct handle *handle, const struct operation *operation, const void *arguments,
+                           struct mr_stream **out);
+/* Goes on with what an earlier process has left open; waits for room. *out is NULL on failure, and *pending stays. */
+enum mr_status stream_resume(struct handle *handle, const struct pending *pending, struct mr_stream **out);
+/* Streams of a handle that is closed end. */
+void streams_end(struct mr_client *client, const struct handle *handle);
+void streams_free(struct mr_client *client);
+
+/* Has everything been taken? */
+static inline bool stream_is_done(const struct mr_stream *stream)
+{
+    return stream->over && stream->first == NULL;
+}
+
+/* For link.c, with a request that `streams`.
+ *
+ * A frame of it; true: the request is over. */
+bool stream_meet(struct request *request, const struct response_head *head, const uint8_t *body);
+/* A new worker: is the request to be sent again? False: the stream has ended. */
+bool stream_sends_again(struct request *request);
+void stream_sent_again(struct request *request);
+
+#endif
