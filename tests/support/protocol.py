@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lines for `millrace raw`, encoded by Python's protobuf, and what is asserted of its answers."""
 
+import ctypes
 import unittest
 
 from atomix.multiraft.counter.v1 import counter_pb2
+from atomix.multiraft.map.v1 import map_pb2
 from atomix.multiraft.v1 import fsm_pb2
+
+from node import Node, Raw
+
+XXH3 = ctypes.CDLL("libxxhash.so.0").XXH3_64bits_withSeed  # (bytes, size, seed)
+XXH3.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint64]
+XXH3.restype = ctypes.c_uint64
 
 COUNTER = "atomix.multiraft.counter.v1.Counter"
 MAP = "atomix.multiraft.map.v1.Map"
@@ -104,3 +112,85 @@ class RawTest(unittest.TestCase):
         self.assertRegex(lines[0], f"^{status} - .")
         for word in words:
             self.assertIn(word, lines[0])
+
+
+class ServiceTest(RawTest):
+    """Besides, a conversation of one's own on a node that all tests of the class share, started by the first."""
+    NODE_OPTIONS = ()
+    node = None
+
+    @classmethod
+    def the_node(cls):
+        if cls.node is None:
+            cls.node = Node(*cls.NODE_OPTIONS)
+            cls.node.__enter__()
+        return cls.node
+
+    @classmethod
+    def tearDownClass(cls):
+        if cls.node is not None:
+            cls.node.__exit__()
+
+    def raw(self, *options, node=None):
+        raw = Raw(node or self.the_node(), *options)
+        self.addCleanup(raw.__exit__)
+        return raw
+
+    def open(self, raw, seconds=60):
+        """A new session."""
+        output = self.command_output(raw.ask(open_session(seconds=seconds)))
+        self.assertTrue(output.HasField("open_session"))
+        return output.open_session.session_id
+
+    def service(self, raw, session, kind=COUNTER, name=None):
+        """A service in it, with this test's name."""
+        output = self.command_output(raw.ask(create_service(session, kind, name or self.id())))
+        self.assertTrue(output.session_command.HasField("create_service"))
+        return output.session_command.create_service.service_id
+
+    def both(self, raw, kind=COUNTER):
+        """A new session and a service in it."""
+        session = self.open(raw)
+        return session, self.service(raw, session, kind)
+
+    def plain(self, lines, member):
+        """The answer of a command that has nothing to say but that it is done."""
+        self.assertTrue(self.command_output(lines).HasField(member))
+
+    def frames(self, raw, number, count):
+        """The next outputs printed for a line, decoded."""
+        return [self.command_output([raw.next_of(number)]) for _ in range(count)]
+
+    def put(self, session, service, number, key, value=b"v", **fields):
+        return operation(session, service, number, "Put", map_pb2.PutInput(key=key, value=map_pb2.Value(value=value),
+                                                                          **fields))
+
+    def events(self, session, service, number, key="", replay=False):
+        return operation(session, service, number, "Events", map_pb2.EventsInput(key=key, replay=replay))
+
+
+def bloom(numbers, bits=1024, probes=7):
+    """KeepAliveInput.input_filter over the numbers."""
+    array = bytearray(bits // 8)
+    for number in numbers:
+        data = number.to_bytes(8, "big")
+        first, second = XXH3(data, 8, 0), XXH3(data, 8, 1) | 1
+        for probe in range(probes):
+            bit = (first + probe * second) % 2**64 % bits
+            array[bit // 8] |= 1 << bit % 8
+    return bytes([1, probes]) + bytes(array)
+
+
+def forget(session, last, keep=(), outputs=None):
+    """A KeepAlive that lets go of all up to `last` but the numbers in `keep`."""
+    return command(keep_alive=fsm_pb2.KeepAliveInput(
+        session_id=session, last_input_sequence_num=last, input_filter=bloom(keep) if keep else b"",
+        last_output_sequence_nums=outputs or {}))
+
+
+def close_service(session, service):
+    return session_command(session, close_service=fsm_pb2.CloseServiceInput(service_id=service))
+
+
+def close_session(session):
+    return command(close_session=fsm_pb2.CloseSessionInput(session_id=session))
