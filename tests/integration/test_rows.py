@@ -20,8 +20,8 @@ from atomix.multiraft.map.v1 import map_pb2
 from atomix.multiraft.v1 import fsm_pb2
 
 from node import BIN, Node, Raw
-from protocol import (COUNTER, MAP, ServiceTest, Status, close_service, close_session, command, create_service, forget,
-                      increment, keep_alive, line, on, open_session, operation, query, session_command)
+from protocol import (COUNTER, MAP, ServiceTest, Status, close_service, close_session, command, create_service, damage,
+                      forget, increment, keep_alive, line, on, open_session, operation, query, session_command)
 
 TOP = pathlib.Path(os.environ["MILLRACE_TOP"])
 OUT = pathlib.Path(os.environ["MILLRACE_OUT"])
@@ -658,21 +658,6 @@ class Statuses(ServiceTest):
             damage(node, b"to-be-damaged")
             node.start(serving=False)
             self.refused(self.raw(node=node).ask(keep_alive(session)), "INTERNAL")
-
-
-def damage(node, text):
-    """Changes a byte of what was acknowledged, in a segment of the first partition; gives its path."""
-    for path in sorted(pathlib.Path(node.directory).rglob("*")):
-        if not path.is_file():
-            continue
-        data = path.read_bytes()
-        at = data.find(text)
-        if at >= 0:
-            with open(path, "r+b") as file:
-                file.seek(at)
-                file.write(bytes([data[at] ^ 1]))
-            return path
-    raise AssertionError("no segment has it")
 
 
 # -- the list ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 """Lines for `millrace raw`, encoded by Python's protobuf, and what is asserted of its answers."""
 
 import ctypes
+import pathlib
 import unittest
 
 from atomix.multiraft.counter.v1 import counter_pb2
@@ -143,8 +144,8 @@ class ServiceTest(RawTest):
         return output.open_session.session_id
 
     def service(self, raw, session, kind=COUNTER, name=None):
-        """A service in it, with this test's name."""
-        output = self.command_output(raw.ask(create_service(session, kind, name or self.id())))
+        """A service in it, named after this test and its type."""
+        output = self.command_output(raw.ask(create_service(session, kind, name or f"{self.id()} {kind}")))
         self.assertTrue(output.session_command.HasField("create_service"))
         return output.session_command.create_service.service_id
 
@@ -194,3 +195,18 @@ def close_service(session, service):
 
 def close_session(session):
     return command(close_session=fsm_pb2.CloseSessionInput(session_id=session))
+
+
+def damage(node, text):
+    """Changes a byte of what was acknowledged, in a segment of the first partition; gives its path and where."""
+    for path in sorted(pathlib.Path(node.directory).rglob("*")):
+        if not path.is_file():
+            continue
+        data = path.read_bytes()
+        at = data.find(text)
+        if at >= 0:
+            with open(path, "r+b") as file:
+                file.seek(at)
+                file.write(bytes([data[at] ^ 1]))
+            return path, at
+    raise AssertionError("no segment has it")
