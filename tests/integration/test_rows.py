@@ -247,7 +247,7 @@ class Inputs(ServiceTest):
     def test_service_command_input_service_id(self):
         raw = self.raw()
         session = self.open(raw)
-        one, other = self.service(raw, session), self.service(raw, session, name="another")
+        one, other = self.service(raw, session), self.service(raw, session, name="a second")
         self.assertEqual(self.value(raw.ask(increment(session, one, 1, 5))), 5)
         self.assertEqual(self.value(raw.ask(increment(session, other, 2, 6))), 6)
 
