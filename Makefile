@@ -313,13 +313,13 @@ test: $(TEST_NEEDS) ## all tests; T=log: those whose path contains `log`; SANITI
 
 ROWS_NEED := $(TEST_NODE) $(B)/gen-py/stamp \
 	$(addprefix $(B)/tests/unit/,fsm/test_dump fsm/test_snapshot_rows client/test_answer proto/test_agreement)
-rows: $(ROWS_NEED) ## each row of fsm.proto, taken as absent, must fail its own test; T=KeepAlive: those whose name contains it
+rows: $(ROWS_NEED) ## each row of fsm.proto, when dropped, fails its own test; T=KeepAlive: only such
 	@MILLRACE_TOP='$(CURDIR)' MILLRACE_OUT='$(abspath $(B))' MILLRACE_BIN='$(abspath $(B)/test/millrace)' \
 	    /usr/bin/python3 tests/rows/try '$(T)'
 
 CASES ?= 2000000
 SEED ?= 1
-agreement: $(B)/tests/unit/proto/test_agreement $(B)/gen-py/stamp ## the reader against Python's protobuf; CASES=n SEED=n
+agreement: $(B)/tests/unit/proto/test_agreement $(B)/gen-py/stamp ## reader and protobuf; CASES=n SEED=n
 	@MILLRACE_OUT='$(abspath $(B))' MILLRACE_AGREEMENT_CASES=$(CASES) MILLRACE_AGREEMENT_SEED=$(SEED) \
 	    /usr/bin/python3 tests/unit/proto/test_agreement.py Agreement.test_made_messages
 

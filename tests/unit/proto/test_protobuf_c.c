@@ -96,7 +96,7 @@ static void a_member_in_pieces(void **state)
 static void two_members(void **state)
 {
     (void)state;
-    /* command { keep_alive {} close_session { session_id: 7 } }: theirs takes the last, ours reports that there are two */
+    /* command { keep_alive {} close_session { session_id: 7 } }: theirs takes the last, ours says that there are two */
     const uint8_t data[] = {0x12, 6, 0x1a, 0, 0x22, 2, 0x08, 7};
     struct partition_command_input input;
     assert_int_equal(ours(data, sizeof(data), &input), READ_OK);
