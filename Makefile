@@ -116,7 +116,7 @@ DEMO := $(if $(wildcard bench/demo.c),$(B)/millrace-demo)
 EXAMPLE_PROGRAMS := $(EXAMPLES:tests/examples/%=$(B)/examples/%)
 TEST_PROGRAMS := $(patsubst %.c,$(B)/%,$(filter %.c,$(SELECTED)))
 
-.PHONY: build test demo examples install uninstall clean deps help format format-check FORCE
+.PHONY: build test rows agreement demo examples install uninstall clean deps help format format-check FORCE
 .SECONDARY:
 
 build: $(NODE) $(LIB_A) $(LIB_SO) ## the node and its command, the client library (default)
@@ -130,7 +130,7 @@ NEED := gcc:gcc libc6-dev:stdio.h binutils:objcopy liburing-dev:liburing.h libpr
 NEED_TEST := g++:g++ libcmocka-dev:cmocka.h protobuf-compiler:protoc python3:python3 \
 	python3-protobuf:/usr/lib/python3/dist-packages/google/protobuf/message.py strace:strace pkg-config:pkg-config
 NEED_FORMAT := clang-format:clang-format
-ifneq ($(findstring test,$(MAKECMDGOALS))$(findstring examples,$(MAKECMDGOALS)),)
+ifneq ($(filter test examples rows agreement,$(MAKECMDGOALS)),)
 NEED += $(NEED_TEST)
 endif
 ifneq ($(findstring format,$(MAKECMDGOALS)),)
@@ -310,6 +310,18 @@ test: $(TEST_NEEDS) ## all tests; T=log: those whose path contains `log`; SANITI
 	@MILLRACE_TOP='$(CURDIR)' MILLRACE_OUT='$(abspath $(B))' MILLRACE_BIN='$(abspath $(B)/test/millrace)' \
 	    MILLRACE_SANITIZE='$(SANITIZE)' MILLRACE_CC='$(CC)' MILLRACE_CXX='$(CXX)' \
 	    /usr/bin/python3 tests/run --timeout $(TEST_TIMEOUT) $(SELECTED)
+
+ROWS_NEED := $(TEST_NODE) $(B)/gen-py/stamp \
+	$(addprefix $(B)/tests/unit/,fsm/test_dump fsm/test_snapshot_rows client/test_answer proto/test_agreement)
+rows: $(ROWS_NEED) ## each row of fsm.proto, when dropped, fails its own test; T=KeepAlive: only such
+	@MILLRACE_TOP='$(CURDIR)' MILLRACE_OUT='$(abspath $(B))' MILLRACE_BIN='$(abspath $(B)/test/millrace)' \
+	    /usr/bin/python3 tests/rows/try '$(T)'
+
+CASES ?= 2000000
+SEED ?= 1
+agreement: $(B)/tests/unit/proto/test_agreement $(B)/gen-py/stamp ## reader and protobuf; CASES=n SEED=n
+	@MILLRACE_OUT='$(abspath $(B))' MILLRACE_AGREEMENT_CASES=$(CASES) MILLRACE_AGREEMENT_SEED=$(SEED) \
+	    /usr/bin/python3 tests/unit/proto/test_agreement.py Agreement.test_made_messages
 
 demo: build $(DEMO) ## count a million words over a kill and a restart; FILE=text WORDS=number
 	@MILLRACE_TOP='$(CURDIR)' MILLRACE_OUT='$(abspath $(B))' MILLRACE_BIN='$(abspath $(B)/millrace)' \

@@ -26,7 +26,7 @@ static bool read_duration(struct field_reader reader, struct duration *out)
 
 static inline bool read_operation_input(struct field_reader reader, struct operation_input *out)
 {
-    while (wire_next(&reader)) {
+    while (ROW_NEXT(&reader, OperationInput)) {
         switch (reader.tag) {
         case FIELD(1, WIRE_BYTES):
             out->name = wire_string(&reader);
@@ -45,7 +45,7 @@ static inline bool read_operation_input(struct field_reader reader, struct opera
 
 static bool read_open_session_input(struct field_reader reader, struct command_input *out)
 {
-    while (wire_next(&reader)) {
+    while (ROW_NEXT(&reader, OpenSessionInput)) {
         if (reader.tag != FIELD(1, WIRE_BYTES))
             wire_skip(&reader);
         else if (!read_duration(wire_message(&reader), &out->timeout))
@@ -56,7 +56,7 @@ static bool read_open_session_input(struct field_reader reader, struct command_i
 
 static bool read_map_entry(struct field_reader reader, uint64_t *key, uint64_t *value)
 {
-    while (wire_next(&reader)) {
+    while (ROW_NEXT(&reader, LastOutputSequenceNumsEntry)) {
         switch (reader.tag) {
         case FIELD(1, WIRE_VARINT):
             *key = wire_varint(&reader);
@@ -74,7 +74,7 @@ static bool read_map_entry(struct field_reader reader, uint64_t *key, uint64_t *
 static bool read_keep_alive_input(struct field_reader reader, struct command_input *out)
 {
     uint64_t key, value; /* the map is only checked here; read_last_outputs() reads it */
-    while (wire_next(&reader)) {
+    while (ROW_NEXT(&reader, KeepAliveInput)) {
         switch (reader.tag) {
         case FIELD(1, WIRE_VARINT):
             out->session_id = wire_varint(&reader);
@@ -99,7 +99,7 @@ static bool read_keep_alive_input(struct field_reader reader, struct command_inp
 
 static bool read_service_spec(struct field_reader reader, struct service_spec *out)
 {
-    while (wire_next(&reader)) {
+    while (ROW_NEXT(&reader, ServiceSpec)) {
         switch (reader.tag) {
         case FIELD(1, WIRE_BYTES):
             out->service = wire_string(&reader);
@@ -119,7 +119,7 @@ static bool read_service_spec(struct field_reader reader, struct service_spec *o
 
 static bool read_create_service_input(struct field_reader reader, struct command_input *out)
 {
-    while (wire_next(&reader)) {
+    while (ROW_NEXT(&reader, CreateServiceInput)) {
         if (reader.tag != FIELD(1, WIRE_BYTES))
             wire_skip(&reader);
         else if (!read_service_spec(wire_message(&reader), &out->spec))
@@ -130,7 +130,7 @@ static bool read_create_service_input(struct field_reader reader, struct command
 
 static inline bool read_service_command_input(struct field_reader reader, struct command_input *out)
 {
-    while (wire_next(&reader)) {
+    while (ROW_NEXT(&reader, ServiceCommandInput)) {
         switch (reader.tag) {
         case FIELD(1, WIRE_VARINT):
             out->service_id = wire_varint(&reader);
@@ -152,7 +152,7 @@ static inline bool read_service_command_input(struct field_reader reader, struct
 static inline bool read_session_command_input(struct field_reader reader, struct command_input *out)
 {
     bool well_formed = true;
-    while (well_formed && wire_next(&reader)) {
+    while (well_formed && ROW_NEXT(&reader, SessionCommandInput)) {
         unsigned member = reader.tag >> 3;
         switch (reader.tag) {
         case FIELD(1, WIRE_VARINT):
@@ -162,7 +162,7 @@ static inline bool read_session_command_input(struct field_reader reader, struct
             well_formed = read_create_service_input(wire_message(&reader), out);
             break;
         case FIELD(SESSION_COMMAND_CLOSE_SERVICE, WIRE_BYTES):
-            well_formed = read_id(wire_message(&reader), &out->service_id);
+            well_formed = read_id(wire_message(&reader), ROW(CloseServiceInput, service_id), &out->service_id);
             break;
         case FIELD(SESSION_COMMAND_SERVICE_COMMAND, WIRE_BYTES):
             well_formed = read_service_command_input(wire_message(&reader), out);
@@ -179,7 +179,7 @@ static inline bool read_session_command_input(struct field_reader reader, struct
 static inline bool read_command_input(struct field_reader reader, struct command_input *out)
 {
     bool well_formed = true;
-    while (well_formed && wire_next(&reader)) {
+    while (well_formed && ROW_NEXT(&reader, CommandInput)) {
         unsigned member = reader.tag >> 3;
         switch (reader.tag) {
         case FIELD(1, WIRE_BYTES):
@@ -192,7 +192,7 @@ static inline bool read_command_input(struct field_reader reader, struct command
             well_formed = read_keep_alive_input(wire_message(&reader), out);
             break;
         case FIELD(COMMAND_CLOSE_SESSION, WIRE_BYTES):
-            well_formed = read_id(wire_message(&reader), &out->session_id);
+            well_formed = read_id(wire_message(&reader), ROW(CloseSessionInput, session_id), &out->session_id);
             break;
         case FIELD(COMMAND_SESSION_COMMAND, WIRE_BYTES):
             well_formed = read_session_command_input(wire_message(&reader), out);
@@ -211,7 +211,7 @@ enum read_result read_partition_command_input(const uint8_t *data, size_t size, 
     clear(out, sizeof *out);
     out->command.source = (struct slice){data, size};
     struct field_reader reader = {.at = data, .end = data + size};
-    while (wire_next(&reader)) {
+    while (ROW_NEXT(&reader, PartitionCommandInput)) {
         switch (reader.tag) {
         case FIELD(1, WIRE_VARINT):
             out->partition_id = (uint32_t)wire_varint(&reader);
@@ -232,7 +232,7 @@ enum read_result read_partition_command_input(const uint8_t *data, size_t size, 
 
 static void walk_keep_alive(struct field_reader reader, read_last_output_fn *fn, void *context)
 {
-    while (wire_next(&reader)) {
+    while (ROW_NEXT(&reader, KeepAliveInput)) {
         if (reader.tag == FIELD(4, WIRE_BYTES)) {
             uint64_t key = 0, value = 0;
             read_map_entry(wire_message(&reader), &key, &value);
@@ -245,7 +245,7 @@ static void walk_keep_alive(struct field_reader reader, read_last_output_fn *fn,
 
 static void walk_command(struct field_reader reader, read_last_output_fn *fn, void *context)
 {
-    while (wire_next(&reader)) {
+    while (ROW_NEXT(&reader, CommandInput)) {
         if (reader.tag == FIELD(COMMAND_KEEP_ALIVE, WIRE_BYTES))
             walk_keep_alive(wire_message(&reader), fn, context);
         else
@@ -256,7 +256,7 @@ static void walk_command(struct field_reader reader, read_last_output_fn *fn, vo
 void read_last_outputs(struct slice source, read_last_output_fn *fn, void *context)
 {
     struct field_reader reader = field_reader(source);
-    while (wire_next(&reader)) {
+    while (ROW_NEXT(&reader, PartitionCommandInput)) {
         if (reader.tag == FIELD(2, WIRE_BYTES))
             walk_command(wire_message(&reader), fn, context);
         else
@@ -268,7 +268,7 @@ void read_last_outputs(struct slice source, read_last_output_fn *fn, void *conte
 
 static inline bool read_service_query_input(struct field_reader reader, struct partition_query_input *out)
 {
-    while (wire_next(&reader)) {
+    while (ROW_NEXT(&reader, ServiceQueryInput)) {
         switch (reader.tag) {
         case FIELD(1, WIRE_VARINT):
             out->service_id = wire_varint(&reader);
@@ -286,7 +286,7 @@ static inline bool read_service_query_input(struct field_reader reader, struct p
 
 static inline bool read_session_query_input(struct field_reader reader, struct partition_query_input *out)
 {
-    while (wire_next(&reader)) {
+    while (ROW_NEXT(&reader, SessionQueryInput)) {
         switch (reader.tag) {
         case FIELD(1, WIRE_VARINT):
             out->session_id = wire_varint(&reader);
@@ -305,7 +305,7 @@ static inline bool read_session_query_input(struct field_reader reader, struct p
 
 static inline bool read_query_input(struct field_reader reader, struct partition_query_input *out)
 {
-    while (wire_next(&reader)) {
+    while (ROW_NEXT(&reader, QueryInput)) {
         switch (reader.tag) {
         case FIELD(1, WIRE_VARINT):
             out->max_received_index = wire_varint(&reader);
@@ -326,7 +326,7 @@ enum read_result read_partition_query_input(const uint8_t *data, size_t size, st
 {
     clear(out, sizeof *out);
     struct field_reader reader = {.at = data, .end = data + size};
-    while (wire_next(&reader)) {
+    while (ROW_NEXT(&reader, PartitionQueryInput)) {
         switch (reader.tag) {
         case FIELD(1, WIRE_VARINT):
             out->partition_id = (uint32_t)wire_varint(&reader);

@@ -11,10 +11,10 @@
 /* `part` becomes the payload. */
 static bool read_operation_output(struct field_reader reader, struct operation_output *out, struct slice *part)
 {
-    while (wire_next(&reader)) {
+    while (ROW_NEXT(&reader, OperationOutput)) {
         switch (reader.tag) {
         case FIELD(1, WIRE_VARINT):
-            out->status = (enum status)(uint32_t)wire_varint(&reader);
+            out->status = (enum status)ROW_VALUE(Status, wire_varint(&reader));
             break;
         case FIELD(2, WIRE_BYTES):
             *part = wire_bytes(&reader);
@@ -34,7 +34,7 @@ static bool read_operation_output(struct field_reader reader, struct operation_o
 
 static bool read_service_command_output(struct field_reader reader, struct command_output *out, struct slice *part)
 {
-    while (wire_next(&reader)) {
+    while (ROW_NEXT(&reader, ServiceCommandOutput)) {
         switch (reader.tag) {
         case FIELD(1, WIRE_VARINT):
             out->sequence_num = wire_varint(&reader);
@@ -53,11 +53,11 @@ static bool read_service_command_output(struct field_reader reader, struct comma
 static bool read_session_command_output(struct field_reader reader, struct command_output *out, struct slice *part)
 {
     bool well_formed = true;
-    while (well_formed && wire_next(&reader)) {
+    while (well_formed && ROW_NEXT(&reader, SessionCommandOutput)) {
         unsigned member = (reader.tag >> 3) + 1;
         switch (reader.tag) {
         case FIELD(ANSWER_CREATE_SERVICE, WIRE_BYTES):
-            well_formed = read_id(wire_message(&reader), &out->id);
+            well_formed = read_id(wire_message(&reader), ROW(CreateServiceOutput, service_id), &out->id);
             break;
         case FIELD(ANSWER_CLOSE_SERVICE, WIRE_BYTES):
             well_formed = read_empty(wire_message(&reader));
@@ -77,14 +77,14 @@ static bool read_session_command_output(struct field_reader reader, struct comma
 static bool read_command_output(struct field_reader reader, struct command_output *out, struct slice *part)
 {
     bool well_formed = true;
-    while (well_formed && wire_next(&reader)) {
+    while (well_formed && ROW_NEXT(&reader, CommandOutput)) {
         unsigned member = reader.tag >> 3;
         switch (reader.tag) {
         case FIELD(1, WIRE_VARINT):
             out->index = wire_varint(&reader);
             continue;
         case FIELD(COMMAND_OPEN_SESSION, WIRE_BYTES):
-            well_formed = read_id(wire_message(&reader), &out->id);
+            well_formed = read_id(wire_message(&reader), ROW(OpenSessionOutput, session_id), &out->id);
             break;
         case FIELD(COMMAND_KEEP_ALIVE, WIRE_BYTES):
         case FIELD(COMMAND_CLOSE_SESSION, WIRE_BYTES):
@@ -110,7 +110,7 @@ enum read_result read_partition_command_output(const uint8_t *data, size_t size,
     out->operation.parts = part;
     out->operation.part_count = 1;
     struct field_reader reader = field_reader((struct slice){data, size});
-    while (wire_next(&reader)) {
+    while (ROW_NEXT(&reader, PartitionCommandOutput)) {
         if (reader.tag != FIELD(1, WIRE_BYTES))
             wire_skip(&reader);
         else if (!read_command_output(wire_message(&reader), out, part))
@@ -121,17 +121,17 @@ enum read_result read_partition_command_output(const uint8_t *data, size_t size,
 
 /* --- PartitionQueryOutput --------------------------------------------------------------------------------------- */
 
-/* Four messages that hold nothing but the next one, as field 1, and the operation's output in the last: `wrappers` of
- * them are still around it. */
-static bool read_wrapped_output(struct field_reader reader, unsigned wrappers, struct operation_output *out,
+/* Four messages that hold nothing but the next one, and the operation's output in the last: `rows` are the fields that
+ * are still around it, up to a 0. */
+static bool read_wrapped_output(struct field_reader reader, const unsigned *rows, struct operation_output *out,
                                 struct slice *part)
 {
-    if (wrappers == 0)
+    if (*rows == 0)
         return read_operation_output(reader, out, part);
     while (wire_next(&reader)) {
-        if (reader.tag != FIELD(1, WIRE_BYTES))
+        if (reader.tag != FIELD(ROW_NUMBER(*rows), WIRE_BYTES) || ROW_DROPPED(*rows))
             wire_skip(&reader);
-        else if (!read_wrapped_output(wire_message(&reader), wrappers - 1, out, part))
+        else if (!read_wrapped_output(wire_message(&reader), rows + 1, out, part))
             return false;
     }
     return !reader.malformed;
@@ -140,9 +140,10 @@ static bool read_wrapped_output(struct field_reader reader, unsigned wrappers, s
 enum read_result read_partition_query_output(const uint8_t *data, size_t size, struct operation_output *out,
                                              struct slice *part)
 {
+    static const unsigned rows[] = {ROW(PartitionQueryOutput, query), ROW(QueryOutput, session_query),
+                                    ROW(SessionQueryOutput, service_query), ROW(ServiceQueryOutput, operation), 0};
     *part = (struct slice){0};
     *out = (struct operation_output){.parts = part, .part_count = 1};
     struct field_reader reader = field_reader((struct slice){data, size});
-    /* PartitionQueryOutput, QueryOutput, SessionQueryOutput, ServiceQueryOutput */
-    return read_result(read_wrapped_output(reader, 4, out, part));
+    return read_result(read_wrapped_output(reader, rows, out, part));
 }

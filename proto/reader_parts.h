@@ -8,11 +8,29 @@
 #ifndef PROTO_READER_PARTS_H
 #define PROTO_READER_PARTS_H
 
+#include "proto/rows.h"
 #include "proto/wire.h"
 
 #include <string.h>
 
 _Static_assert((int)COMMAND_AMBIGUOUS == (int)SESSION_COMMAND_AMBIGUOUS, "oneof_member() gives either");
+
+/* wire_next() in a message whose rows a test can have dropped (proto/rows.h): those are skipped. */
+#ifdef MR_TESTING
+static inline bool row_next(struct field_reader *reader, enum row_group group)
+{
+    while (wire_next(reader)) {
+        uint32_t number = reader->tag >> 3;
+        if (number >= ROW_NUMBERS || !row_dropped(group * ROW_NUMBERS + number))
+            return true;
+        wire_skip(reader);
+    }
+    return false;
+}
+#define ROW_NEXT(reader, message) row_next(reader, row_group_##message)
+#else
+#define ROW_NEXT(reader, message) wire_next(reader)
+#endif
 
 /* What is known of a `oneof` after meeting `member`: that one, or that there are two. */
 static inline unsigned oneof_member(unsigned before, unsigned member)
@@ -33,11 +51,11 @@ static inline void clear(void *to, size_t size)
     memset(to, 0, size);
 }
 
-/* A message whose only field is 1, a uint64. */
-static inline bool read_id(struct field_reader reader, uint64_t *id)
+/* A message whose only field is 1, a uint64; `row` is that field of it. */
+static inline bool read_id(struct field_reader reader, unsigned row, uint64_t *id)
 {
     while (wire_next(&reader)) {
-        if (reader.tag == FIELD(1, WIRE_VARINT))
+        if (reader.tag == FIELD(ROW_NUMBER(row), WIRE_VARINT) && !ROW_DROPPED(row))
             *id = wire_varint(&reader);
         else
             wire_skip(&reader);

@@ -4,6 +4,8 @@
  * straight through from the first byte. Knows only the structs it is given. */
 #include "proto/writer.h"
 
+#include "proto/rows.h"
+
 #include <string.h>
 
 #define WIRE_VARINT 0U
@@ -30,19 +32,19 @@ uint8_t *write_varint(uint8_t *to, uint64_t value)
 
 static inline uint8_t *write_tag(uint8_t *to, unsigned number, unsigned wire)
 {
-    *to++ = (uint8_t)(number << 3 | wire);
+    *to++ = (uint8_t)(ROW_NUMBER(number) << 3 | wire);
     return to;
 }
 
 size_t field_varint_size(unsigned number, uint64_t value)
 {
     (void)number; /* the tag is one byte */
-    return value == 0 ? 0 : 1 + varint_size(value);
+    return value == 0 || ROW_DROPPED(number) ? 0 : 1 + varint_size(value);
 }
 
 uint8_t *field_write_varint(uint8_t *to, unsigned number, uint64_t value)
 {
-    return value == 0 ? to : write_varint(write_tag(to, number, WIRE_VARINT), value);
+    return value == 0 || ROW_DROPPED(number) ? to : write_varint(write_tag(to, number, WIRE_VARINT), value);
 }
 
 size_t field_message_head_size(unsigned number, size_t size)
@@ -58,7 +60,7 @@ uint8_t *field_write_message_head(uint8_t *to, unsigned number, size_t size)
 
 size_t field_bytes_size(unsigned number, size_t size)
 {
-    return size == 0 ? 0 : field_message_head_size(number, size) + size;
+    return size == 0 || ROW_DROPPED(number) ? 0 : field_message_head_size(number, size) + size;
 }
 
 static inline uint8_t *write_bytes(uint8_t *to, struct slice bytes)
@@ -70,13 +72,15 @@ static inline uint8_t *write_bytes(uint8_t *to, struct slice bytes)
 
 uint8_t *field_write_bytes(uint8_t *to, unsigned number, struct slice bytes)
 {
-    return bytes.size == 0 ? to : write_bytes(field_write_message_head(to, number, bytes.size), bytes);
+    if (bytes.size == 0 || ROW_DROPPED(number))
+        return to;
+    return write_bytes(field_write_message_head(to, number, bytes.size), bytes);
 }
 
 /* A sub-message with its head. */
 static inline size_t message_size(unsigned number, size_t size)
 {
-    return field_message_head_size(number, size) + size;
+    return ROW_DROPPED(number) ? 0 : field_message_head_size(number, size) + size;
 }
 
 /* int32 and enums: a negative one is written as the int64 of the same value. */
@@ -89,24 +93,25 @@ static inline uint64_t int32_varint(int32_t value)
 
 static inline uint64_t status_varint(enum status status)
 {
-    return int32_varint((int32_t)status);
+    return int32_varint((int32_t)ROW_VALUE(Status, status));
 }
 
 static size_t operation_output_size(const struct operation_output *output)
 {
-    return field_varint_size(1, status_varint(output->status)) + field_bytes_size(2, output->payload_size) +
-           field_bytes_size(3, output->message.size);
+    return field_varint_size(ROW(OperationOutput, status), status_varint(output->status)) +
+           field_bytes_size(ROW(OperationOutput, payload), output->payload_size) +
+           field_bytes_size(ROW(OperationOutput, message), output->message.size);
 }
 
 static uint8_t *write_operation_output(uint8_t *to, const struct operation_output *output)
 {
-    to = field_write_varint(to, 1, status_varint(output->status));
-    if (output->payload_size != 0) {
-        to = field_write_message_head(to, 2, output->payload_size);
+    to = field_write_varint(to, ROW(OperationOutput, status), status_varint(output->status));
+    if (output->payload_size != 0 && !ROW_DROPPED(ROW(OperationOutput, payload))) {
+        to = field_write_message_head(to, ROW(OperationOutput, payload), output->payload_size);
         for (size_t i = 0; i < output->part_count; i++)
             to = write_bytes(to, output->parts[i]);
     }
-    return field_write_bytes(to, 3, output->message);
+    return field_write_bytes(to, ROW(OperationOutput, message), output->message);
 }
 
 /* Sizes of the messages in a PartitionCommandOutput, without their heads; 0 for those that are not there. */
@@ -118,56 +123,68 @@ struct command_output_sizes {
     size_t command;         /* CommandOutput */
 };
 
-/* SessionCommandOutput's members are numbered one lower than the input's. */
-static inline unsigned session_member_number(const struct command_output *output)
+/* The members of the two `oneof`s; SessionCommandOutput's are numbered one lower than the input's. */
+static inline unsigned member_row(const struct command_output *output)
 {
-    return (unsigned)output->session_kind - 1;
+    return ROW_OF(CommandOutput, output->kind);
+}
+
+static inline unsigned session_member_row(const struct command_output *output)
+{
+    return ROW_OF(SessionCommandOutput, output->session_kind - 1);
 }
 
 static struct command_output_sizes command_output_sizes(const struct command_output *output)
 {
     struct command_output_sizes sizes = {0};
     if (output->kind == COMMAND_OPEN_SESSION) {
-        sizes.member = field_varint_size(1, output->id);
+        sizes.member = field_varint_size(ROW(OpenSessionOutput, session_id), output->id);
     } else if (output->kind == COMMAND_SESSION_COMMAND && output->session_kind != SESSION_COMMAND_NONE) {
         if (output->session_kind == SESSION_COMMAND_CREATE_SERVICE) {
-            sizes.session_member = field_varint_size(1, output->id);
+            sizes.session_member = field_varint_size(ROW(CreateServiceOutput, service_id), output->id);
         } else if (output->session_kind == SESSION_COMMAND_SERVICE_COMMAND) {
             sizes.operation = operation_output_size(&output->operation);
-            sizes.session_member = field_varint_size(1, output->sequence_num) + message_size(2, sizes.operation);
+            sizes.session_member = field_varint_size(ROW(ServiceCommandOutput, sequence_num), output->sequence_num) +
+                                   message_size(ROW(ServiceCommandOutput, operation), sizes.operation);
         }
-        sizes.member = message_size(session_member_number(output), sizes.session_member);
+        sizes.member = message_size(session_member_row(output), sizes.session_member);
     }
-    sizes.command = field_varint_size(1, output->index);
+    sizes.command = field_varint_size(ROW(CommandOutput, index), output->index);
     if (output->kind != COMMAND_NONE)
-        sizes.command += message_size(output->kind, sizes.member);
+        sizes.command += message_size(member_row(output), sizes.member);
     return sizes;
 }
 
 size_t partition_command_output_size(const struct command_output *output)
 {
-    return message_size(1, command_output_sizes(output).command);
+    return message_size(ROW(PartitionCommandOutput, command), command_output_sizes(output).command);
 }
 
 uint8_t *write_partition_command_output(uint8_t *to, const struct command_output *output)
 {
     struct command_output_sizes sizes = command_output_sizes(output);
-    to = field_write_message_head(to, 1, sizes.command);
-    to = field_write_varint(to, 1, output->index);
-    if (output->kind == COMMAND_NONE)
+    if (ROW_DROPPED(ROW(PartitionCommandOutput, command)))
         return to;
-    to = field_write_message_head(to, output->kind, sizes.member);
+    to = field_write_message_head(to, ROW(PartitionCommandOutput, command), sizes.command);
+    to = field_write_varint(to, ROW(CommandOutput, index), output->index);
+    if (output->kind == COMMAND_NONE || ROW_DROPPED(member_row(output)))
+        return to;
+    to = field_write_message_head(to, member_row(output), sizes.member);
     if (output->kind == COMMAND_OPEN_SESSION)
-        return field_write_varint(to, 1, output->id);
+        return field_write_varint(to, ROW(OpenSessionOutput, session_id), output->id);
     if (output->kind != COMMAND_SESSION_COMMAND || output->session_kind == SESSION_COMMAND_NONE)
         return to;
-    to = field_write_message_head(to, session_member_number(output), sizes.session_member);
+    if (ROW_DROPPED(session_member_row(output)))
+        return to;
+    to = field_write_message_head(to, session_member_row(output), sizes.session_member);
     if (output->session_kind == SESSION_COMMAND_CREATE_SERVICE)
-        return field_write_varint(to, 1, output->id);
+        return field_write_varint(to, ROW(CreateServiceOutput, service_id), output->id);
     if (output->session_kind != SESSION_COMMAND_SERVICE_COMMAND)
         return to;
-    to = field_write_varint(to, 1, output->sequence_num);
-    to = field_write_message_head(to, 2, sizes.operation);
+    to = field_write_varint(to, ROW(ServiceCommandOutput, sequence_num), output->sequence_num);
+    if (ROW_DROPPED(ROW(ServiceCommandOutput, operation)))
+        return to;
+    to = field_write_message_head(to, ROW(ServiceCommandOutput, operation), sizes.operation);
     return write_operation_output(to, &output->operation);
 }
 
@@ -183,24 +200,32 @@ static struct query_output_sizes query_output_sizes(const struct operation_outpu
 {
     struct query_output_sizes sizes;
     sizes.operation = operation_output_size(output);
-    sizes.service_query = message_size(1, sizes.operation);
-    sizes.session_query = message_size(1, sizes.service_query);
-    sizes.query = message_size(1, sizes.session_query);
+    sizes.service_query = message_size(ROW(ServiceQueryOutput, operation), sizes.operation);
+    sizes.session_query = message_size(ROW(SessionQueryOutput, service_query), sizes.service_query);
+    sizes.query = message_size(ROW(QueryOutput, session_query), sizes.session_query);
     return sizes;
 }
 
 size_t partition_query_output_size(const struct operation_output *output)
 {
-    return message_size(1, query_output_sizes(output).query);
+    return message_size(ROW(PartitionQueryOutput, query), query_output_sizes(output).query);
 }
 
 uint8_t *write_partition_query_output(uint8_t *to, const struct operation_output *output)
 {
     struct query_output_sizes sizes = query_output_sizes(output);
-    to = field_write_message_head(to, 1, sizes.query);
-    to = field_write_message_head(to, 1, sizes.session_query);
-    to = field_write_message_head(to, 1, sizes.service_query);
-    to = field_write_message_head(to, 1, sizes.operation);
+    if (ROW_DROPPED(ROW(PartitionQueryOutput, query)))
+        return to;
+    to = field_write_message_head(to, ROW(PartitionQueryOutput, query), sizes.query);
+    if (ROW_DROPPED(ROW(QueryOutput, session_query)))
+        return to;
+    to = field_write_message_head(to, ROW(QueryOutput, session_query), sizes.session_query);
+    if (ROW_DROPPED(ROW(SessionQueryOutput, service_query)))
+        return to;
+    to = field_write_message_head(to, ROW(SessionQueryOutput, service_query), sizes.service_query);
+    if (ROW_DROPPED(ROW(ServiceQueryOutput, operation)))
+        return to;
+    to = field_write_message_head(to, ROW(ServiceQueryOutput, operation), sizes.operation);
     return write_operation_output(to, output);
 }
 

@@ -13,6 +13,7 @@
 #include "engine/fsm/duration.h"
 #include "engine/fsm/memory.h"
 #include "engine/fsm/state.h"
+#include "proto/rows.h"
 #include "proto/writer.h"
 
 #include <stdlib.h>
@@ -48,7 +49,7 @@ static void emit_head(struct output_stream *stream, unsigned field, uint64_t siz
 /* A string or bytes. */
 static void emit_bytes(struct output_stream *stream, unsigned field, struct slice bytes)
 {
-    if (bytes.size == 0)
+    if (bytes.size == 0 || ROW_DROPPED(field))
         return;
     emit_head(stream, field, bytes.size); /* the head of a message and of bytes are alike */
     emit(stream, bytes.data, bytes.size);
@@ -56,6 +57,8 @@ static void emit_bytes(struct output_stream *stream, unsigned field, struct slic
 
 static void emit_message(struct output_stream *stream, unsigned field, emit_fn *fields, const void *what)
 {
+    if (ROW_DROPPED(field))
+        return;
     struct output_stream counter = {0};
     fields(&counter, what);
     emit_head(stream, field, counter.size);
@@ -79,20 +82,22 @@ static void emit_operation_output(struct output_stream *stream, const void *what
     const struct stored_output *output = what;
     struct slice *parts = memory_allocate(((size_t)output->piece_count + 1) * sizeof(*parts));
     size_t count = output_parts(output, parts);
-    emit_number(stream, 1, output->status);
-    if (output->payload_size > 0)
-        emit_head(stream, 2, output->payload_size);
+    emit_number(stream, ROW(OperationOutput, status), ROW_VALUE(Status, output->status));
+    if (ROW_DROPPED(ROW(OperationOutput, payload)))
+        count = 0;
+    else if (output->payload_size > 0)
+        emit_head(stream, ROW(OperationOutput, payload), output->payload_size);
     for (size_t i = 0; i < count; i++)
         emit(stream, parts[i].data, parts[i].size);
-    emit_bytes(stream, 3, output_message(output));
+    emit_bytes(stream, ROW(OperationOutput, message), output_message(output));
     free(parts);
 }
 
 static void emit_service_command_output(struct output_stream *stream, const void *what)
 {
     const struct stored_output *output = what;
-    emit_number(stream, 1, output->number);
-    emit_message(stream, 2, emit_operation_output, output);
+    emit_number(stream, ROW(ServiceCommandOutput, sequence_num), output->number);
+    emit_message(stream, ROW(ServiceCommandOutput, operation), emit_operation_output, output);
 }
 
 static void emit_command(struct output_stream *stream, const void *what)
@@ -100,23 +105,25 @@ static void emit_command(struct output_stream *stream, const void *what)
     const uint64_t command_open = 0, command_complete = 1;
     const struct held_command *command = what;
     const struct blob *input = command->stream == NULL ? NULL : command->stream->input;
-    emit_number(stream, 1, command->sequence_num);
-    emit_number(stream, 2, input == NULL ? command_complete : command_open);
-    if (input != NULL)
-        emit_bytes(stream, 3, (struct slice){input->data, input->size}); /* a message; it is not empty */
+    uint64_t state = input == NULL ? command_complete : command_open;
+    emit_number(stream, ROW(CommandSnapshot, command_sequence_num), command->sequence_num);
+    emit_number(stream, ROW(CommandSnapshot, state), ROW_VALUE(CommandState, state));
+    if (input != NULL) /* a message; it is not empty */
+        emit_bytes(stream, ROW(CommandSnapshot, input), (struct slice){input->data, input->size});
     for (uint64_t number = command->acknowledged + 1; number <= command->last_number; number++)
-        emit_message(stream, 4, emit_service_command_output, held_output(command, number));
+        emit_message(stream, ROW(CommandSnapshot, pending_outputs), emit_service_command_output,
+                     held_output(command, number));
 }
 
 static void emit_session(struct output_stream *stream, const void *what)
 {
     const struct session *session = what;
-    emit_number(stream, 1, session->id);
-    emit_message(stream, 2, emit_time, &session->timeout);
-    emit_message(stream, 3, emit_time, &session->last_updated);
+    emit_number(stream, ROW(SessionSnapshot, session_id), session->id);
+    emit_message(stream, ROW(SessionSnapshot, timeout), emit_time, &session->timeout);
+    emit_message(stream, ROW(SessionSnapshot, last_updated), emit_time, &session->last_updated);
     struct held_command *held = session_held(session);
     for (uint64_t i = 0; i < session->held_commands; i++)
-        emit_message(stream, 4, emit_command, &held[i]);
+        emit_message(stream, ROW(SessionSnapshot, commands), emit_command, &held[i]);
     free(held);
 }
 
@@ -128,9 +135,9 @@ static void emit_spec(struct output_stream *stream, const void *what)
     size_t type_size = 0;
     while (service->type->name[type_size] != '\0')
         type_size++;
-    emit_bytes(stream, 1, (struct slice){(const uint8_t *)service->type->name, type_size});
-    emit_bytes(stream, 2, service_name_space(service));
-    emit_bytes(stream, 3, service_name(service));
+    emit_bytes(stream, ROW(ServiceSpec, service), (struct slice){(const uint8_t *)service->type->name, type_size});
+    emit_bytes(stream, ROW(ServiceSpec, namespace), service_name_space(service));
+    emit_bytes(stream, ROW(ServiceSpec, name), service_name(service));
 }
 
 static int by_value(const void *a, const void *b)
@@ -141,6 +148,8 @@ static int by_value(const void *a, const void *b)
 
 static void emit_sessions_of(struct output_stream *stream, const struct service *service)
 {
+    if (ROW_DROPPED(ROW(ServiceSnapshot, sessions)))
+        return;
     uint64_t *ids = memory_allocate((service->opening_count + 1) * sizeof(*ids));
     size_t count = 0, size = 0;
     for (const struct list *link = service->openings.next; link != &service->openings; link = link->next)
@@ -149,7 +158,7 @@ static void emit_sessions_of(struct output_stream *stream, const struct service 
     for (size_t i = 0; i < count; i++)
         size += varint_size(ids[i]);
     if (count > 0)
-        emit_head(stream, 4, size);
+        emit_head(stream, ROW(ServiceSnapshot, sessions), size);
     for (size_t i = 0; i < count; i++) {
         uint8_t bytes[10];
         emit(stream, bytes, (size_t)(write_varint(bytes, ids[i]) - bytes));
@@ -160,12 +169,12 @@ static void emit_sessions_of(struct output_stream *stream, const struct service 
 static void emit_service(struct output_stream *stream, const void *what)
 {
     const struct service *service = what;
-    emit_number(stream, 1, service->id);
-    emit_message(stream, 2, emit_spec, service);
+    emit_number(stream, ROW(ServiceSnapshot, service_id), service->id);
+    emit_message(stream, ROW(ServiceSnapshot, spec), emit_spec, service);
     struct output_stream counter = {0};
     service->type->dump(service->state, emit, &counter);
-    if (counter.size > 0) {
-        emit_head(stream, 3, counter.size);
+    if (counter.size > 0 && !ROW_DROPPED(ROW(ServiceSnapshot, data))) {
+        emit_head(stream, ROW(ServiceSnapshot, data), counter.size);
         if (stream->write == NULL)
             stream->size += counter.size;
         else
@@ -208,11 +217,13 @@ static void emit_extra(struct output_stream *stream, const struct fsm *fsm)
 void fsm_dump(struct fsm *fsm, fsm_write_fn *write, void *context)
 {
     struct output_stream stream = {write, context, 0};
-    emit_number(&stream, 1, fsm->index);
-    emit_message(&stream, 2, emit_time, &fsm->time);
+    emit_number(&stream, ROW(PartitionSnapshot, index), fsm->index);
+    emit_message(&stream, ROW(PartitionSnapshot, timestamp), emit_time, &fsm->time);
     for (const struct list *link = fsm->sessions.next; link != &fsm->sessions; link = link->next)
-        emit_message(&stream, 3, emit_session, container_of(link, struct session, order));
+        emit_message(&stream, ROW(PartitionSnapshot, sessions), emit_session,
+                     container_of(link, struct session, order));
     for (const struct list *link = fsm->services.order.next; link != &fsm->services.order; link = link->next)
-        emit_message(&stream, 4, emit_service, container_of(link, struct service, order));
+        emit_message(&stream, ROW(PartitionSnapshot, services), emit_service,
+                     container_of(link, struct service, order));
     emit_extra(&stream, fsm);
 }

@@ -29,8 +29,8 @@ static enum taken room_for_one(struct worker *worker, struct worker_channel *cha
 {
     if (channel->refusal || channel->owed_count > 0)
         return TAKEN_STUCK;
-    /* Where open commands alone hold all that may be held, waiting would be for ever: what could end them is still taken,
-     * and the rest refused (take_command()). */
+    /* Where open commands alone hold all that may be held, waiting would be for ever: what could end them is still
+     * taken, and the rest refused (take_command()). */
     channel->crowded = channel->held + MR_SMALL_FRAME > channel->channel.ring_bytes / 2;
     if (channel->crowded && (channel->in_flight > 0 || channel->waiting_count > 0))
         return TAKEN_STUCK;

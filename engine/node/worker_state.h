@@ -44,7 +44,7 @@ struct worker_channel {
     bool wake_started;    /* a wake-up of the client is not complete */
     bool wake_again;      /* another was needed meanwhile */
     bool stuck;           /* not read on: a write, a refusal or its client's reading must come first */
-    bool crowded;      /* no room may be held but for what ends open commands */
+    bool crowded;         /* no room may be held but for what ends open commands */
     uint64_t room_needed; /* bytes of its response ring that must be free before it can go on; 0: it lacks none */
     uint32_t slot;
     uint32_t uid;

@@ -8,11 +8,13 @@
 #include "ipc/client/answer.h"
 
 #include "proto/reader.h"
+#include "proto/rows.h"
 
 #include <millrace/map.h>
 
-static enum mr_status status_of(uint32_t status)
+static enum mr_status status_of(uint32_t number)
 {
+    unsigned status = ROW_VALUE(Status, number);
     if (status == STATUS_OK)
         return MR_OK;
     return status >= STATUS_ERROR && status <= STATUS_INTERNAL ? (enum mr_status)status : MR_UNKNOWN;

@@ -253,7 +253,8 @@ static void seals_hold(void **state)
     channel_unmap(&channel);
 }
 
-/* A client has the memfd before it is sealed for good: it could take pages away under a supervisor that writes to them. */
+/* A client has the memfd before it is sealed for good: it could take pages away under a supervisor that writes to them.
+ */
 static void the_size_is_sealed_from_the_start(void **state)
 {
     struct channel channel;

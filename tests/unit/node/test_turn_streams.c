@@ -95,7 +95,8 @@ static void events_are_numbered_from_listening_on(void **state)
     scene_end(&scene);
 }
 
-/* What a sleeping listener does not read stays in its session; nobody else waits; when it reads, all comes, in order. */
+/* What a sleeping listener does not read stays in its session; nobody else waits; when it reads, all comes, in order.
+ */
 static void a_sleeping_listener_goes_on_where_it_stopped(void **state)
 {
     struct scene scene;
