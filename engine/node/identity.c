@@ -22,6 +22,7 @@
 #include "engine/node/atomic_file.h"
 #include "engine/node/channel_ids.h"
 #include "engine/node/directory_lock.h"
+#include "engine/node/values.h"
 #include "ipc/sys.h"
 
 #include <millrace/limits.h>
@@ -133,6 +134,8 @@ static int read_identity(int directory, const char *dir, struct identity *identi
 
 static int check_against(const struct identity *identity, const struct options *options, struct mr_error *error)
 {
+    char given[32], made[32];
+
     if (identity->memory != (options->durability == DURABILITY_MEMORY))
         return error_set(error, "--durability %s: the directory %s was made %s; give another --dir, or --durability %s",
                          options->durability == DURABILITY_MEMORY ? "memory"
@@ -143,6 +146,10 @@ static int check_against(const struct identity *identity, const struct options *
     if (options->partitions_given && options->partitions != identity->partitions)
         return error_set(error, "--partitions %" PRIu32 ": the directory %s was made with %" PRIu32 " partition%s",
                          options->partitions, options->dir, identity->partitions, identity->partitions == 1 ? "" : "s");
+    if (options->session_outputs_given && options->session_outputs != identity->session_output_limit)
+        return error_set(error, "--session-outputs %s: the directory %s was made with %s",
+                         value_write_size(given, options->session_outputs), options->dir,
+                         value_write_size(made, identity->session_output_limit));
     return 0;
 }
 
@@ -197,7 +204,7 @@ static int make_identity(int directory, const struct options *options, struct id
 
     *identity = (struct identity){.partitions = options->partitions,
                                   .memory = options->durability == DURABILITY_MEMORY,
-                                  .session_output_limit = MR_SESSION_OUTPUT_BYTES_DEFAULT};
+                                  .session_output_limit = options->session_outputs};
     if (make_random(identity, error) != 0)
         return -1;
     if (!identity->memory) {

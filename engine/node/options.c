@@ -28,6 +28,7 @@ enum option_id {
     OPTION_BATCH_BYTES,
     OPTION_SEGMENT_BYTES,
     OPTION_FLUSH_INTERVAL,
+    OPTION_SESSION_OUTPUTS,
     OPTION_HELP,
     OPTION_COUNT
 };
@@ -115,6 +116,15 @@ static const struct option_row rows[OPTION_COUNT] = {
                                .most = MR_FLUSH_INTERVAL_MAX,
                                .initial = MR_FLUSH_INTERVAL_DEFAULT,
                                .help = "with --durability async: how much a power cut can take"},
+    [OPTION_SESSION_OUTPUTS] = {.name = "session-outputs",
+                                .argument = "SIZE",
+                                .kind = KIND_SIZE,
+                                .least = MR_SESSION_OUTPUT_BYTES_MIN,
+                                .most = MR_SESSION_OUTPUT_BYTES_MAX,
+                                .initial = MR_SESSION_OUTPUT_BYTES_DEFAULT,
+                                .default_text = "64M; of a directory that is there: what it was made with",
+                                .help = "what a session's unacknowledged outputs may take; fixed when the directory is "
+                                        "made"},
     [OPTION_HELP] = {.name = "help", .kind = KIND_HELP, .help = "print this"},
 };
 
@@ -294,7 +304,9 @@ static int read_given(const char *const *given, struct options *options, struct 
                                 .max_payload = values[OPTION_MAX_PAYLOAD],
                                 .batch_bytes = values[OPTION_BATCH_BYTES],
                                 .segment_bytes = values[OPTION_SEGMENT_BYTES],
-                                .flush_interval = values[OPTION_FLUSH_INTERVAL]};
+                                .flush_interval = values[OPTION_FLUSH_INTERVAL],
+                                .session_outputs = values[OPTION_SESSION_OUTPUTS],
+                                .session_outputs_given = given[OPTION_SESSION_OUTPUTS] != NULL};
     return set_socket(given[OPTION_SOCKET], options, error) != 0 || set_cpus(given[OPTION_CPUS], options, error) != 0 ||
                    fit_sizes(options, given, error) != 0
                ? -1

@@ -29,7 +29,9 @@ struct options {
     uint64_t max_payload;
     uint64_t batch_bytes;
     uint64_t segment_bytes;
-    uint64_t flush_interval; /* ns */
+    uint64_t flush_interval;  /* ns */
+    uint64_t session_outputs; /* bytes; not given: of a directory that is there, the directory's counts */
+    bool session_outputs_given;
 };
 
 enum options_result { OPTIONS_OK = 0, OPTIONS_HELP, OPTIONS_WRONG };

@@ -67,7 +67,10 @@
 
 /* Sessions (part of the state, so not an option of a running node). */
 #define MR_SESSION_TIMEOUT_MAX (24 * MR_HOUR)
+/* --session-outputs: what the unacknowledged outputs of one session may take; fixed when the directory is made. */
 #define MR_SESSION_OUTPUT_BYTES_DEFAULT (64 * MR_MIB)
+#define MR_SESSION_OUTPUT_BYTES_MIN (64 * MR_KIB)
+#define MR_SESSION_OUTPUT_BYTES_MAX (64 * MR_GIB)
 /* The bit array of KeepAlive's filter. */
 #define MR_FILTER_PROBES_MAX 16
 #define MR_FILTER_BITS_MIN 64

@@ -36,7 +36,8 @@ static int set_up(void **state)
     (void)state;
     parent = temp_dir_make();
     temp_dir_file(dir, parent, "data");
-    options = (struct options){.dir = dir, .partitions = 1, .durability = DURABILITY_SYNC};
+    options = (struct options){
+        .dir = dir, .partitions = 1, .durability = DURABILITY_SYNC, .session_outputs = MR_SESSION_OUTPUT_BYTES_DEFAULT};
     lock_fd = -1;
     identity_lock_wait = 50 * MR_MILLISECOND;
     return 0;
@@ -151,6 +152,21 @@ static void test_another_number_of_partitions_is_refused(void **state)
     expect_refused("--partitions 1", "made with 2 partitions");
     options.partitions = 2;
     expect_open();
+}
+
+static void test_another_limit_of_outputs_is_refused(void **state)
+{
+    (void)state;
+
+    options.session_outputs = MR_MIB;
+    options.session_outputs_given = true;
+    expect_open();
+    assert_int_equal(identity.session_output_limit, MR_MIB);
+    options.session_outputs = 2 * MR_MIB;
+    expect_refused("--session-outputs 2M", "made with 1M");
+    options.session_outputs_given = false; /* then the directory's counts */
+    expect_open();
+    assert_int_equal(identity.session_output_limit, MR_MIB);
 }
 
 static void test_memory_and_disk_exclude_each_other(void **state)
@@ -410,6 +426,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_made_and_opened_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_two_directories_differ, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_another_number_of_partitions_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_another_limit_of_outputs_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_memory_and_disk_exclude_each_other, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_every_bit_of_the_identity_counts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_another_format_is_refused_naming_both, set_up, tear_down),

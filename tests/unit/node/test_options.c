@@ -64,6 +64,8 @@ static void test_defaults(void **state)
     assert_int_equal(options.batch_bytes, 256 * MR_KIB);
     assert_int_equal(options.segment_bytes, 64 * MR_MIB);
     assert_int_equal(options.flush_interval, 10 * MR_MILLISECOND);
+    assert_int_equal(options.session_outputs, 64 * MR_MIB);
+    assert_false(options.session_outputs_given);
     assert_true(options.pin);
     assert_int_equal(sched_getaffinity(0, sizeof(mine), &mine), 0);
     assert_true(CPU_EQUAL(&mine, &options.cpus));
@@ -75,7 +77,9 @@ static void test_each_option(void **state)
     (void)state;
 
     expect_ok("--dir d --socket /run/m.sock --partitions 64 --durability async --idle spin --ring-bytes 16K "
-              "--max-payload 4K --batch-bytes 8K --segment-bytes 1M --flush-interval 1s");
+              "--max-payload 4K --batch-bytes 8K --segment-bytes 1M --flush-interval 1s --session-outputs 128K");
+    assert_int_equal(options.session_outputs, 128 * MR_KIB);
+    assert_true(options.session_outputs_given);
     assert_string_equal(options.socket, "/run/m.sock");
     assert_int_equal(options.partitions, 64);
     assert_true(options.partitions_given);
@@ -126,6 +130,8 @@ static void test_wrong_values(void **state)
         {"--flush-interval", "999us", "1ms to 1m"},
         {"--flush-interval", "2m", "1ms to 1m"},
         {"--flush-interval", "1d", "1ms to 1m"},
+        {"--session-outputs", "63K", "64K to 64G"},
+        {"--session-outputs", "65G", "64K to 64G"},
         {"--cpus", "x", "none, or numbers and ranges"},
         {"--cpus", "0-", "none, or numbers and ranges"},
         {"--cpus", "1,,2", "none, or numbers and ranges"},
