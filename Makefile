@@ -112,11 +112,11 @@ NODE := $(if $(WHOLE),$(B)/millrace)
 TEST_NODE := $(if $(WHOLE),$(B)/test/millrace)
 LIB_A := $(B)/libmillrace.a
 LIB_SO := $(B)/libmillrace.so
-DEMO := $(if $(wildcard bench/demo.c),$(B)/millrace-demo)
+DEMO := $(if $(wildcard bench/demo.c),$(B)/millrace-demo $(B)/millrace-streams)
 EXAMPLE_PROGRAMS := $(EXAMPLES:tests/examples/%=$(B)/examples/%)
 TEST_PROGRAMS := $(patsubst %.c,$(B)/%,$(filter %.c,$(SELECTED)))
 
-.PHONY: build test rows agreement demo examples install uninstall clean deps help format format-check FORCE
+.PHONY: build test rows agreement demo bench-streams examples install uninstall clean deps help format format-check FORCE
 .SECONDARY:
 
 build: $(NODE) $(LIB_A) $(LIB_SO) ## the node and its command, the client library (default)
@@ -300,6 +300,10 @@ $(B)/millrace-demo: bench/demo.c $(LIB_A) $(B)/obj/link | deps
 	$(say) CC $<
 	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE $(C_USER) -MMD -MP -MF $@.d -MT $@ -o $@ $< $(LIB_A) $(LINK) $(CLIENT_LIBRARIES)
 
+$(B)/millrace-streams: bench/streams.c $(LIB_A) $(B)/obj/link | deps
+	$(say) CC $<
+	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE $(C_USER) -MMD -MP -MF $@.d -MT $@ -o $@ $< $(LIB_A) $(LINK) $(CLIENT_LIBRARIES)
+
 examples: $(EXAMPLE_PROGRAMS) ## the example clients of tests/examples, in $(OUT)/examples
 
 TEST_NEEDS := $(TEST_PROGRAMS) $(B)/gen-py/stamp
@@ -326,6 +330,9 @@ agreement: $(B)/tests/unit/proto/test_agreement $(B)/gen-py/stamp ## reader and 
 demo: build $(DEMO) ## count a million words over a kill and a restart; FILE=text WORDS=number
 	@MILLRACE_TOP='$(CURDIR)' MILLRACE_OUT='$(abspath $(B))' MILLRACE_BIN='$(abspath $(B)/millrace)' \
 	    MILLRACE_DEMO='$(abspath $(B)/millrace-demo)' bash bench/demo.sh
+
+bench-streams: build $(B)/millrace-streams ## what a sleeping listener and a large walk cost others; EVENTS= ENTRIES=
+	@MILLRACE_BIN='$(abspath $(B)/millrace)' MILLRACE_STREAMS='$(abspath $(B)/millrace-streams)' bash bench/streams.sh
 
 # -- the rest --------------------------------------------------------------------------------------
 
