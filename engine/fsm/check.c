@@ -4,6 +4,8 @@
 #include "engine/fsm/filter.h"
 #include "engine/fsm/state.h"
 
+#include <string.h>
+
 static enum status refuse(enum status status, const char **message, const char *text)
 {
     *message = text;
@@ -67,6 +69,24 @@ enum status fsm_check_command(const struct fsm *fsm, const struct partition_comm
     if (!input->has_command)
         return refuse(STATUS_INVALID, message, "PartitionCommandInput: `command` is missing");
     return check_command(fsm, &input->command, message);
+}
+
+bool fsm_check_frees(const struct fsm *fsm, const struct command_input *command)
+{
+    if (command->kind != COMMAND_SESSION_COMMAND)
+        return command->kind == COMMAND_KEEP_ALIVE || command->kind == COMMAND_CLOSE_SESSION;
+    if (command->session_kind != SESSION_COMMAND_SERVICE_COMMAND)
+        return command->session_kind == SESSION_COMMAND_CLOSE_SERVICE;
+    /* By its name alone: which service it is for is state. */
+    const struct slice name = command->operation.name;
+    for (const struct service_type *const *type = fsm->config.types; *type != NULL; type++)
+        for (size_t n = 0; n < (*type)->operation_count; n++) {
+            const struct service_operation *operation = &(*type)->operations[n];
+            if (operation->frees && strlen(operation->name) == name.size &&
+                memcmp(operation->name, name.data, name.size) == 0)
+                return true;
+        }
+    return false;
 }
 
 enum status fsm_check_query(const struct partition_query_input *input, uint32_t partition, const char **message)

@@ -23,6 +23,7 @@ struct service_operation {
     const char *name; /* OperationInput.name */
     enum operation_kind kind;
     void (*run)(void *state, struct service_call *call);
+    bool frees; /* only takes away: admitted at any limit but an unwritable disk */
 };
 
 /* The hooks that a service's state uses towards the state machine; lives as long as the service. */

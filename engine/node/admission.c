@@ -32,10 +32,7 @@ static enum taken room_for_one(struct worker *worker, struct worker_channel *cha
     /* Where open commands alone hold all that may be held, waiting would be for ever: what could end them is still
      * taken, and the rest refused (take_command()). */
     channel->crowded = channel->held + MR_SMALL_FRAME > channel->channel.ring_bytes / 2;
-    if (channel->crowded && (channel->in_flight > 0 || channel->waiting_count > 0))
-        return TAKEN_STUCK;
-    if (channel->waiting_count >= MR_WAITING_QUERIES_MAX ||
-        channel->waiting_bytes + sizeof(struct waiting_query) + channel->max_payload > channel->channel.ring_bytes)
+    if (channel->crowded && channel->in_flight > 0)
         return TAKEN_STUCK;
     return answer_fits(worker, channel, MR_SMALL_FRAME - sizeof(struct response_head), 0) ? TAKEN : TAKEN_STUCK;
 }
@@ -48,18 +45,12 @@ static void take(struct worker *worker, struct worker_channel *channel, uint64_t
     answer_touch(worker, channel);
 }
 
-/* Can this command end open ones? It is admitted at any limit but an unwritable disk. */
-static bool frees(const struct command_input *command)
-{
-    return command->kind == COMMAND_KEEP_ALIVE || command->kind == COMMAND_CLOSE_SESSION ||
-           (command->kind == COMMAND_SESSION_COMMAND && command->session_kind == SESSION_COMMAND_CLOSE_SERVICE);
-}
-
 static enum taken take_command(struct worker *worker, struct worker_channel *channel, const struct request_head *head,
                                const uint8_t *body, uint64_t frame_bytes)
 {
     uint64_t position = channel->requests.head;
     struct partition_command_input input;
+    char text[MR_MESSAGE_MAX];
     const char *message = "the bytes do not decode as a PartitionCommandInput";
     enum status status = STATUS_INVALID;
     const char *trouble = log_trouble(worker->log);
@@ -80,9 +71,11 @@ static enum taken take_command(struct worker *worker, struct worker_channel *cha
     if (status == STATUS_OK && input.command.kind == COMMAND_CLOSE_SESSION &&
         (channel->in_flight > 0 || channel->owed_count > 0))
         return TAKEN_STUCK;
-    if (status == STATUS_OK && channel->crowded && !frees(&input.command)) {
+    if (status == STATUS_OK && channel->crowded && !fsm_check_frees(worker->fsm, &input.command)) {
         status = STATUS_UNAVAILABLE;
-        message = "the channel's response ring has room for no more open commands: end some, or ask for a larger ring";
+        snprintf(text, sizeof(text), "the channel has %llu requests open, as many as rings of %llu bytes allow",
+                 (unsigned long long)(channel->held / MR_SMALL_FRAME), (unsigned long long)channel->channel.ring_bytes);
+        message = text;
     }
     take(worker, channel, frame_bytes);
     if (status != STATUS_OK) {

@@ -11,10 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What one query with many outputs may give in a turn: others are not kept waiting for longer than that takes. */
-#define OUTPUTS_A_TURN 256
-#define OUTPUT_BYTES_A_TURN (64 * MR_KIB)
-
 enum outcome { OVER, WAITS_FOR_INDEX, WAITS_FOR_ROOM, HAS_MORE };
 
 /* Does one output fit? If it never will, the query ends with that. */
@@ -37,7 +33,7 @@ static enum outcome give_outputs(struct worker *worker, struct worker_channel *c
 {
     uint64_t bytes = 0;
 
-    for (unsigned i = 0; i < OUTPUTS_A_TURN && bytes < OUTPUT_BYTES_A_TURN; i++) {
+    for (unsigned i = 0; i < MR_TURN_OUTPUTS && bytes < MR_TURN_OUTPUT_BYTES; i++) {
         struct operation_output output;
         const char *message = "";
         bool last = false;
@@ -112,13 +108,34 @@ static void keep(struct worker *worker, struct worker_channel *channel, struct w
     channels_leave(worker, channel);
 }
 
+/* They hold room in the response ring, of which most is for commands. */
+static unsigned most_waiting(const struct worker_channel *channel)
+{
+    uint64_t by_room = channel->channel.ring_bytes / 8 / MR_SMALL_FRAME;
+    return by_room < MR_WAITING_QUERIES_MAX ? (unsigned)by_room : MR_WAITING_QUERIES_MAX;
+}
+
+static bool is_full(const struct worker_channel *channel, uint32_t size)
+{
+    return channel->waiting_count >= most_waiting(channel) ||
+           channel->waiting_bytes + sizeof(struct waiting_query) + size > channel->channel.ring_bytes;
+}
+
 void query_take(struct worker *worker, struct worker_channel *channel, uint64_t position, uint64_t time_limit,
                 const uint8_t *body, uint32_t size)
 {
     struct waiting_query query = {.position = position, .size = size};
+    char text[MR_MESSAGE_MAX];
 
     if (go_on(worker, channel, &query, body) == OVER) {
         fsm_cursor_close(query.cursor);
+        return;
+    }
+    if (query.cursor == NULL && is_full(channel, size)) {
+        snprintf(text, sizeof(text),
+                 "a channel with rings of %llu bytes may have %u queries that wait, of as many bytes",
+                 (unsigned long long)channel->channel.ring_bytes, most_waiting(channel));
+        answer_message(worker, channel, position, STATUS_UNAVAILABLE, text);
         return;
     }
     struct waiting_query *waiting = malloc(sizeof(*waiting) + size);

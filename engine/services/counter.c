@@ -110,11 +110,11 @@ static void dump(void *state, void (*write)(void *context, const void *data, siz
 }
 
 static const struct service_operation operations[] = {
-    {"Increment", OPERATION_COMMAND, increment},
-    {"Decrement", OPERATION_COMMAND, decrement},
-    {"Set", OPERATION_COMMAND, set},
-    {"CompareAndSet", OPERATION_COMMAND, compare_and_set},
-    {"Get", OPERATION_QUERY, get},
+    {.name = "Increment", .kind = OPERATION_COMMAND, .run = increment},
+    {.name = "Decrement", .kind = OPERATION_COMMAND, .run = decrement},
+    {.name = "Set", .kind = OPERATION_COMMAND, .run = set},
+    {.name = "CompareAndSet", .kind = OPERATION_COMMAND, .run = compare_and_set},
+    {.name = "Get", .kind = OPERATION_QUERY, .run = get},
 };
 
 const struct service_type counter_type = {

@@ -305,15 +305,15 @@ static void dump(void *state, void (*write)(void *context, const void *data, siz
 }
 
 static const struct service_operation operations[] = {
-    {"Put", OPERATION_COMMAND, put},
-    {"Get", OPERATION_QUERY, get},
-    {"Update", OPERATION_COMMAND, update},
-    {"Insert", OPERATION_COMMAND, insert},
-    {"Size", OPERATION_QUERY, size},
-    {"Remove", OPERATION_COMMAND, remove_entry},
-    {"Clear", OPERATION_COMMAND, clear},
-    {"Events", OPERATION_STREAM, events},
-    {"Entries", OPERATION_QUERY_STREAM, entries},
+    {.name = "Put", .kind = OPERATION_COMMAND, .run = put},
+    {.name = "Get", .kind = OPERATION_QUERY, .run = get},
+    {.name = "Update", .kind = OPERATION_COMMAND, .run = update},
+    {.name = "Insert", .kind = OPERATION_COMMAND, .run = insert},
+    {.name = "Size", .kind = OPERATION_QUERY, .run = size},
+    {.name = "Remove", .kind = OPERATION_COMMAND, .run = remove_entry, .frees = true},
+    {.name = "Clear", .kind = OPERATION_COMMAND, .run = clear, .frees = true},
+    {.name = "Events", .kind = OPERATION_STREAM, .run = events},
+    {.name = "Entries", .kind = OPERATION_QUERY_STREAM, .run = entries},
 };
 
 const struct service_type map_type = {

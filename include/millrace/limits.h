@@ -60,6 +60,9 @@
 /* One channel's share of a worker's turn. */
 #define MR_TURN_REQUESTS 256
 #define MR_TURN_BYTES (256 * MR_KIB)
+/* What one query with many outputs may give in a turn: others are not kept waiting for longer than that takes. */
+#define MR_TURN_OUTPUTS 256
+#define MR_TURN_OUTPUT_BYTES (64 * MR_KIB)
 /* Queries of one channel that wait for an index or for room. */
 #define MR_WAITING_QUERIES_MAX 1024
 #define MR_QUERY_TIME_LIMIT_DEFAULT (5 * MR_SECOND)

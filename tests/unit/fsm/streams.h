@@ -118,11 +118,11 @@ static inline void ended(void *state, void *context)
     free(listening);
 }
 
-static const struct service_operation operations[] = {{"Listen", OPERATION_STREAM, listen},
-                                                      {"Talk", OPERATION_COMMAND, talk},
-                                                      {"Finish", OPERATION_COMMAND, finish},
-                                                      {"Fail", OPERATION_COMMAND, fail_always},
-                                                      {"Ended", OPERATION_QUERY, ended_count}};
+static const struct service_operation operations[] = {{.name = "Listen", .kind = OPERATION_STREAM, .run = listen},
+                                                      {.name = "Talk", .kind = OPERATION_COMMAND, .run = talk},
+                                                      {.name = "Finish", .kind = OPERATION_COMMAND, .run = finish},
+                                                      {.name = "Fail", .kind = OPERATION_COMMAND, .run = fail_always},
+                                                      {.name = "Ended", .kind = OPERATION_QUERY, .run = ended_count}};
 
 static const struct service_type talker_type = {.name = TALKER_TYPE,
                                                 .operations = operations,
