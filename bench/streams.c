@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a stream costs others, measured on a running node: a listener that sleeps while events pass (the worker's memory,
- * another client's throughput), and a walk over a large map beside a client that calls one at a time. Through the public
- * headers; bench/streams.sh starts the node.
+/* What a stream costs others, measured on a running node: a listener that sleeps while events pass (the worker's
+ * memory, another client's throughput), and a walk over a large map beside a client that calls one at a time. Through
+ * the public headers; bench/streams.sh starts the node.
  *
  *     millrace-streams sleeper WORKER_PID EVENTS
  *     millrace-streams walk ENTRIES */

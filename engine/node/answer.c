@@ -103,16 +103,40 @@ static void owe(struct worker *worker, struct worker_channel *channel, uint64_t 
     channels_leave(worker, channel);
 }
 
-/* The request has its last frame: what it is owed will not be asked for. */
+/* The request has its last frame: what it is owed will not be asked for. Noted only, since many may end at once. */
 static void owe_no_more(struct worker_channel *channel, uint64_t position)
+{
+    if (channel->ended_count == channel->ended_capacity) {
+        unsigned capacity = channel->ended_capacity == 0 ? 16 : 2 * channel->ended_capacity;
+        uint64_t *ended = realloc(channel->ended, capacity * sizeof(*ended));
+        mr_assert(ended != NULL);
+        channel->ended = ended;
+        channel->ended_capacity = capacity;
+    }
+    channel->ended[channel->ended_count++] = position;
+}
+
+static int by_position(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+    return (left > right) - (left < right);
+}
+
+/* Takes those out of the queue that have ended. */
+static void drop_ended(struct worker_channel *channel)
 {
     struct owed_outputs *owed = channel->owed + channel->owed_first;
     unsigned kept = 0;
 
+    if (channel->ended_count == 0)
+        return;
+    qsort(channel->ended, channel->ended_count, sizeof(*channel->ended), by_position);
     for (unsigned i = 0; i < channel->owed_count; i++)
-        if (owed[i].position != position)
+        if (bsearch(&owed[i].position, channel->ended, channel->ended_count, sizeof(*channel->ended), by_position) ==
+            NULL)
             owed[kept++] = owed[i];
     channel->owed_count = kept;
+    channel->ended_count = 0;
 }
 
 static void request_over(struct worker *worker, struct worker_channel *channel, uint64_t position)
@@ -137,6 +161,8 @@ static bool take_output(struct worker *worker, struct worker_channel *channel, u
      * which does not know yet how much room the rest of its replay holds, lets all of it wait. */
     if (!has_room && !worker->delivering && (worker->replaying || channel->owed_count > 0))
         return false;
+    if (!has_room && channel->responses.tail - channel->responses.published >= MR_TURN_CHANNEL_BYTES)
+        return false; /* enough for one turn */
     if (!has_room && !answer_fits(worker, channel, size, answer->last ? MR_SMALL_FRAME : 0))
         return false;
     put_output(worker, channel, position, answer, size);
@@ -265,6 +291,7 @@ bool answer_owed(struct worker *worker, struct worker_channel *channel)
 {
     uint64_t before = channel->responses.tail;
 
+    drop_ended(channel);
     while (channel->owed_count > 0 && !channel->broken && deliver(worker, channel)) {
         channel->owed_first++;
         if (--channel->owed_count == 0)

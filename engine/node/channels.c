@@ -37,7 +37,10 @@ static void forget(struct worker_channel *channel)
     query_drop_all(channel);
     attach_forget(&channel->sessions);
     free(channel->owed);
+    free(channel->ended);
     channel->owed = NULL;
+    channel->ended = NULL;
+    channel->ended_count = channel->ended_capacity = 0;
     channel->owed_first = channel->owed_count = channel->owed_capacity = 0;
 }
 

@@ -23,6 +23,13 @@ static enum outcome room_for(struct worker *worker, struct worker_channel *chann
         answer_message(worker, channel, query->position, STATUS_INVALID, ANSWER_TOO_LARGE);
         return OVER;
     }
+    /* Beside what is held it would not fit in an empty ring: waiting could be for ever. */
+    if (!last && bytes + channel->held > channel->channel.ring_bytes) {
+        answer_message(
+            worker, channel, query->position, STATUS_UNAVAILABLE,
+            "the channel's open requests leave no room for the next entry: end some, or ask for a larger ring");
+        return OVER;
+    }
     query->needs = size;
     if (last && bytes <= MR_SMALL_FRAME)
         return HAS_MORE;
@@ -33,7 +40,12 @@ static enum outcome give_outputs(struct worker *worker, struct worker_channel *c
 {
     uint64_t bytes = 0;
 
+    /* Not before the request ring's head passes it: a successor would begin it again, at the same position. */
+    if (channel->in_flight > 0 && channel->applied_to <= query->position)
+        return HAS_MORE;
     for (unsigned i = 0; i < MR_TURN_OUTPUTS && bytes < MR_TURN_OUTPUT_BYTES; i++) {
+        if (channel->responses.tail - channel->responses.published >= MR_TURN_CHANNEL_BYTES)
+            return HAS_MORE;
         struct operation_output output;
         const char *message = "";
         bool last = false;

@@ -39,9 +39,11 @@ static void forget_state(struct worker *worker)
             continue;
         channel->responses.tail = channel->responses.published;
         channel->applied_to = channel->requests.head;
-        channel->owed_count = 0;
+        channel->owed_count = channel->ended_count = 0;
         channel->held = 0;
+        channel->unfinished = false;
     }
+    worker->unfinished_count = 0;
     if (worker->fsm != NULL)
         fsm_destroy(worker->fsm);
     worker->fsm = NULL;

@@ -71,6 +71,8 @@ struct worker_channel {
 
     struct owed_outputs *owed; /* a queue: owed[owed_first ...], owed_count of them */
     unsigned owed_first, owed_count, owed_capacity;
+    uint64_t *ended; /* positions of requests that had their last frame while something was owed */
+    unsigned ended_count, ended_capacity;
 
     struct session_use sessions; /* that it uses */
 

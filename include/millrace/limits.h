@@ -63,6 +63,8 @@
 /* What one query with many outputs may give in a turn: others are not kept waiting for longer than that takes. */
 #define MR_TURN_OUTPUTS 256
 #define MR_TURN_OUTPUT_BYTES (64 * MR_KIB)
+/* What all streams and walks of one channel may give in a turn, before one more output. */
+#define MR_TURN_CHANNEL_BYTES (1 * MR_MIB)
 /* Queries of one channel that wait for an index or for room. */
 #define MR_WAITING_QUERIES_MAX 1024
 #define MR_QUERY_TIME_LIMIT_DEFAULT (5 * MR_SECOND)
