@@ -13,6 +13,7 @@
 #define ENGINE_FSM_FSM_H
 
 #include "engine/fsm/service.h"
+#include "ipc/error.h"
 #include "proto/messages.h"
 
 struct fsm;
@@ -147,9 +148,19 @@ uint64_t fsm_session_count(const struct fsm *fsm);
 /* Frees what big removals have unlinked, about `budget` objects; true while more is left. */
 bool fsm_collect(struct fsm *fsm, unsigned budget);
 
-/* Walks the whole state in its canonical order and gives it to `write` piece by piece: equal states give equal bytes.
- * For comparing (tests); the bytes are a PartitionSnapshot followed by what it has no field for. */
+/* The whole state in its canonical order, piece by piece to `write`: equal states give equal bytes. The first is a
+ * PartitionSnapshot (fsm.proto), the second a millrace.v1.SnapshotExtra with what that has no field for. */
 typedef void fsm_write_fn(void *context, const void *data, size_t size);
+void fsm_write_snapshot(struct fsm *fsm, fsm_write_fn *write, void *context);
+void fsm_write_extra(struct fsm *fsm, fsm_write_fn *write, void *context);
+
+/* Fills a state that has just been created with what those two wrote: it cannot be told from the one that was written
+ * (but for routes: every open command has none). The bytes are looked at as if anybody could have written them: 0; or
+ * -1 with *error, saying what cannot be, and then the state is good for fsm_destroy() only. Nothing refers to the bytes
+ * afterwards. */
+int fsm_restore(struct fsm *fsm, struct slice snapshot, struct slice extra, struct mr_error *error);
+
+/* Both sections, one behind the other: to compare states (tests). */
 void fsm_dump(struct fsm *fsm, fsm_write_fn *write, void *context);
 
 #endif

@@ -44,6 +44,9 @@ struct service_type {
     /* The service's snapshot message (ServiceSnapshot.data), canonical, in pieces. Called twice in a row where its size
      * must stand before it: the first time only to be counted. */
     void (*dump)(void *state, void (*write)(void *context, const void *data, size_t size), void *context);
+    /* Fills a state that has just been created with what dump() wrote. The bytes come from a file: false if they cannot
+     * be what dump() writes. For each of its open streams the type calls stream_restore() once. */
+    bool (*restore)(void *state, struct slice data);
     /* A stream has been ended from outside: by KeepAlive, CloseService, its session's end or the session's limit. The
      * service forgets it, and what call_open() was given for it. NULL if the type opens none. */
     void (*ended)(void *state, void *listener);
@@ -75,6 +78,9 @@ struct service_call *stream_output(struct service_host *host);
 /* The stream's next output; the same one may be given to many streams, which share its bytes. False: the output would
  * have passed the session's limit, and has ended the stream instead; ended() has been called. */
 bool stream_emit(struct stream *stream, struct service_call *output);
+/* While restore() runs: the open stream of the service whose command has this index, whose listener it becomes. NULL:
+ * there is no such stream, or it has a listener. */
+struct stream *stream_restore(struct service_host *host, uint64_t index, void *listener);
 /* The stream's last output. ended() is not called. */
 void stream_end(struct stream *stream, struct service_call *output);
 

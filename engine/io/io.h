@@ -63,6 +63,14 @@ struct io_ops {
      * (a signal); whoever wants to know asks completions(). */
     void (*sleep)(struct io *io, uint64_t nanoseconds);
 
+    /* Runs job(context, its io) in a child process that has this one's memory and descriptors as they are now, at a low
+     * priority and, where there is another, on another core; the child's io has the synchronous half only. It completes
+     * with the job's result (0 ... INT32_MAX), or -ECHILD if the child ended without one. 0, or a negative errno if
+     * there is no child. The child dies with this process. One at a time. */
+    int (*child)(struct io *io, int (*job)(void *context, struct io *io), void *context, uint64_t token);
+    /* Kills the child, if there is one, and waits for its end; it does not complete. */
+    void (*child_kill)(struct io *io);
+
     /* ---- at start ---- */
     /* One region in which all buffers will lie. 0, or -1 with *error: then writes work without, and the caller says
      * so. */
@@ -81,6 +89,8 @@ struct io_ops {
     /* Short only at the end. On a direct file buffer, size and offset of reads and writes are multiples of 4096,
      * alignment() and alignment(), else -EINVAL. */
     int64_t (*read)(struct io *io, int file, void *buffer, size_t size, uint64_t offset);
+    /* All of it, or a negative errno; durable after a sync_now(). Direct files as for reads. */
+    int64_t (*write_now)(struct io *io, int file, const void *buffer, size_t size, uint64_t offset);
     /* Lengthens the file to at least `size`, with zeros, and reserves its blocks, so that a full disk shows now
      * (where the file system can reserve; else it only lengthens). */
     int (*allocate)(struct io *io, int file, uint64_t size);

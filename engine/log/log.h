@@ -74,6 +74,7 @@ struct log_recovery {
     uint64_t time;         /* the last logged time; 0: none */
     uint64_t epoch;        /* the one begun by this start */
     uint64_t entries;      /* replayed */
+    uint64_t bytes;        /* of the batches that they stood in */
     uint64_t torn_batches; /* cut off at the end: written, never acknowledged */
     uint64_t torn_bytes;
     char torn_file[64]; /* where, if torn_batches > 0 */
@@ -82,14 +83,24 @@ struct log_recovery {
 
 struct log;
 
+/* Where reading begins: behind this entry, in this segment. Both from a snapshot; both 0: the log's beginning. */
+struct log_start {
+    uint64_t index;
+    uint64_t segment;
+};
+
 /* Takes an entry in place; the bytes are gone when it returns. 0, or -1 to stop with the *error that it filled. */
 typedef int log_replay_fn(void *context, const struct log_entry *entry, struct mr_error *error);
-/* Reads the partition's log, calls `replay` for every sound entry with an index over `after`, in order; then begins a
- * new epoch and waits until that is durable. 0; or -1 with *error, damage naming file, offset and index (in which case
- * nothing was written). A folder without a log gets one. It waits for completions of its own and drops all others:
- * nothing else may be under way on the io. */
-int log_open(const struct log_config *config, uint64_t after, log_replay_fn *replay, void *context,
+/* Reads the partition's log, calls `replay` for every sound entry behind `start`, in order; then begins a new epoch and
+ * waits until that is durable. 0; or -1 with *error, damage naming file, offset and index (in which case nothing was
+ * written). Without a start, a folder without a log gets one. Segments before the start's are not looked into. It waits
+ * for completions of its own and drops all others: nothing else may be under way on the io. */
+int log_open(const struct log_config *config, const struct log_start *start, log_replay_fn *replay, void *context,
              struct log_recovery *recovery, struct log **log, struct mr_error *error);
+/* The same reading and the same judgement, and nothing more: writes nothing, makes nothing, and opens all files for
+ * reading only. For tools, with nobody else at the log. (recovery->epoch is then the highest that was begun.) */
+int log_read(const struct log_config *config, const struct log_start *start, log_replay_fn *replay, void *context,
+             struct log_recovery *recovery, struct mr_error *error);
 /* An orderly end: writes what is open, waits for what is in flight, claims it with an empty batch carrying `time`, and
  * frees the log in any case. -1 with *error if something that was appended could not be made durable. Entries not
  * handed out yet are in the log, but nobody is told. Completions of others are dropped here too. */
@@ -118,6 +129,17 @@ void log_complete(struct log *log, const struct io_completion *completion);
 
 /* The next entry that is durable (or has failed) and was not handed out yet. */
 bool log_next(struct log *log, struct log_entry *entry);
+
+/* ---- what a snapshot needs, and what it allows ---- */
+/* The segment in which reading the log behind the entry handed out last has to begin. */
+uint64_t log_segment(const struct log *log);
+/* Segments with a number below this one are not needed any more; they are used again, or removed if there are many. */
+void log_forget(struct log *log, uint64_t segment);
+/* `async`, in a child: waits until all that was written when it was forked is on stable storage; `io` is the child's.
+ * 0 (at once in the other modes), or -1 with *error. */
+int log_flush_now(const struct log *log, struct io *io, struct mr_error *error);
+/* Bytes of batches with entries, ever sealed or replayed by this log since it was opened: only grows. */
+uint64_t log_grown(const struct log *log);
 
 bool log_in_flight(const struct log *log);        /* is any batch's write not complete? */
 uint64_t log_oldest_write(const struct log *log); /* monotonic time at which the oldest one in flight began; 0: none */

@@ -254,7 +254,7 @@ static void tell_findings(const struct log *log, const struct log_recovery *repo
                    log->path);
 }
 
-int log_open(const struct log_config *config, uint64_t after, log_replay_fn *replay, void *context,
+int log_open(const struct log_config *config, const struct log_start *start, log_replay_fn *replay, void *context,
              struct log_recovery *report, struct log **out, struct mr_error *error)
 {
     struct log *log = calloc(1, sizeof *log);
@@ -273,7 +273,7 @@ int log_open(const struct log_config *config, uint64_t after, log_replay_fn *rep
     if (result == 0)
         result = open_directory(log, error);
     if (result == 0)
-        result = recovery_run(&recovery, &log->config, log->directory, after, replay, context, report, error);
+        result = recovery_run(&recovery, &log->config, log->directory, start->index, replay, context, report, error);
     if (result == 0)
         result = make_buffers(log, error);
     if (result == 0)

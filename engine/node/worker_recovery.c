@@ -62,7 +62,7 @@ int worker_recover(struct worker *worker, const struct log_config *log, const st
         return error_set(error, "no memory for the partition's state");
     }
     worker->replaying = true;
-    int result = log_open(log, 0, replay, worker, found, &worker->log, error);
+    int result = log_open(log, &(struct log_start){0}, replay, worker, found, &worker->log, error);
     worker->replaying = false;
     if (result != 0) {
         forget_state(worker);

@@ -160,7 +160,7 @@ int log_fixture_open(struct log_fixture *fixture)
     struct log *log = NULL;
     fixture->error = (struct mr_error){0};
     int result =
-        log_open(&fixture->config, fixture->after, on_replay, fixture, &fixture->report, &log, &fixture->error);
+        log_open(&fixture->config, &(struct log_start){.index = fixture->after}, on_replay, fixture, &fixture->report, &log, &fixture->error);
     if (result != 0) {
         assert_int_equal(result, -1);
         assert_null(log);

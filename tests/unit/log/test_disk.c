@@ -125,7 +125,7 @@ static void a_killed_process_loses_nothing_that_was_told(void **state)
     struct seen seen = {0};
     struct log_recovery report;
     struct log *log;
-    if (log_open(&fixture.config, 0, on_replay, &seen, &report, &log, &fixture.error) != 0)
+    if (log_open(&fixture.config, &(struct log_start){0}, on_replay, &seen, &report, &log, &fixture.error) != 0)
         fail_msg("%s", fixture.error.text);
     assert_true(seen.entries >= told);
     assert_int_equal(log_close(log, report.time, &fixture.error), 0);

@@ -594,7 +594,7 @@ static void no_body_poses_as_a_batch(void **state)
         struct log_recovery report;
         struct log *log;
         fixture.config.io = fixture.io;
-        int result = log_open(&fixture.config, 1, NULL, NULL, &report, &log, &fixture.error);
+        int result = log_open(&fixture.config, &(struct log_start){.index = 1}, NULL, NULL, &report, &log, &fixture.error);
         if (result != 0)
             assert_non_null(strstr(fixture.error.text, "ends at index 0")); /* torn: it is not there */
         else

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Faults planted for the checkers: the simulator and the crash run are trusted because they find each of these. They
+ * exist in builds for tests only (-DMR_TESTING), where one can be switched on; elsewhere PLANTED() is false. */
+#ifndef IPC_PLANTED_H
+#define IPC_PLANTED_H
+
+enum planted_fault {
+    PLANTED_NOTHING,
+    PLANTED_ANSWER_BEFORE_FLUSH,
+    PLANTED_NO_DIRECTORY_SYNC,
+    PLANTED_WRONG_TORN_RULE,
+    PLANTED_HEAD_MOVED_EARLY,
+    PLANTED_NUMBER_FORGOTTEN,     /* at a snapshot */
+    PLANTED_STALE_BATCH_BELIEVED, /* of a segment that is used again */
+    PLANTED_NO_EPOCH_AFTER_FAILURE,
+    PLANTED_COUNT
+};
+
+#ifdef MR_TESTING
+extern enum planted_fault planted_fault;
+#define PLANTED(fault) __builtin_expect(planted_fault == PLANTED_##fault, 0)
+#else
+#define PLANTED(fault) 0
+#endif
+
+#endif
