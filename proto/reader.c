@@ -206,8 +206,51 @@ static inline bool read_command_input(struct field_reader reader, struct command
     return well_formed && !reader.malformed;
 }
 
+/* An operation with a name of up to 127 bytes and, behind it, a payload or nothing. */
+static inline bool read_plain_operation(const uint8_t *at, const uint8_t *end, struct operation_input *out)
+{
+    if (end - at < 2 || at[0] != BYTES_TAG(1) || at[1] >= 0x80 || at[1] > end - at - 2)
+        return false;
+    out->name = (struct slice){at + 2, at[1]};
+    at += 2 + out->name.size;
+    if (at != end) {
+        const uint8_t *payload = wire_plain_last(at, end, BYTES_TAG(2));
+        if (payload == NULL)
+            return false;
+        out->payload = (struct slice){payload, (size_t)(end - payload)};
+    }
+    return utf8_valid(out->name);
+}
+
+/* A service command in the form in which our writer puts it, which nearly all that come have. False: in another one,
+ * or not a command at all; what has been filled in by then is to be cleared. */
+static inline bool read_plain_service_command(const uint8_t *at, const uint8_t *end,
+                                              struct partition_command_input *out)
+{
+    uint64_t partition;
+    struct command_input *command = &out->command;
+    if ((at = wire_plain_varint(at, end, VARINT_TAG(1), &partition)) == NULL ||
+        (at = wire_plain_last(at, end, BYTES_TAG(2))) == NULL ||
+        (at = wire_plain_last(at, end, BYTES_TAG(COMMAND_SESSION_COMMAND))) == NULL ||
+        (at = wire_plain_varint(at, end, VARINT_TAG(1), &command->session_id)) == NULL ||
+        (at = wire_plain_last(at, end, BYTES_TAG(SESSION_COMMAND_SERVICE_COMMAND))) == NULL ||
+        (at = wire_plain_varint(at, end, VARINT_TAG(1), &command->service_id)) == NULL ||
+        (at = wire_plain_varint(at, end, VARINT_TAG(2), &command->sequence_num)) == NULL ||
+        (at = wire_plain_last(at, end, BYTES_TAG(3))) == NULL || !read_plain_operation(at, end, &command->operation))
+        return false;
+    out->partition_id = (uint32_t)partition;
+    out->has_command = true;
+    command->kind = COMMAND_SESSION_COMMAND;
+    command->session_kind = SESSION_COMMAND_SERVICE_COMMAND;
+    return true;
+}
+
 enum read_result read_partition_command_input(const uint8_t *data, size_t size, struct partition_command_input *out)
 {
+    clear(out, sizeof *out);
+    out->command.source = (struct slice){data, size};
+    if (ROWS_WHOLE && read_plain_service_command(data, data + size, out))
+        return READ_OK;
     clear(out, sizeof *out);
     out->command.source = (struct slice){data, size};
     struct field_reader reader = {.at = data, .end = data + size};
@@ -322,8 +365,30 @@ static inline bool read_query_input(struct field_reader reader, struct partition
     return !reader.malformed;
 }
 
+/* The same for a query with a max_received_index. */
+static inline bool read_plain_query(const uint8_t *at, const uint8_t *end, struct partition_query_input *out)
+{
+    uint64_t partition;
+    if ((at = wire_plain_varint(at, end, VARINT_TAG(1), &partition)) == NULL ||
+        (at = wire_plain_last(at, end, BYTES_TAG(2))) == NULL ||
+        (at = wire_plain_varint(at, end, VARINT_TAG(1), &out->max_received_index)) == NULL ||
+        (at = wire_plain_last(at, end, BYTES_TAG(2))) == NULL ||
+        (at = wire_plain_varint(at, end, VARINT_TAG(1), &out->session_id)) == NULL ||
+        (at = wire_plain_last(at, end, BYTES_TAG(2))) == NULL ||
+        (at = wire_plain_varint(at, end, VARINT_TAG(1), &out->service_id)) == NULL ||
+        (at = wire_plain_last(at, end, BYTES_TAG(2))) == NULL || !read_plain_operation(at, end, &out->operation))
+        return false;
+    out->partition_id = (uint32_t)partition;
+    out->has_query = true;
+    out->query_members = out->session_query_members = 1;
+    return true;
+}
+
 enum read_result read_partition_query_input(const uint8_t *data, size_t size, struct partition_query_input *out)
 {
+    clear(out, sizeof *out);
+    if (ROWS_WHOLE && read_plain_query(data, data + size, out))
+        return READ_OK;
     clear(out, sizeof *out);
     struct field_reader reader = {.at = data, .end = data + size};
     while (ROW_NEXT(&reader, PartitionQueryInput)) {

@@ -102,13 +102,55 @@ static bool read_command_output(struct field_reader reader, struct command_outpu
     return well_formed && !reader.malformed;
 }
 
-enum read_result read_partition_command_output(const uint8_t *data, size_t size, struct command_output *out,
-                                               struct slice *part)
+/* An OK operation's output, with a payload or without. */
+static inline bool read_plain_output(const uint8_t *at, const uint8_t *end, struct operation_output *out,
+                                     struct slice *part)
+{
+    uint64_t status;
+    if ((at = wire_plain_varint(at, end, VARINT_TAG(1), &status)) == NULL || status != STATUS_OK)
+        return false;
+    if (at != end) {
+        const uint8_t *payload = wire_plain_last(at, end, BYTES_TAG(2));
+        if (payload == NULL)
+            return false;
+        *part = (struct slice){payload, (size_t)(end - payload)};
+        out->payload_size = part->size;
+    }
+    out->status = STATUS_OK;
+    return true;
+}
+
+/* A service command's output in the form in which our writer puts it. False: in another one, or something else. */
+static inline bool read_plain_command_output(const uint8_t *at, const uint8_t *end, struct command_output *out,
+                                             struct slice *part)
+{
+    if ((at = wire_plain_last(at, end, BYTES_TAG(1))) == NULL ||
+        (at = wire_plain_varint(at, end, VARINT_TAG(1), &out->index)) == NULL ||
+        (at = wire_plain_last(at, end, BYTES_TAG(COMMAND_SESSION_COMMAND))) == NULL ||
+        (at = wire_plain_last(at, end, BYTES_TAG(ANSWER_SERVICE_COMMAND))) == NULL ||
+        (at = wire_plain_varint(at, end, VARINT_TAG(1), &out->sequence_num)) == NULL ||
+        (at = wire_plain_last(at, end, BYTES_TAG(2))) == NULL || !read_plain_output(at, end, &out->operation, part))
+        return false;
+    out->kind = COMMAND_SESSION_COMMAND;
+    out->session_kind = SESSION_COMMAND_SERVICE_COMMAND;
+    return true;
+}
+
+static inline void clear_output(struct command_output *out, struct slice *part)
 {
     *part = (struct slice){0};
     clear(out, sizeof *out);
     out->operation.parts = part;
     out->operation.part_count = 1;
+}
+
+enum read_result read_partition_command_output(const uint8_t *data, size_t size, struct command_output *out,
+                                               struct slice *part)
+{
+    clear_output(out, part);
+    if (ROWS_WHOLE && read_plain_command_output(data, data + size, out, part))
+        return READ_OK;
+    clear_output(out, part);
     struct field_reader reader = field_reader((struct slice){data, size});
     while (ROW_NEXT(&reader, PartitionCommandOutput)) {
         if (reader.tag != FIELD(1, WIRE_BYTES))
@@ -142,6 +184,13 @@ enum read_result read_partition_query_output(const uint8_t *data, size_t size, s
 {
     static const unsigned rows[] = {ROW(PartitionQueryOutput, query), ROW(QueryOutput, session_query),
                                     ROW(SessionQueryOutput, service_query), ROW(ServiceQueryOutput, operation), 0};
+    *part = (struct slice){0};
+    *out = (struct operation_output){.parts = part, .part_count = 1};
+    const uint8_t *at = data, *end = data + size;
+    for (unsigned n = 0; ROWS_WHOLE && at != NULL && rows[n] != 0; n++)
+        at = wire_plain_last(at, end, BYTES_TAG(ROW_NUMBER(rows[n])));
+    if (ROWS_WHOLE && at != NULL && read_plain_output(at, end, out, part))
+        return READ_OK;
     *part = (struct slice){0};
     *out = (struct operation_output){.parts = part, .part_count = 1};
     struct field_reader reader = field_reader((struct slice){data, size});

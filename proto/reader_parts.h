@@ -32,6 +32,9 @@ static inline bool row_next(struct field_reader *reader, enum row_group group)
 #define ROW_NEXT(reader, message) wire_next(reader)
 #endif
 
+#define BYTES_TAG(number) ((uint8_t)FIELD(number, WIRE_BYTES))
+#define VARINT_TAG(number) ((uint8_t)FIELD(number, WIRE_VARINT))
+
 /* What is known of a `oneof` after meeting `member`: that one, or that there are two. */
 static inline unsigned oneof_member(unsigned before, unsigned member)
 {

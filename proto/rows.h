@@ -96,6 +96,7 @@ static inline unsigned row_value(enum row_group group, unsigned value)
 #define ROW_OF(group, number) (row_group_##group * ROW_NUMBERS + (unsigned)(number))
 #define ROW_NUMBER(row) ((row) % ROW_NUMBERS)
 #define ROW_DROPPED(row) row_dropped(row)
+#define ROWS_WHOLE (row_to_drop == 0) /* no row is dropped */
 #define ROW_VALUE(group, value) row_value(row_group_##group, (unsigned)(value))
 
 #else
@@ -109,6 +110,7 @@ enum {
 #define ROW_OF(group, number) ((unsigned)(number))
 #define ROW_NUMBER(row) (row)
 #define ROW_DROPPED(row) false
+#define ROWS_WHOLE true
 #define ROW_VALUE(group, value) ((unsigned)(value))
 
 #endif

@@ -85,14 +85,20 @@ static inline uint64_t wire_varint(struct field_reader *reader)
     return number.value;
 }
 
+/* A length: one byte, or two, as nearly all are. */
+static inline struct wire_varint wire_length(const uint8_t *at, const uint8_t *end)
+{
+    if (__builtin_expect(at != end && at[0] < 0x80, 1))
+        return (struct wire_varint){.at = at + 1, .value = at[0]};
+    if (__builtin_expect(end - at >= 2 && at[1] < 0x80, 1))
+        return (struct wire_varint){.at = at + 2, .value = (at[0] & 0x7fU) | (uint64_t)at[1] << 7};
+    return wire_length_long(at, end);
+}
+
 /* WIRE_BYTES. */
 static inline struct slice wire_bytes(struct field_reader *reader)
 {
-    struct wire_varint length;
-    if (__builtin_expect(reader->at != reader->end && *reader->at < 0x80, 1))
-        length = (struct wire_varint){.at = reader->at + 1, .value = *reader->at};
-    else
-        length = wire_length_long(reader->at, reader->end);
+    struct wire_varint length = wire_length(reader->at, reader->end);
     if (length.at == NULL || length.value > (size_t)(reader->end - length.at)) {
         wire_fail(reader);
         return (struct slice){0};
@@ -125,6 +131,32 @@ static inline struct field_reader wire_message(struct field_reader *reader)
 {
     struct slice bytes = wire_bytes(reader);
     return wire_within(reader, bytes);
+}
+
+/* Steps through bytes that have just the form in which our own writer puts a message: fields in order, and each message
+ * ending together with the one it is in. Each gives where reading goes on, or NULL: the bytes have another form, which
+ * says nothing about their being well-formed. They may be read up to `end`. */
+
+/* Into the field of this tag if it reaches just to the end: its first byte. */
+static inline const uint8_t *wire_plain_last(const uint8_t *at, const uint8_t *end, uint8_t tag)
+{
+    if (end - at < 2 || at[0] != tag)
+        return NULL;
+    struct wire_varint length = wire_length(at + 1, end);
+    return length.at != NULL && length.value == (uint64_t)(end - length.at) ? length.at : NULL;
+}
+
+/* Behind the number of this tag. */
+static inline const uint8_t *wire_plain_varint(const uint8_t *at, const uint8_t *end, uint8_t tag, uint64_t *value)
+{
+    if (end - at < 2 || at[0] != tag)
+        return NULL;
+    *value = at[1];
+    if (__builtin_expect(at[1] < 0x80, 1))
+        return at + 2;
+    struct wire_varint number = wire_varint_long(at + 1, end);
+    *value = number.value;
+    return number.at;
 }
 
 #endif
