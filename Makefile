@@ -113,13 +113,15 @@ TEST_NODE := $(if $(WHOLE),$(B)/test/millrace)
 LIB_A := $(B)/libmillrace.a
 LIB_SO := $(B)/libmillrace.so
 DEMO := $(if $(wildcard bench/demo.c),$(B)/millrace-demo $(B)/millrace-streams)
+BENCH := $(B)/millrace-bench
+BENCH_O := $(patsubst %.c,$(B)/obj/release/%.o,$(wildcard bench/load/*.c))
 EXAMPLE_PROGRAMS := $(EXAMPLES:tests/examples/%=$(B)/examples/%)
 TEST_PROGRAMS := $(patsubst %.c,$(B)/%,$(filter %.c,$(SELECTED)))
 
 .PHONY: build test rows agreement demo bench-streams examples install uninstall clean deps help format format-check FORCE
 .SECONDARY:
 
-build: $(NODE) $(LIB_A) $(LIB_SO) ## the node and its command, the client library (default)
+build: $(NODE) $(LIB_A) $(LIB_SO) $(if $(WHOLE),$(BENCH)) ## the node and its command, the client library, millrace-bench (default)
 
 # -- what the system must have ---------------------------------------------------------------------
 
@@ -238,7 +240,7 @@ $(B)/obj/test/%.o: %.c $(B)/obj/test/flags | deps $(GEN_H)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(C_TEST) -MMD -MP -c -o $@ $<
 
--include $(wildcard $(patsubst %.o,%.d,$(RELEASE_O) $(TEST_O) $(SUPPORT_O) $(GEN_O) \
+-include $(wildcard $(patsubst %.o,%.d,$(RELEASE_O) $(TEST_O) $(SUPPORT_O) $(GEN_O) $(BENCH_O) \
 	$(B)/obj/release/$(MAIN:.c=.o) $(B)/obj/test/$(MAIN:.c=.o) $(patsubst %.c,$(B)/obj/test/%.o,$(filter %.c,$(TESTS)))) \
 	$(addsuffix .d,$(EXAMPLE_PROGRAMS) $(DEMO)))
 
@@ -304,11 +306,16 @@ $(B)/millrace-streams: bench/streams.c $(LIB_A) $(B)/obj/link | deps
 	$(say) CC $<
 	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE $(C_USER) -MMD -MP -MF $@.d -MT $@ -o $@ $< $(LIB_A) $(LINK) $(CLIENT_LIBRARIES)
 
+# The load generator: a client like any other, but for the node's status, which is a message of control.proto.
+$(BENCH): $(BENCH_O) $(LIB_A) $(GEN_A) $(B)/obj/link
+	$(say) LINK $@
+	$(Q)$(CC) -o $@ $(BENCH_O) $(LIB_A) $(GEN_A) $(LINK) $(CLIENT_LIBRARIES) -lm
+
 examples: $(EXAMPLE_PROGRAMS) ## the example clients of tests/examples, in $(OUT)/examples
 
 TEST_NEEDS := $(TEST_PROGRAMS) $(B)/gen-py/stamp
 ifneq ($(WHOLE),)
-TEST_NEEDS += $(TEST_NODE) $(NODE) $(LIB_A) $(LIB_SO) $(EXAMPLE_PROGRAMS) $(DEMO)
+TEST_NEEDS += $(TEST_NODE) $(NODE) $(LIB_A) $(LIB_SO) $(EXAMPLE_PROGRAMS) $(DEMO) $(BENCH)
 endif
 test: $(TEST_NEEDS) ## all tests; T=log: those whose path contains `log`; SANITIZE=address,undefined or thread
 	@MILLRACE_TOP='$(CURDIR)' MILLRACE_OUT='$(abspath $(B))' MILLRACE_BIN='$(abspath $(B)/test/millrace)' \

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The fan-out of events: one process puts, the others listen, each on several streams of every key of the same map. An
+ * operation is one event delivered to one stream; its latency counts from the start of the put, whose time stands in
+ * the value. The writer keeps no more than `pipeline` puts ahead of the slowest listening process. */
+#include "bench/load/bench.h"
+
+#include <millrace/map.h>
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAP_NAME "bench-events"
+#define KEYS 1000
+
+static mr_map *open_map(struct bench_client *account, const struct bench_options *options,
+                        const struct bench_node *node, mr_client **client)
+{
+    struct mr_options wanted = {.size = sizeof(wanted), .ring_bytes = options->ring_bytes};
+    mr_map *map;
+
+    if (mr_connect(node->socket, &wanted, client) != MR_OK || mr_map_open(*client, MAP_NAME, &map) != MR_OK)
+        bench_client_fail(account, "cannot connect: %s", mr_message(*client));
+    return map;
+}
+
+static void wait_for_start(struct bench_shared *shared, struct bench_client *account)
+{
+    atomic_store(&account->ready, true);
+    while (atomic_load(&shared->phase) == PHASE_SETTING_UP)
+        usleep(1000);
+}
+
+/* ---- listening ---- */
+
+/* How many of the listeners are this process's. */
+static unsigned share_of(const struct bench_options *options, unsigned number)
+{
+    return options->listeners / options->clients + (number < options->listeners % options->clients);
+}
+
+static void deliver(struct bench_shared *shared, struct bench_client *account, const struct mr_event *event)
+{
+    uint64_t started;
+
+    if (event->type == MR_LISTENING || event->entry.value.size < sizeof(started))
+        return;
+    atomic_store_explicit(&account->operations, atomic_load_explicit(&account->operations, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+    if (atomic_load_explicit(&shared->phase, memory_order_relaxed) != PHASE_MEASURING)
+        return;
+    if (atomic_load(&shared->round) != atomic_load_explicit(&account->round, memory_order_relaxed))
+        bench_client_account(shared, account);
+    atomic_store_explicit(&account->counted, atomic_load_explicit(&account->counted, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+    memcpy(&started, event->entry.value.data, sizeof(started));
+    histogram_add(&account->latency, bench_now() - started);
+}
+
+void bench_listener_run(const struct bench_options *options, const struct bench_node *node, struct bench_shared *shared,
+                        unsigned number)
+{
+    struct bench_client *account = &shared->clients[number];
+    unsigned count = share_of(options, number);
+    mr_stream **streams = calloc(count + 1, sizeof(mr_stream *));
+    struct mr_event event;
+    mr_client *client;
+    mr_map *map = open_map(account, options, node, &client);
+
+    for (unsigned n = 0; n < count; n++)
+        if (mr_map_events(map, (struct mr_bytes){NULL, 0}, false, &streams[n]) != MR_OK ||
+            mr_stream_next(streams[n], MR_FOR_EVER, &event) != MR_OK)
+            bench_client_fail(account, "cannot listen: %s", mr_message(client));
+    wait_for_start(shared, account);
+    while (atomic_load_explicit(&shared->phase, memory_order_acquire) != PHASE_END) {
+        for (unsigned n = 0; n < count; n++) {
+            enum mr_status status;
+            while ((status = mr_stream_next(streams[n], MR_NO_WAIT, &event)) == MR_OK)
+                deliver(shared, account, &event);
+            if (status != MR_AGAIN)
+                bench_client_fail(account, "a stream has ended: %s: %s", mr_status_name(status), mr_message(client));
+        }
+        bench_client_account(shared, account);
+        mr_run(client, (int64_t)(NS_PER_SECOND / 10), NULL);
+    }
+    mr_detach(client);
+    _exit(0);
+}
+
+/* ---- writing ---- */
+
+struct writer {
+    struct bench_client *account;
+    unsigned in_flight;
+};
+
+static void written(mr_client *client, const struct mr_result *result)
+{
+    struct writer *writer = result->arg;
+
+    (void)client;
+    writer->in_flight--;
+    if (result->status != MR_OK && atomic_fetch_add(&writer->account->errors, 1) == 0)
+        snprintf(writer->account->first_error, sizeof(writer->account->first_error), "%s",
+                 mr_status_name(result->status));
+}
+
+/* The puts of which every listening process has had all deliveries. */
+static uint64_t slowest(const struct bench_options *options, const struct bench_shared *shared)
+{
+    uint64_t least = UINT64_MAX;
+
+    for (unsigned n = 0; n < options->clients; n++) {
+        unsigned share = share_of(options, n);
+        uint64_t puts = share > 0 ? atomic_load(&shared->clients[n].operations) / share : UINT64_MAX;
+        least = puts < least ? puts : least;
+    }
+    return least;
+}
+
+void bench_writer_run(const struct bench_options *options, const struct bench_node *node, struct bench_shared *shared,
+                      unsigned number)
+{
+    struct writer writer = {.account = &shared->clients[number]};
+    size_t size = options->value_size > sizeof(uint64_t) ? options->value_size : sizeof(uint64_t);
+    uint8_t *value = calloc(1, size);
+    uint64_t puts = 0;
+    char key[32];
+    mr_client *client;
+    mr_map *map = open_map(writer.account, options, node, &client);
+
+    wait_for_start(shared, writer.account);
+    while (atomic_load_explicit(&shared->phase, memory_order_acquire) != PHASE_END) {
+        while (puts < slowest(options, shared) + options->pipeline && writer.in_flight < options->pipeline) {
+            uint64_t now = bench_now();
+            memcpy(value, &now, sizeof(now));
+            snprintf(key, sizeof(key), "%08u", (unsigned)(puts % KEYS));
+            if (mr_map_put_start(map, mr_text(key), (struct mr_bytes){value, size}, NULL,
+                                 (struct mr_then){.done = written, .arg = &writer}, NULL) != MR_OK)
+                break;
+            writer.in_flight++;
+            puts++;
+        }
+        bench_client_account(shared, writer.account);
+        mr_run(client, writer.in_flight > 0 ? (int64_t)(NS_PER_SECOND / 1000) : MR_NO_WAIT, NULL);
+    }
+    mr_detach(client);
+    _exit(0);
+}
