@@ -12,6 +12,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
@@ -341,6 +342,11 @@ pid_t sys_waitpid(pid_t pid, int *status, int flags)
     return sys_fault(SYS_WAITPID) ? -1 : waitpid(pid, status, flags);
 }
 
+int sys_pidfd_open(pid_t pid, unsigned flags)
+{
+    return sys_fault(SYS_PIDFD_OPEN) ? -1 : pidfd_open(pid, flags);
+}
+
 int sys_prctl(int option, unsigned long argument)
 {
     /* Some options refuse anything but zeros in the arguments that they do not use. */
@@ -357,9 +363,9 @@ int sys_sched_getaffinity(pid_t pid, size_t size, cpu_set_t *cpus)
     return sys_fault(SYS_SCHED_GETAFFINITY) ? -1 : sched_getaffinity(pid, size, cpus);
 }
 
-int sys_sched_setscheduler(pid_t pid, int policy, const struct sched_param *parameters)
+int sys_setpriority(int which, id_t who, int nice)
 {
-    return sys_fault(SYS_SCHED_SETSCHEDULER) ? -1 : sched_setscheduler(pid, policy, parameters);
+    return sys_fault(SYS_SETPRIORITY) ? -1 : setpriority((__priority_which_t)which, who, nice);
 }
 
 int sys_getrlimit(int resource, struct rlimit *limit)

@@ -24,6 +24,7 @@ struct fault {
 
 static struct fault *table; /* SYS_CALL_COUNT of them */
 static bool announced;      /* armed by MR_FAULT: each fault says so on standard error */
+static pid_t counted_for;   /* MR_FAULT=count: the process that prints what was counted */
 
 static const char *const names[] = {
 #define SYS_CALL_NAME(KIND, name) #name,
@@ -152,6 +153,19 @@ bool sys_fault_parse(const char *text)
     return true;
 }
 
+/* MR_FAULT=count: how many calls there were of each kind, when the process that began with it ends. */
+static void print_counts(void)
+{
+    char line[4096] = "MR_FAULT: calls";
+    size_t used = strlen(line);
+
+    if (getpid() != counted_for)
+        return;
+    for (unsigned i = 0; i < SYS_CALL_COUNT; i++)
+        used += (size_t)snprintf(line + used, sizeof(line) - used, " %s:%u", names[i], atomic_load(&table[i].calls));
+    fprintf(stderr, "%s\n", line);
+}
+
 /* Before main(), so that no call is missed. */
 __attribute__((constructor)) static void make_table(void)
 {
@@ -164,6 +178,12 @@ __attribute__((constructor)) static void make_table(void)
     }
     if (text == NULL)
         return;
+    if (strcmp(text, "count") == 0) {
+        counted_for = getpid();
+        if (atexit(print_counts) != 0)
+            exit(2);
+        return;
+    }
     announced = true;
     if (!sys_fault_parse(text)) {
         fprintf(stderr, "MR_FAULT: '%s' is not of the form name:nth[+]:ERRNO[,...]\n", text);

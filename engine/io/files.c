@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Plain system calls: see files.h. Interrupted ones are begun again, short reads go on. */
+/* Plain system calls: see files.h. Interrupted ones are begun again, short reads and writes go on. */
 #include "engine/io/files.h"
 
 #include <errno.h>
@@ -173,6 +173,22 @@ int64_t files_read(struct io *io, int file, void *buffer, size_t size, uint64_t 
         /* Behind a part that ends within a sector is the end of the file; a direct read could not go on from there. */
         if (count == 0 || (count % SECTOR != 0 && files_is_direct(io, file)))
             break;
+    }
+    return (int64_t)done;
+}
+
+int64_t files_write_now(struct io *io, int file, const void *buffer, size_t size, uint64_t offset)
+{
+    (void)io;
+    size_t done = 0;
+    while (done < size) {
+        ssize_t count =
+            restarted(sys_pwrite(file, (const uint8_t *)buffer + done, size - done, (off_t)(offset + done)));
+        if (count < 0)
+            return -errno;
+        if (count == 0)
+            return -EIO; /* a file that takes nothing and does not say why */
+        done += (size_t)count;
     }
     return (int64_t)done;
 }

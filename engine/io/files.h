@@ -16,6 +16,7 @@ uint32_t files_alignment(struct io *io, int file);
 int files_try_lock(int file); /* -EWOULDBLOCK: somebody has it */
 int64_t files_size(struct io *io, int file);
 int64_t files_read(struct io *io, int file, void *buffer, size_t size, uint64_t offset);
+int64_t files_write_now(struct io *io, int file, const void *buffer, size_t size, uint64_t offset);
 int files_allocate(struct io *io, int file, uint64_t size);
 int files_sync_now(struct io *io, int file);
 int files_rename(struct io *io, int directory, const char *from, const char *to);

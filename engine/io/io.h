@@ -64,9 +64,12 @@ struct io_ops {
     void (*sleep)(struct io *io, uint64_t nanoseconds);
 
     /* Runs job(context, its io) in a child process that has this one's memory and descriptors as they are now, at a low
-     * priority and, where there is another, on another core; the child's io has the synchronous half only. It completes
-     * with the job's result (0 ... INT32_MAX), or -ECHILD if the child ended without one. 0, or a negative errno if
-     * there is no child. The child dies with this process. One at a time. */
+     * priority and, where there is another, on another core; the child's io has the synchronous half only, and memory
+     * from io_memory() is missing there (the job may get some of its own). It completes with the job's result (0 ...
+     * INT32_MAX), or -ECHILD if the child ended without one. 0, or a negative errno if there is no child. The child
+     * dies with this process; a system call in which it is then may still take effect, also after this process has been
+     * waited for, and until then it keeps the locks of all files that it has inherited. One at a time, until its
+     * completion has been taken. */
     int (*child)(struct io *io, int (*job)(void *context, struct io *io), void *context, uint64_t token);
     /* Kills the child, if there is one, and waits for its end; it does not complete. */
     void (*child_kill)(struct io *io);

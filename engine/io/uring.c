@@ -31,11 +31,12 @@
 #include <string.h>
 #include <sys/uio.h>
 
+#include "engine/io/child.h"
 #include "engine/io/files.h"
 #include "engine/io/uring_setup.h"
 #include "ipc/sys.h"
 
-enum slot_kind { SLOT_FREE, SLOT_WRITE, SLOT_SYNC, SLOT_WATCH, SLOT_CANCEL, SLOT_WAKE };
+enum slot_kind { SLOT_FREE, SLOT_WRITE, SLOT_SYNC, SLOT_WATCH, SLOT_CANCEL, SLOT_WAKE, SLOT_CHILD };
 
 enum {
     NONE = -1,           /* no slot */
@@ -60,7 +61,7 @@ struct slot {
     uint64_t done;         /* write: of that, written */
     uint64_t offset;       /* write: of the whole in the file */
     bool durable;
-    bool cancelled; /* watch, wake: its end is wanted */
+    bool cancelled; /* watch, wake: its end is wanted; child: it was killed, and nobody is told */
     uint32_t retries;
     int32_t result; /* while it is in the list of those that are over */
     int32_t next;   /* in the list that it is in */
@@ -82,6 +83,7 @@ struct uring {
     struct slot_list over;    /* complete without the ring having been asked */
     const uint8_t *registered;
     uint64_t registered_size;
+    struct child child;
 };
 
 static const uint64_t one = 1; /* what a wake adds: static, because it must outlive even this ring */
@@ -212,6 +214,9 @@ static bool submit_slot(struct uring *uring, int32_t number)
     case SLOT_WATCH:
         io_uring_prep_poll_multishot(entry, slot->fd, POLLIN);
         break;
+    case SLOT_CHILD:
+        io_uring_prep_poll_add(entry, slot->fd, POLLIN);
+        break;
     case SLOT_CANCEL:
         io_uring_prep_cancel64(entry, (__u64)slot->target, 0);
         break;
@@ -315,6 +320,22 @@ static enum told after_watch(struct uring *uring, int32_t number, bool more, int
     return TOLD_MORE;
 }
 
+static enum told after_child(struct uring *uring, int32_t number, int32_t *result)
+{
+    struct slot *slot = &uring->slots[number];
+    if (slot->cancelled) {
+        free_slot(uring, number);
+        return TOLD_NOTHING;
+    }
+    if (again(slot, *result)) {
+        submit_or_wait(uring, number);
+        return TOLD_NOTHING;
+    }
+    /* Whose end cannot be watched is not waited for. */
+    *result = *result < 0 ? child_end(&uring->child) : child_wait(&uring->child);
+    return TOLD_LAST;
+}
+
 static enum told after(struct uring *uring, int32_t number, bool more, int32_t *result)
 {
     struct slot *slot = &uring->slots[number];
@@ -330,6 +351,8 @@ static enum told after(struct uring *uring, int32_t number, bool more, int32_t *
             return TOLD_LAST;
         submit_or_wait(uring, number);
         return TOLD_NOTHING;
+    case SLOT_CHILD:
+        return after_child(uring, number, result);
     case SLOT_CANCEL:
         free_slot(uring, number);
         return TOLD_NOTHING;
@@ -361,7 +384,8 @@ static unsigned reap(struct uring *uring, struct io_completion *completions, uns
     while (taken < count && uring->over.first != NONE) {
         int32_t number = list_take(uring, &uring->over);
         const struct slot *slot = &uring->slots[number];
-        completions[taken++] = (struct io_completion){.token = slot->token, .result = slot->result};
+        if (slot->kind != SLOT_CHILD) /* else: killed before its end was watched */
+            completions[taken++] = (struct io_completion){.token = slot->token, .result = slot->result};
         free_slot(uring, number);
     }
     while (taken < count && take_entry(uring, &entry)) {
@@ -441,6 +465,34 @@ static void start_wake(struct io *io, int event, uint64_t token)
     start(self(io), take_slot(self(io), SLOT_WAKE, event, token), SYS_URING_WAKE);
 }
 
+static int start_child(struct io *io, int (*job)(void *context, struct io *io), void *context, uint64_t token)
+{
+    struct uring *uring = self(io);
+    mr_assert(uring->child.pid == 0);
+    int result = child_start(&uring->child, uring->ring.ring_fd, job, context);
+    if (result != 0)
+        return result;
+    if (sys_fault(SYS_URING_WATCH)) {
+        result = -errno;
+        (void)child_end(&uring->child);
+        return result;
+    }
+    submit_or_wait(uring, take_slot(uring, SLOT_CHILD, uring->child.ended, token));
+    return 0;
+}
+
+/* The poll for its end is not cancelled: the end comes. */
+static void kill_child(struct io *io)
+{
+    struct uring *uring = self(io);
+    if (uring->child.pid == 0)
+        return;
+    for (uint32_t n = 0; n < uring->slot_count; n++)
+        if (uring->slots[n].kind == SLOT_CHILD)
+            uring->slots[n].cancelled = true;
+    (void)child_end(&uring->child);
+}
+
 static unsigned take_completions(struct io *io, struct io_completion *completions, unsigned count)
 {
     struct uring *uring = self(io);
@@ -509,6 +561,8 @@ static const struct io_ops uring_ops = {
     .unwake = unwake,
     .completions = take_completions,
     .sleep = sleep_for,
+    .child = start_child,
+    .child_kill = kill_child,
     .register_buffers = register_buffers,
     .open_directory = files_open_directory,
     .list = files_list,
@@ -518,6 +572,7 @@ static const struct io_ops uring_ops = {
     .lock = lock_file,
     .size = files_size,
     .read = files_read,
+    .write_now = files_write_now,
     .allocate = files_allocate,
     .sync_now = files_sync_now,
     .rename = files_rename,
@@ -547,6 +602,7 @@ void uring_destroy(struct io *io)
 {
     struct uring *uring = self(io);
     struct io_completion completion;
+    kill_child(io);
     /* The buffers are the caller's to free after this: nothing may be writing from them. */
     while (uring->pending > 0)
         if (take_completions(io, &completion, 1) == 0)

@@ -8,8 +8,8 @@
 /* A ring for the calling thread alone (SINGLE_ISSUER, DEFER_TASKRUN, TASKRUN_FLAG). NULL with *error saying what was
  * refused (sysctl kernel.io_uring_disabled, a container's filter, a kernel too old) and what to change. */
 struct io *uring_create(unsigned entries, struct mr_error *error);
-/* Waits for the writes and syncs that were started, not for their completions to be taken; ends watches and wakes.
- * Files are not closed. */
+/* Waits for the writes and syncs that were started, not for their completions to be taken; ends watches and wakes,
+ * kills the child. Files are not closed. */
 void uring_destroy(struct io *io);
 
 #endif

@@ -159,8 +159,23 @@ struct inode *disk_new_inode(struct fake_machine *machine)
     return inode;
 }
 
+/* Content of its own for one whose content is another machine's. */
+static void stop_borrowing(struct inode *inode)
+{
+    uint8_t *content = fake_allocate(inode->capacity);
+    if (inode->capacity > 0)
+        memcpy(content, inode->current, inode->capacity);
+    inode->current = content;
+    inode->durable = fake_allocate(inode->capacity);
+    inode->dirty = fake_allocate(inode->capacity / SECTOR * 8);
+    inode->taken = fake_allocate(inode->capacity / BLOCK);
+    inode->borrowed = false;
+}
+
 static void ensure_capacity(struct inode *inode, uint64_t size)
 {
+    if (inode->borrowed)
+        stop_borrowing(inode);
     if (size <= inode->capacity)
         return;
     uint64_t capacity = inode->capacity > 0 ? inode->capacity : UINT64_C(16) * BLOCK;
@@ -307,6 +322,8 @@ void disk_write_torn(struct fake_machine *machine, struct inode *inode, const ui
 
 void disk_flush(struct inode *inode, uint64_t sequence)
 {
+    if (inode->borrowed)
+        return;
     for (uint64_t sector = 0; sector < inode->capacity / SECTOR; sector++)
         if (inode->dirty[sector] != 0 && inode->dirty[sector] <= sequence)
             flush_sector(inode, sector);
@@ -360,7 +377,8 @@ void disk_collect(struct fake_machine *machine)
             continue;
         }
         *link = inode->next;
-        free(inode->current);
+        if (!inode->borrowed)
+            free(inode->current);
         free(inode->durable);
         free(inode->dirty);
         free(inode->taken);
@@ -378,7 +396,7 @@ struct description *disk_describe(struct fake_machine *machine, struct inode *in
     file->directory = directory;
     snprintf(file->name, sizeof file->name, "%s", name);
     file->references = 1;
-    file->open = true;
+    file->open = 1;
     file->next = machine->descriptions;
     machine->descriptions = file;
     return file;

@@ -1,13 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the files of the simulated io share: fake_io.c (processes and their calls), fake_operation.c (what is in
- * flight), fake_disk.c (the medium), fake_machine.c (clock, faults, files behind everybody's back). Nobody else
- * includes it. */
+ * flight), fake_child.c (children of processes), fake_disk.c (the medium), fake_machine.c (clock, faults, files behind
+ * everybody's back). Nobody else includes it. */
 #ifndef TESTS_SUPPORT_FAKE_DISK_H
 #define TESTS_SUPPORT_FAKE_DISK_H
 
 #include "tests/support/fake_io.h"
 
-enum { SECTOR = 512, BLOCK = 4096, NAME_SIZE = 128, MAX_DESCRIPTORS = 256, MAX_WATCHES = 4096 };
+enum {
+    SECTOR = 512,
+    BLOCK = 4096,
+    NAME_SIZE = 128,
+    FIRST_DESCRIPTOR = 1000,
+    MAX_DESCRIPTORS = 256,
+    MAX_WATCHES = 4096
+};
 
 /* A file's content: as reads see it, and as a power cut would leave it if nothing more became durable by chance. */
 struct inode {
@@ -22,6 +29,7 @@ struct inode {
     unsigned syncs;            /* in flight */
     struct description *owner; /* holds the lock */
     bool reachable;            /* mark of the collector */
+    bool borrowed;             /* `current` is another machine's, only read; the rest of the content is missing */
 };
 
 struct entry {
@@ -59,22 +67,23 @@ struct description {
     unsigned flags; /* enum io_open_flags */
     bool direct;
     unsigned references;
-    bool open; /* some descriptor still refers to it */
+    unsigned open; /* of those, descriptors of processes that live */
 };
 
 struct operation {
     struct operation *next;
     enum fake_call call;
-    struct description *file; /* NULL: wake */
+    struct description *file; /* NULL: wake, child */
     const void *buffer;       /* the caller's */
     uint8_t *data;            /* what it held when the write began */
     uint64_t size, offset, token;
     bool durable;
     bool handed_over;
     int event;
-    int fault;         /* it will fail with this errno; 0: not by decree */
-    uint64_t due;      /* monotonic time */
-    uint64_t sequence; /* machine.writes when it began */
+    struct fake_child *child; /* FAKE_CHILD: it died with its process, in the middle of a call */
+    int fault;                /* it will fail with this errno; 0: not by decree */
+    uint64_t due;             /* monotonic time */
+    uint64_t sequence;        /* machine.writes when it began */
 };
 
 struct fault {
@@ -108,6 +117,42 @@ struct fake_io {
     unsigned watch_count;
     struct event_count *events;
     unsigned event_count;
+    struct fake_child *child;
+    bool child_told;       /* its completion waits in `ready` */
+    uint64_t child_token;  /* of that */
+    bool job_runs;         /* this process must not be called: its child's job is being noted down */
+    struct fake_io *owner; /* of a child's descriptors: the process; NULL: this is no child */
+    bool ghost;            /* a child's: it is dead, but for one call that nobody hears of */
+};
+
+/* One call of a child's job, to be made again when its time has come. */
+struct child_call {
+    unsigned call; /* enum fake_call, or CALL_CLOSE */
+    int file;
+    unsigned flags;
+    char *name, *to;
+    uint8_t *data;
+    uint64_t size, offset;
+    int64_t result; /* as the job saw it */
+};
+enum { CALL_CLOSE = FAKE_CALLS };
+
+/* A name that a child has made, in a directory that it has not synced since. */
+struct child_name {
+    int directory;
+    char *name;
+};
+
+struct fake_child {
+    struct fake_io *process; /* its descriptors; not in the machine's list */
+    struct child_call *calls;
+    unsigned count, done;
+    struct child_name *names;
+    unsigned name_count;
+    bool failed;
+    int32_t result;
+    uint64_t token;
+    uint64_t due; /* of the next call, or of the end; monotonic time */
 };
 
 enum { MAX_FAULTS = 32 };
@@ -126,6 +171,7 @@ struct fake_machine {
     struct fault faults[MAX_FAULTS];
     unsigned fault_count;
     struct fake_io *processes;
+    bool child_calls; /* the call that on_call is for is a child's */
 };
 
 _Noreturn void fake_misuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -160,7 +206,30 @@ void disk_release(struct fake_machine *machine, struct description *description)
 /* The errno with which this call is to fail; 0: it is not. Counts it. */
 int fake_fault(struct fake_machine *machine, enum fake_call call, const char *name);
 
+/* A machine with the same files as they are read now, to be read and changed while this one stays as it is; without
+ * faults, limits and hooks. fake_machine_destroy() before this one goes on. */
+struct fake_machine *machine_view(const struct fake_machine *machine);
+/* The counterpart of an inode in a copy of its machine. */
+struct inode *machine_counterpart(const struct fake_machine *from, const struct fake_machine *to,
+                                  const struct inode *inode);
+
+/* fake_io.c */
+/* What every call does first. Returns the errno with which it is to fail. */
+int fake_enter(struct fake_io *process, enum fake_call call, const char *name);
+void fake_close_all(struct fake_io *process);
+
+/* fake_child.c */
+int child_begin(struct io *io, int (*job)(void *context, struct io *io), void *context, uint64_t token);
+void child_kill(struct io *io);
+void child_run_due(struct fake_io *process);
+/* Its process dies. What of it may still happen, or NULL. */
+struct operation *child_orphan(struct fake_io *process);
+/* The call in which it was happens, or not. Freed. */
+void child_land(struct fake_machine *machine, struct fake_child *child, enum fake_fate fate);
+void child_free(struct fake_child *child);
+
 /* fake_operation.c */
+uint64_t operation_due(struct fake_machine *machine); /* the moment at which what begins now is to happen */
 void operation_post(struct fake_io *process, uint64_t token, int32_t result); /* a completion to be taken */
 struct operation *operation_begin(struct fake_io *process, enum fake_call call, struct description *file,
                                   uint64_t token);

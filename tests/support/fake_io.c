@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Simulated processes: the calls of struct io, and their end. What an operation in flight does stands in
- * fake_operation.c, the medium in fake_disk.c. */
+ * fake_operation.c, what a child does in fake_child.c, the medium in fake_disk.c. */
 #include "tests/support/fake_io.h"
 
 #include <errno.h>
@@ -10,8 +10,6 @@
 #include <string.h>
 
 #include "tests/support/fake_disk.h"
-
-enum { FIRST_DESCRIPTOR = 1000 };
 
 static struct fake_io *self(struct io *io)
 {
@@ -26,14 +24,19 @@ static struct description *file_of(struct fake_io *process, int descriptor)
     return process->files[n];
 }
 
-/* What every call does first. Returns the errno with which it is to fail. */
-static int enter(struct fake_io *process, enum fake_call call, const char *name)
+int fake_enter(struct fake_io *process, enum fake_call call, const char *name)
 {
     struct fake_machine *machine = process->machine;
     if (process->dead)
         return EIO;
+    if (process->ghost)
+        return 0;
+    if (process->job_runs)
+        fake_misuse("a child's job uses the io of its parent");
+    machine->child_calls = process->owner != NULL;
     if (machine->config.on_call)
-        machine->config.on_call(machine->config.context, &process->io, call, name);
+        machine->config.on_call(machine->config.context, process->owner ? &process->owner->io : &process->io, call,
+                                name);
     if (machine->orphans && machine->config.crash == FAKE_RANDOM && fake_machine_random(machine, 4) == 0)
         fake_machine_land(machine, 1);
     return fake_fault(machine, call, name);
@@ -66,7 +69,7 @@ static void start_write(struct io *io, int descriptor, const void *buffer, size_
     if (process->dead)
         return;
     struct description *file = file_of(process, descriptor);
-    int fault = enter(process, FAKE_WRITE, file->name);
+    int fault = fake_enter(process, FAKE_WRITE, file->name);
     if (!file->inode || !(file->flags & IO_WRITE))
         fault = EBADF;
     else if (misaligned(process->machine, file, buffer, size, offset))
@@ -92,7 +95,7 @@ static void start_sync(struct io *io, int descriptor, uint64_t token)
     if (process->dead)
         return;
     struct description *file = file_of(process, descriptor);
-    int fault = enter(process, FAKE_SYNC, file->name);
+    int fault = fake_enter(process, FAKE_SYNC, file->name);
     if (!file->inode) {
         operation_post(process, token, -EBADF);
         return;
@@ -104,7 +107,7 @@ static void start_sync(struct io *io, int descriptor, uint64_t token)
 static void start_watch(struct io *io, int descriptor, uint64_t token)
 {
     struct fake_io *process = self(io);
-    int fault = enter(process, FAKE_WATCH, NULL);
+    int fault = fake_enter(process, FAKE_WATCH, NULL);
     if (process->dead)
         return;
     if (fault != 0) {
@@ -134,7 +137,7 @@ static void unwatch(struct io *io, uint64_t token)
 static void start_wake(struct io *io, int event, uint64_t token)
 {
     struct fake_io *process = self(io);
-    int fault = enter(process, FAKE_WAKE, NULL);
+    int fault = fake_enter(process, FAKE_WAKE, NULL);
     if (process->dead)
         return;
     struct operation *wake = operation_begin(process, FAKE_WAKE, NULL, token);
@@ -159,11 +162,15 @@ static unsigned take_completions(struct io *io, struct io_completion *completion
         return 0;
     operation_hand_over(process);
     operation_run_due(process);
+    child_run_due(process);
     unsigned taken = 0;
     while (taken < count && process->ready_taken < process->ready_count)
         completions[taken++] = process->ready[process->ready_taken++];
     if (process->ready_taken == process->ready_count)
         process->ready_taken = process->ready_count = 0;
+    for (unsigned n = 0; n < taken; n++)
+        if (completions[n].token == process->child_token)
+            process->child_told = false;
     return taken;
 }
 
@@ -177,11 +184,16 @@ static void sleep_for(struct io *io, uint64_t nanoseconds)
     operation_hand_over(process);
     if (process->ready_taken < process->ready_count)
         return;
-    if (machine->config.order == FAKE_MANUAL && process->operations) {
-        fake_io_finish(io, (unsigned)fake_machine_random(machine, operation_count(process->operations)));
+    unsigned count = operation_count(process->operations);
+    if (machine->config.order == FAKE_MANUAL && (count > 0 || process->child)) {
+        unsigned chosen = (unsigned)fake_machine_random(machine, count + (process->child != NULL));
+        if (chosen < count)
+            fake_io_finish(io, chosen);
+        else
+            fake_io_child_step(io);
         return;
     }
-    uint64_t due = UINT64_MAX;
+    uint64_t due = process->child ? process->child->due : UINT64_MAX;
     for (const struct operation *operation = process->operations; operation; operation = operation->next)
         due = operation->due < due ? operation->due : due;
     if (due == UINT64_MAX && nanoseconds == UINT64_MAX) {
@@ -198,7 +210,7 @@ static void sleep_for(struct io *io, uint64_t nanoseconds)
 static int register_buffers(struct io *io, void *memory, size_t size, struct mr_error *error)
 {
     (void)memory;
-    int fault = enter(self(io), FAKE_REGISTER, NULL);
+    int fault = fake_enter(self(io), FAKE_REGISTER, NULL);
     return fault != 0 ? error_system(error, fault, "cannot register %zu bytes of buffers", size) : 0;
 }
 
@@ -226,7 +238,7 @@ static struct directory *directory_of(struct fake_io *process, int descriptor)
 static int open_directory(struct io *io, const char *path)
 {
     struct fake_io *process = self(io);
-    int fault = enter(process, FAKE_OPEN_DIRECTORY, path);
+    int fault = fake_enter(process, FAKE_OPEN_DIRECTORY, path);
     if (fault != 0)
         return -fault;
     struct directory *directory = disk_directory(process->machine, path);
@@ -238,7 +250,7 @@ static int open_directory(struct io *io, const char *path)
 static int list_names(struct io *io, int descriptor, void (*name)(void *context, const char *name), void *context)
 {
     struct fake_io *process = self(io);
-    int fault = enter(process, FAKE_LIST, NULL);
+    int fault = fake_enter(process, FAKE_LIST, NULL);
     if (fault != 0)
         return -fault;
     const struct entries *entries = &directory_of(process, descriptor)->current;
@@ -260,7 +272,7 @@ static int open_file(struct io *io, int descriptor, const char *name, unsigned f
 {
     struct fake_io *process = self(io);
     struct fake_machine *machine = process->machine;
-    int fault = enter(process, FAKE_OPEN, name);
+    int fault = fake_enter(process, FAKE_OPEN, name);
     if (fault != 0)
         return -fault;
     if (strlen(name) >= NAME_SIZE)
@@ -299,12 +311,12 @@ static int lock_file(struct io *io, int descriptor)
     if (process->dead)
         return -EIO;
     struct description *file = file_of(process, descriptor);
-    int fault = enter(process, FAKE_LOCK, file->name);
+    int fault = fake_enter(process, FAKE_LOCK, file->name);
     if (fault != 0)
         return -fault;
     struct inode *inode = file->inode;
     /* The lock of a dead process falls after the last write through the descriptor that holds it. */
-    while (inode->owner && inode->owner != file && !inode->owner->open && machine->orphans)
+    while (inode->owner && inode->owner != file && inode->owner->open == 0 && machine->orphans)
         fake_machine_land(machine, 1);
     if (inode->owner && inode->owner != file)
         return -EWOULDBLOCK; /* where a real one would wait for a process that lives */
@@ -318,7 +330,7 @@ static int64_t size_of(struct io *io, int descriptor)
     if (process->dead)
         return -EIO;
     struct description *file = file_of(process, descriptor);
-    int fault = enter(process, FAKE_SIZE, file->name);
+    int fault = fake_enter(process, FAKE_SIZE, file->name);
     return fault != 0 ? -fault : (int64_t)file->inode->size;
 }
 
@@ -328,7 +340,7 @@ static int64_t read_file(struct io *io, int descriptor, void *buffer, size_t siz
     if (process->dead)
         return -EIO;
     struct description *file = file_of(process, descriptor);
-    int fault = enter(process, FAKE_READ, file->name);
+    int fault = fake_enter(process, FAKE_READ, file->name);
     if (fault != 0)
         return -fault;
     if (misaligned(process->machine, file, buffer, size, offset))
@@ -349,13 +361,34 @@ static int64_t read_file(struct io *io, int descriptor, void *buffer, size_t siz
     return (int64_t)count;
 }
 
+static int64_t write_now(struct io *io, int descriptor, const void *buffer, size_t size, uint64_t offset)
+{
+    struct fake_io *process = self(io);
+    struct fake_machine *machine = process->machine;
+    if (process->dead)
+        return -EIO;
+    struct description *file = file_of(process, descriptor);
+    int fault = fake_enter(process, FAKE_WRITE_NOW, file->name);
+    if (!file->inode || !(file->flags & IO_WRITE))
+        return -EBADF;
+    if (misaligned(machine, file, buffer, size, offset))
+        return -EINVAL;
+    if (fault != 0) {
+        disk_write_torn(machine, file->inode, buffer, size, offset, false);
+        return -fault;
+    }
+    uint64_t done = disk_write(machine, file->inode, buffer, size, offset, false);
+    machine->counts.bytes_written += done;
+    return done < size ? -ENOSPC : (int64_t)size;
+}
+
 static int allocate(struct io *io, int descriptor, uint64_t size)
 {
     struct fake_io *process = self(io);
     if (process->dead)
         return -EIO;
     struct description *file = file_of(process, descriptor);
-    int fault = enter(process, FAKE_ALLOCATE, file->name);
+    int fault = fake_enter(process, FAKE_ALLOCATE, file->name);
     if (fault != 0)
         return -fault;
     return disk_reserve(process->machine, file->inode, size) ? 0 : -ENOSPC;
@@ -367,7 +400,7 @@ static int sync_now(struct io *io, int descriptor)
     if (process->dead)
         return -EIO;
     struct description *file = file_of(process, descriptor);
-    int fault = enter(process, FAKE_SYNC_NOW, file->name);
+    int fault = fake_enter(process, FAKE_SYNC_NOW, file->name);
     if (fault != 0) {
         if (file->inode)
             disk_flush_failed(process->machine, file->inode);
@@ -385,7 +418,7 @@ static int sync_now(struct io *io, int descriptor)
 static int rename_file(struct io *io, int descriptor, const char *from, const char *to)
 {
     struct fake_io *process = self(io);
-    int fault = enter(process, FAKE_RENAME, from);
+    int fault = fake_enter(process, FAKE_RENAME, from);
     if (fault != 0)
         return -fault;
     struct directory *directory = directory_of(process, descriptor);
@@ -402,7 +435,7 @@ static int rename_file(struct io *io, int descriptor, const char *from, const ch
 static int remove_file(struct io *io, int descriptor, const char *name)
 {
     struct fake_io *process = self(io);
-    int fault = enter(process, FAKE_REMOVE, name);
+    int fault = fake_enter(process, FAKE_REMOVE, name);
     if (fault != 0)
         return -fault;
     struct directory *directory = directory_of(process, descriptor);
@@ -414,9 +447,16 @@ static int remove_file(struct io *io, int descriptor, const char *name)
 
 static void close_descriptor(struct fake_io *process, int n)
 {
-    process->files[n]->open = false;
+    process->files[n]->open -= !process->ghost;
     disk_release(process->machine, process->files[n]);
     process->files[n] = NULL;
+}
+
+void fake_close_all(struct fake_io *process)
+{
+    for (int n = 0; n < MAX_DESCRIPTORS; n++)
+        if (process->files[n])
+            close_descriptor(process, n);
 }
 
 static void close_file(struct io *io, int descriptor)
@@ -439,6 +479,8 @@ static const struct io_ops fake_ops = {
     .unwake = unwake,
     .completions = take_completions,
     .sleep = sleep_for,
+    .child = child_begin,
+    .child_kill = child_kill,
     .register_buffers = register_buffers,
     .open_directory = open_directory,
     .list = list_names,
@@ -448,6 +490,7 @@ static const struct io_ops fake_ops = {
     .lock = lock_file,
     .size = size_of,
     .read = read_file,
+    .write_now = write_now,
     .allocate = allocate,
     .sync_now = sync_now,
     .rename = rename_file,
@@ -488,10 +531,10 @@ void fake_io_crash_process(struct io *io)
             operation_free(machine, operation);
         }
     }
-    for (int n = 0; n < MAX_DESCRIPTORS; n++)
-        if (process->files[n])
-            close_descriptor(process, n);
+    *end = child_orphan(process);
+    fake_close_all(process);
     process->ready_count = process->ready_taken = process->watch_count = 0;
+    process->child_told = false;
 }
 
 void fake_io_destroy(struct io *io)

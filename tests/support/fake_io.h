@@ -19,8 +19,23 @@
  *     see it, a later sync succeeds, the power cut takes it.
  *   - After a power cut CLOCK_MONOTONIC begins anew.
  *
+ * Children. child() runs the job at once, on the memory as it is and on a view of the disk as it is: there all that it
+ * does succeeds (but for what cannot: a name that is missing), and it reads what it has written. What it called happens
+ * on the disk afterwards, call by call, each after a delay of its own like the operations of its process, while the
+ * process does other things; so does its end. (What the job does without its io happens in child(), and what it changes
+ * in memory stays changed.)
+ *   - Each of its calls is counted, can fail, and is announced to on_call, with its process's io, when it happens. One
+ *     that fails, or comes out otherwise than on the view (the disk is full, somebody has made the name), ends it as an
+ *     error ends a job: what it has created, also if it was renamed, is removed, call by call, unless its directory was
+ *     synced, and it completes with -ECHILD.
+ *   - It has its process's descriptors, and keeps their files' locks until it has ended.
+ *   - Killed (child_kill(), fake_io_child_die()) it may still do the call that comes next; a write also in part. When
+ *     its process dies or the power is cut it is killed: then that call happens as writes in flight do, so perhaps
+ *     later, when a successor is at work, and until then its locks hold.
+ *
  * Mistakes of the caller are found, and abort with a message: a buffer changed while its write is in flight, sleeping
- * for ever with nothing that could end it, a descriptor that is not open. */
+ * for ever with nothing that could end it, a descriptor that is not open, two children at a time, a job that uses the
+ * io of its parent. */
 #ifndef TESTS_SUPPORT_FAKE_IO_H
 #define TESTS_SUPPORT_FAKE_IO_H
 
@@ -34,6 +49,7 @@ enum fake_call {
     FAKE_SYNC, /* the asynchronous one */
     FAKE_WATCH,
     FAKE_WAKE,
+    FAKE_CHILD, /* the fork itself */
     FAKE_REGISTER,
     FAKE_OPEN_DIRECTORY,
     FAKE_LIST,
@@ -41,6 +57,7 @@ enum fake_call {
     FAKE_LOCK,
     FAKE_SIZE,
     FAKE_READ,
+    FAKE_WRITE_NOW,
     FAKE_ALLOCATE,
     FAKE_SYNC_NOW,
     FAKE_RENAME,
@@ -51,9 +68,10 @@ enum fake_call {
 /* When operations complete. */
 enum fake_order {
     FAKE_AT_ONCE,   /* at the next completions(), in order (default) */
-    FAKE_IN_ORDER,  /* after their delay, in the order in which they were begun */
+    FAKE_IN_ORDER,  /* after their delay, in the order in which they were begun (a child's calls: in theirs) */
     FAKE_ANY_ORDER, /* after their delay, in any order, some of those due at a time */
-    FAKE_MANUAL     /* by fake_io_finish(); and one each time the process sleeps, because the world goes on */
+    FAKE_MANUAL     /* by fake_io_finish(), a child's calls by fake_io_child_step(); and one each time the process
+                     * sleeps, because the world goes on */
 };
 
 /* What a crash leaves of what was neither promised nor refused. */
@@ -63,7 +81,7 @@ struct fake_config {
     enum fake_order order;
     uint64_t delay_min, delay_max; /* nanoseconds an operation takes; default 0 */
     enum fake_fate power_cut;      /* of unflushed sectors, unsynced names, writes in flight */
-    enum fake_fate crash;          /* of writes in flight when their process dies */
+    enum fake_fate crash;          /* of writes in flight when their process dies, and of a killed child's call */
     bool no_direct;                /* IO_DIRECT is not had */
     uint32_t alignment;            /* default 4096 */
     uint64_t space;                /* bytes that all files may take, in blocks of 4096; default UINT64_MAX */
@@ -99,7 +117,8 @@ struct fake_counts *fake_machine_counts(struct fake_machine *machine);
 uint64_t fake_machine_random(struct fake_machine *machine, uint64_t limit);
 /* All processes die, the disk forgets what its model says. */
 void fake_machine_power_cut(struct fake_machine *machine);
-/* Up to `count` writes of dead processes happen (or never will), in any order. How many there were. */
+/* Up to `count` writes of dead processes, and calls of their children, happen (or never will), in any order. How many
+ * there were. */
 unsigned fake_machine_land(struct fake_machine *machine, unsigned count);
 void fake_machine_advance(struct fake_machine *machine, uint64_t nanoseconds);
 void fake_machine_step_wall(struct fake_machine *machine, int64_t nanoseconds); /* CLOCK_REALTIME jumps */
@@ -147,6 +166,14 @@ bool fake_io_operation(const struct io *io, unsigned n, struct fake_operation *o
  * handed over, even if it was not. */
 bool fake_io_finish(struct io *io, unsigned n);
 void fake_io_finish_all(struct io *io);
+/* Its child makes its next call, or ends if there is none left. False: it has no child. */
+bool fake_io_child_step(struct io *io);
+/* Something else kills its child, such as a lack of memory: nothing is tidied up, and it completes with -ECHILD. False:
+ * it has none. */
+bool fake_io_child_die(struct io *io);
+bool fake_io_child_runs(const struct io *io);
+/* In on_call: is it the child's call? */
+bool fake_io_child_calls(const struct io *io);
 /* The descriptor becomes readable: a completion (POLLIN) for its watch. False: nobody watches it. */
 bool fake_io_trigger(struct io *io, int descriptor);
 /* How often wake() took effect on `event`. */

@@ -48,8 +48,8 @@ static void *copy_of(const void *memory, size_t size)
 }
 
 /* The copy of an inode: both lists have the same order. */
-static struct inode *counterpart(const struct fake_machine *from, const struct fake_machine *to,
-                                 const struct inode *inode)
+struct inode *machine_counterpart(const struct fake_machine *from, const struct fake_machine *to,
+                                  const struct inode *inode)
 {
     struct inode *copy = to->inodes;
     for (const struct inode *original = from->inodes; original; original = original->next, copy = copy->next)
@@ -64,11 +64,31 @@ static struct entries copy_entries(const struct fake_machine *from, const struct
     struct entries copy = {.list = copy_of(entries->list, entries->count * sizeof *entries->list),
                            .count = entries->count};
     for (unsigned n = 0; n < copy.count; n++)
-        copy.list[n].inode = counterpart(from, to, entries->list[n].inode);
+        copy.list[n].inode = machine_counterpart(from, to, entries->list[n].inode);
     return copy;
 }
 
-struct fake_machine *fake_machine_clone(const struct fake_machine *machine)
+static struct inode *copy_inode(const struct inode *inode, bool borrow)
+{
+    struct inode *copy = copy_of(inode, sizeof *inode);
+    copy->borrowed = borrow;
+    if (borrow) {
+        copy->durable = NULL;
+        copy->dirty = NULL;
+        copy->taken = NULL;
+    } else {
+        copy->current = copy_of(inode->current, inode->capacity);
+        copy->durable = copy_of(inode->durable, inode->capacity);
+        copy->dirty = copy_of(inode->dirty, inode->capacity / SECTOR * 8);
+        copy->taken = copy_of(inode->taken, inode->capacity / BLOCK);
+    }
+    copy->syncs = 0;
+    copy->owner = NULL;
+    copy->next = NULL;
+    return copy;
+}
+
+static struct fake_machine *copy_machine(const struct fake_machine *machine, bool borrow)
 {
     struct fake_machine *clone = fake_allocate(sizeof *clone);
     clone->config = machine->config;
@@ -81,16 +101,8 @@ struct fake_machine *fake_machine_clone(const struct fake_machine *machine)
     clone->writes = machine->writes;
     struct inode **inode_link = &clone->inodes;
     for (const struct inode *inode = machine->inodes; inode; inode = inode->next) {
-        struct inode *copy = copy_of(inode, sizeof *inode);
-        copy->current = copy_of(inode->current, inode->capacity);
-        copy->durable = copy_of(inode->durable, inode->capacity);
-        copy->dirty = copy_of(inode->dirty, inode->capacity / SECTOR * 8);
-        copy->taken = copy_of(inode->taken, inode->capacity / BLOCK);
-        copy->syncs = 0;
-        copy->owner = NULL;
-        copy->next = NULL;
-        *inode_link = copy;
-        inode_link = &copy->next;
+        *inode_link = copy_inode(inode, borrow);
+        inode_link = &(*inode_link)->next;
     }
     struct directory **link = &clone->directories;
     for (const struct directory *directory = machine->directories; directory; directory = directory->next) {
@@ -99,12 +111,25 @@ struct fake_machine *fake_machine_clone(const struct fake_machine *machine)
         copy->durable = copy_entries(machine, clone, &directory->durable);
         copy->changes = copy_of(directory->changes, directory->change_count * sizeof *directory->changes);
         for (unsigned n = 0; n < copy->change_count; n++)
-            copy->changes[n].inode = counterpart(machine, clone, directory->changes[n].inode);
+            copy->changes[n].inode = machine_counterpart(machine, clone, directory->changes[n].inode);
         copy->next = NULL;
         *link = copy;
         link = &copy->next;
     }
     return clone;
+}
+
+struct fake_machine *fake_machine_clone(const struct fake_machine *machine)
+{
+    return copy_machine(machine, false);
+}
+
+struct fake_machine *machine_view(const struct fake_machine *machine)
+{
+    struct fake_machine *view = copy_machine(machine, true);
+    memset(view->config.fail_ppm, 0, sizeof view->config.fail_ppm);
+    view->config.space = UINT64_MAX;
+    return view;
 }
 
 struct fake_config *fake_machine_config(struct fake_machine *machine)

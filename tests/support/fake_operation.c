@@ -20,6 +20,13 @@ void operation_post(struct fake_io *process, uint64_t token, int32_t result)
     process->ready[process->ready_count++] = (struct io_completion){.token = token, .result = result};
 }
 
+uint64_t operation_due(struct fake_machine *machine)
+{
+    const struct fake_config *config = &machine->config;
+    uint64_t spread = config->delay_max > config->delay_min ? config->delay_max - config->delay_min + 1 : 1;
+    return machine->monotonic + config->delay_min + fake_machine_random(machine, spread);
+}
+
 struct operation *operation_begin(struct fake_io *process, enum fake_call call, struct description *file,
                                   uint64_t token)
 {
@@ -29,10 +36,8 @@ struct operation *operation_begin(struct fake_io *process, enum fake_call call, 
     operation->file = file;
     operation->token = token;
     operation->sequence = machine->writes;
-    const struct fake_config *config = &machine->config;
-    uint64_t spread = config->delay_max > config->delay_min ? config->delay_max - config->delay_min + 1 : 1;
-    operation->due = machine->monotonic + config->delay_min + fake_machine_random(machine, spread);
-    if (config->order == FAKE_IN_ORDER && operation->due < process->last_due)
+    operation->due = operation_due(machine);
+    if (machine->config.order == FAKE_IN_ORDER && operation->due < process->last_due)
         operation->due = process->last_due;
     process->last_due = operation->due;
     if (file)
@@ -68,6 +73,8 @@ void operation_free(struct fake_machine *machine, struct operation *operation)
         operation->file->inode->syncs -= operation->file->inode->syncs > 0;
     if (operation->file)
         disk_release(machine, operation->file);
+    if (operation->child)
+        child_free(operation->child);
     free(operation->data);
     free(operation);
 }
@@ -169,6 +176,11 @@ void operation_run_due(struct fake_io *process)
 /* An operation whose process is gone happens, or not. */
 void operation_land(struct fake_machine *machine, struct operation *operation, enum fake_fate fate)
 {
+    if (operation->child) {
+        child_land(machine, operation->child, fate);
+        free(operation);
+        return;
+    }
     bool torn = fate == FAKE_RANDOM && fake_machine_random(machine, 2) == 0;
     bool never = fate == FAKE_LOSE || (fate == FAKE_RANDOM && fake_machine_random(machine, 4) == 0);
     if (never)

@@ -388,6 +388,38 @@ static void calls_fail_when_told(void **state)
     fake_machine_destroy(w.machine);
 }
 
+/* As an asynchronous write would, at once: visible, lost in a power cut until it is flushed, torn where it fails. */
+static void writing_now(void **state)
+{
+    (void)state;
+    unsigned unflushed[256] = {0}, failed[256] = {0};
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        struct world w = world(seed);
+        assert_int_equal(w.io->ops->write_now(w.io, w.file, page('a'), PAGE, 0), PAGE);
+        assert_int_equal(outcome(w.machine, 'a', 0), 'n');
+        if (seed < SEEDS / 2)
+            assert_int_equal(w.io->ops->sync_now(w.io, w.file), 0);
+        fake_machine_fail(w.machine, FAKE_WRITE_NOW, FILE, 1, 1, EIO);
+        assert_int_equal(w.io->ops->write_now(w.io, w.file, page('b'), PAGE, PAGE), -EIO);
+        failed[(int)outcome(w.machine, 'b', PAGE)]++;
+        fake_machine_power_cut(w.machine);
+        if (seed < SEEDS / 2)
+            assert_int_equal(outcome(w.machine, 'a', 0), 'n');
+        else
+            unflushed[(int)outcome(w.machine, 'a', 0)]++;
+        fake_machine_destroy(w.machine);
+    }
+    assert_true(unflushed['n'] > 0 && unflushed['o'] > 0 && unflushed['t'] > 0);
+    assert_true(failed['n'] > 0 && failed['o'] > 0 && failed['t'] > 0);
+    struct world w = world(1);
+    assert_int_equal(w.io->ops->write_now(w.io, w.file, page('a'), 512, 0), -EINVAL);
+    int other = w.io->ops->open(w.io, w.directory, FILE, IO_READ);
+    assert_int_equal(w.io->ops->write_now(w.io, other, page('a'), PAGE, 0), -EBADF);
+    fake_machine_config(w.machine)->space = 2 * PAGE;
+    assert_int_equal(w.io->ops->write_now(w.io, w.file, page('a'), 2 * PAGE, PAGE), -ENOSPC);
+    fake_machine_destroy(w.machine);
+}
+
 /* What a failed sync was to flush may be lost, though the next one succeeds. */
 static void failed_sync_may_lose_what_it_was_to_flush(void **state)
 {
@@ -563,6 +595,7 @@ int main(void)
         cmocka_unit_test(orders),
         cmocka_unit_test(delays_follow_the_clock),
         cmocka_unit_test(calls_fail_when_told),
+        cmocka_unit_test(writing_now),
         cmocka_unit_test(failed_sync_may_lose_what_it_was_to_flush),
         cmocka_unit_test(disk_gets_full_and_empty_again),
         cmocka_unit_test(watches_and_wakes),

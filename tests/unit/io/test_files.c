@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The synchronous half of the node's io, and its memory: names, sizes, reading, locking, on a real file system. */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -104,6 +106,44 @@ static void files_and_names(void **state)
     assert_int_equal(open_descriptors(), before);
 }
 
+/* A file may grow to four bytes: the write ends short there, and what follows is told. */
+static void short_writes_go_on(void **state)
+{
+    struct fixture *f = *state;
+    struct rlimit before, limit;
+    int file = f->io->ops->open(f->io, f->directory, "a", IO_WRITE | IO_CREATE);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    limit = (struct rlimit){.rlim_cur = 4, .rlim_max = before.rlim_max};
+    assert_true(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
+    sys_fault_clear();
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    int64_t result = f->io->ops->write_now(f->io, file, "abcdef", 6, 0);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_true(signal(SIGXFSZ, SIG_DFL) != SIG_ERR);
+    assert_int_equal(result, -EFBIG);
+    assert_int_equal(sys_call_count(SYS_PWRITE), 2);
+    assert_int_equal(f->io->ops->size(f->io, file), 4);
+    f->io->ops->close(f->io, file);
+}
+
+static void writes_begin_again_or_fail(void **state)
+{
+    struct fixture *f = *state;
+    const struct io_ops *ops = f->io->ops;
+    int file = ops->open(f->io, f->directory, "a", IO_WRITE | IO_CREATE);
+    sys_fault_arm(SYS_PWRITE, 1, EINTR, false);
+    assert_int_equal(ops->write_now(f->io, file, "abcdef", 6, 3), 6);
+    assert_int_equal(ops->size(f->io, file), 9);
+    assert_int_equal(ops->read(f->io, file, f->memory, AREA, 0), 9);
+    assert_memory_equal(f->memory, "\0\0\0abcdef", 9);
+    sys_fault_arm(SYS_PWRITE, 1, ENOSPC, false);
+    assert_int_equal(ops->write_now(f->io, file, "abcdef", 6, 0), -ENOSPC);
+    ops->close(f->io, file);
+    file = ops->open(f->io, f->directory, "a", IO_READ);
+    assert_int_equal(ops->write_now(f->io, file, "abcdef", 6, 0), -EBADF);
+    ops->close(f->io, file);
+}
+
 struct locker {
     struct io *io;
     int directory;
@@ -168,6 +208,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(files_and_names, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(short_writes_go_on, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(writes_begin_again_or_fail, set_up, tear_down),
         cmocka_unit_test_setup_teardown(lock_waits, set_up, tear_down),
         cmocka_unit_test_setup_teardown(memory_stays_out_of_children, set_up, tear_down),
     };

@@ -32,7 +32,6 @@
 static bool fails(enum sys_call kind)
 {
     struct rlimit limit = {0, 0};
-    struct sched_param parameters = {0};
     socklen_t size = 0;
     sigset_t signals;
     int fds[2];
@@ -155,14 +154,16 @@ static bool fails(enum sys_call kind)
         return sys_kill(getpid(), 0) == -1;
     case SYS_WAITPID:
         return sys_waitpid(-1, NULL, WNOHANG) == -1;
+    case SYS_PIDFD_OPEN:
+        return sys_pidfd_open(-1, 0) == -1;
     case SYS_PRCTL:
         return sys_prctl(-1, 0) == -1;
     case SYS_SCHED_SETAFFINITY:
         return sys_sched_setaffinity(0, 0, NULL) == -1;
     case SYS_SCHED_GETAFFINITY:
         return sys_sched_getaffinity(0, 0, NULL) == -1;
-    case SYS_SCHED_SETSCHEDULER:
-        return sys_sched_setscheduler(0, -1, &parameters) == -1;
+    case SYS_SETPRIORITY:
+        return sys_setpriority(-1, 0, 0) == -1;
     case SYS_GETRLIMIT:
         return sys_getrlimit(RLIMIT_NOFILE, &limit) == -1;
     case SYS_SETRLIMIT:
