@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The state as bytes: equal states give equal bytes, whatever seed lies behind their tables.
  *
- * First a PartitionSnapshot (fsm.proto), encoded canonically: fields in order of their numbers, defaults left out,
- * sessions by id, a session's commands by sequence number, services by id, a service's sessions by id (packed). Then
- * what it has no field for, as numbers of 8 bytes, little-endian:
+ * The snapshot is a PartitionSnapshot (fsm.proto), the extra a SnapshotExtra (millrace/v1/snapshot.proto). Both are
+ * encoded canonically: fields in order of their numbers, defaults left out, varints shortest; the partition's and a
+ * session's times, a command's `operation` and an entry's messages are always there, also if they are empty. Sessions
+ * stand in order of id, a session's commands by sequence number, a command's outputs by number, services by id, a
+ * service's sessions by id (packed). restore.c takes nothing else.
  *
- *     session_output_limit, number of sessions
- *     for each session by id:   id, uid, floor, highest number ever applied or given up, number of held commands
- *     for each of its commands: sequence number, index, number of its last output
- *
- * A message inside another one needs its size before its bytes, so each is walked twice, first only to be counted. */
+ * A message inside another one needs its size before its bytes. Sizes are computed, not kept: a stored output's is
+ * asked for three times (for its session, its command and itself), a service's data is walked twice, first only to be
+ * counted; and writing takes next to no memory, however large the state. */
 #include "engine/fsm/duration.h"
 #include "engine/fsm/memory.h"
 #include "engine/fsm/state.h"
@@ -17,20 +17,17 @@
 #include "proto/writer.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 struct output_stream {
-    fsm_write_fn *write; /* NULL: only counts */
+    fsm_write_fn *write;
     void *context;
-    uint64_t size;
 };
-
-typedef void emit_fn(struct output_stream *stream, const void *what);
 
 static void emit(void *context, const void *data, size_t size)
 {
-    struct output_stream *stream = context;
-    stream->size += size;
-    if (stream->write != NULL && size > 0)
+    const struct output_stream *stream = context;
+    if (size > 0)
         stream->write(stream->context, data, size);
 }
 
@@ -40,104 +37,184 @@ static void emit_number(struct output_stream *stream, unsigned field, uint64_t v
     emit(stream, bytes, (size_t)(field_write_varint(bytes, field, value) - bytes));
 }
 
+/* Of a message, a string or bytes. */
 static void emit_head(struct output_stream *stream, unsigned field, uint64_t size)
 {
     uint8_t bytes[16];
     emit(stream, bytes, (size_t)(field_write_message_head(bytes, field, size) - bytes));
 }
 
-/* A string or bytes. */
 static void emit_bytes(struct output_stream *stream, unsigned field, struct slice bytes)
 {
     if (bytes.size == 0 || ROW_DROPPED(field))
         return;
-    emit_head(stream, field, bytes.size); /* the head of a message and of bytes are alike */
+    emit_head(stream, field, bytes.size);
     emit(stream, bytes.data, bytes.size);
 }
 
-static void emit_message(struct output_stream *stream, unsigned field, emit_fn *fields, const void *what)
+/* A message with its head. */
+static uint64_t message_size(unsigned field, uint64_t size)
+{
+    return ROW_DROPPED(field) ? 0 : field_message_head_size(field, size) + size;
+}
+
+/* ---- times: Timestamp and Duration ---- */
+
+static uint64_t time_size(uint64_t nanoseconds)
+{
+    return field_varint_size(1, nanoseconds / NANOSECONDS_PER_SECOND) +
+           field_varint_size(2, nanoseconds % NANOSECONDS_PER_SECOND);
+}
+
+static void emit_time(struct output_stream *stream, unsigned field, uint64_t nanoseconds)
 {
     if (ROW_DROPPED(field))
         return;
-    struct output_stream counter = {0};
-    fields(&counter, what);
-    emit_head(stream, field, counter.size);
-    if (stream->write == NULL)
-        stream->size += counter.size;
-    else
-        fields(stream, what);
-}
-
-static void emit_time(struct output_stream *stream, const void *what) /* Timestamp and Duration */
-{
-    uint64_t nanoseconds = *(const uint64_t *)what;
+    emit_head(stream, field, time_size(nanoseconds));
     emit_number(stream, 1, nanoseconds / NANOSECONDS_PER_SECOND);
     emit_number(stream, 2, nanoseconds % NANOSECONDS_PER_SECOND);
 }
 
 /* ---- sessions ---- */
 
-static void emit_operation_output(struct output_stream *stream, const void *what)
+static uint64_t operation_output_size(const struct stored_output *output)
 {
-    const struct stored_output *output = what;
-    struct slice *parts = memory_allocate(((size_t)output->piece_count + 1) * sizeof(*parts));
-    size_t count = output_parts(output, parts);
+    return field_varint_size(ROW(OperationOutput, status), ROW_VALUE(Status, output->status)) +
+           field_bytes_size(ROW(OperationOutput, payload), output->payload_size) +
+           field_bytes_size(ROW(OperationOutput, message), output->message_size);
+}
+
+static void emit_operation_output(struct output_stream *stream, const struct stored_output *output)
+{
     emit_number(stream, ROW(OperationOutput, status), ROW_VALUE(Status, output->status));
-    if (ROW_DROPPED(ROW(OperationOutput, payload)))
-        count = 0;
-    else if (output->payload_size > 0)
+    if (output->payload_size > 0 && !ROW_DROPPED(ROW(OperationOutput, payload))) {
         emit_head(stream, ROW(OperationOutput, payload), output->payload_size);
-    for (size_t i = 0; i < count; i++)
-        emit(stream, parts[i].data, parts[i].size);
+        size_t place = 0;
+        do {
+            struct slice part = output_part(output, place);
+            emit(stream, part.data, part.size);
+        } while (++place < output->piece_count);
+    }
     emit_bytes(stream, ROW(OperationOutput, message), output_message(output));
-    free(parts);
 }
 
-static void emit_service_command_output(struct output_stream *stream, const void *what)
+static uint64_t command_output_size(const struct stored_output *output)
 {
-    const struct stored_output *output = what;
-    emit_number(stream, ROW(ServiceCommandOutput, sequence_num), output->number);
-    emit_message(stream, ROW(ServiceCommandOutput, operation), emit_operation_output, output);
+    return field_varint_size(ROW(ServiceCommandOutput, sequence_num), output->number) +
+           message_size(ROW(ServiceCommandOutput, operation), operation_output_size(output));
 }
 
-static void emit_command(struct output_stream *stream, const void *what)
+static void emit_command_output(struct output_stream *stream, const struct stored_output *output)
+{
+    if (ROW_DROPPED(ROW(CommandSnapshot, pending_outputs)))
+        return;
+    emit_head(stream, ROW(CommandSnapshot, pending_outputs), command_output_size(output));
+    emit_number(stream, ROW(ServiceCommandOutput, sequence_num), output->number);
+    if (ROW_DROPPED(ROW(ServiceCommandOutput, operation)))
+        return;
+    emit_head(stream, ROW(ServiceCommandOutput, operation), operation_output_size(output));
+    emit_operation_output(stream, output);
+}
+
+/* A ServiceCommandInput, while it is open; then it is not empty. */
+static struct slice input_of(const struct held_command *command)
+{
+    const struct blob *input = command->stream == NULL ? NULL : command->stream->input;
+    return input == NULL ? (struct slice){NULL, 0} : (struct slice){input->data, input->size};
+}
+
+static uint64_t state_of(const struct held_command *command)
 {
     const uint64_t command_open = 0, command_complete = 1;
-    const struct held_command *command = what;
-    const struct blob *input = command->stream == NULL ? NULL : command->stream->input;
-    uint64_t state = input == NULL ? command_complete : command_open;
-    emit_number(stream, ROW(CommandSnapshot, command_sequence_num), command->sequence_num);
-    emit_number(stream, ROW(CommandSnapshot, state), ROW_VALUE(CommandState, state));
-    if (input != NULL) /* a message; it is not empty */
-        emit_bytes(stream, ROW(CommandSnapshot, input), (struct slice){input->data, input->size});
-    for (uint64_t number = command->acknowledged + 1; number <= command->last_number; number++)
-        emit_message(stream, ROW(CommandSnapshot, pending_outputs), emit_service_command_output,
-                     held_output(command, number));
+    return ROW_VALUE(CommandState, input_of(command).size > 0 ? command_open : command_complete);
 }
 
-static void emit_session(struct output_stream *stream, const void *what)
+static uint64_t command_size(const struct held_command *command)
 {
-    const struct session *session = what;
+    uint64_t size = field_varint_size(ROW(CommandSnapshot, command_sequence_num), command->sequence_num) +
+                    field_varint_size(ROW(CommandSnapshot, state), state_of(command)) +
+                    field_bytes_size(ROW(CommandSnapshot, input), input_of(command).size);
+    for (uint64_t number = command->acknowledged + 1; number <= command->last_number; number++)
+        size += message_size(ROW(CommandSnapshot, pending_outputs), command_output_size(held_output(command, number)));
+    return size;
+}
+
+static void emit_command(struct output_stream *stream, const struct held_command *command)
+{
+    if (ROW_DROPPED(ROW(SessionSnapshot, commands)))
+        return;
+    emit_head(stream, ROW(SessionSnapshot, commands), command_size(command));
+    emit_number(stream, ROW(CommandSnapshot, command_sequence_num), command->sequence_num);
+    emit_number(stream, ROW(CommandSnapshot, state), state_of(command));
+    emit_bytes(stream, ROW(CommandSnapshot, input), input_of(command));
+    for (uint64_t number = command->acknowledged + 1; number <= command->last_number; number++)
+        emit_command_output(stream, held_output(command, number));
+}
+
+static uint64_t session_size(const struct session *session, struct held_walk *walk)
+{
+    uint64_t size = field_varint_size(ROW(SessionSnapshot, session_id), session->id) +
+                    message_size(ROW(SessionSnapshot, timeout), time_size(session->timeout)) +
+                    message_size(ROW(SessionSnapshot, last_updated), time_size(session->last_updated));
+    struct held_command command;
+    while (held_next(walk, &command))
+        size += message_size(ROW(SessionSnapshot, commands), command_size(&command));
+    held_again(walk);
+    return size;
+}
+
+static void emit_session(struct output_stream *stream, const struct session *session)
+{
+    if (ROW_DROPPED(ROW(PartitionSnapshot, sessions)))
+        return;
+    struct held_walk walk;
+    struct held_command command;
+    held_begin(&walk, session);
+    emit_head(stream, ROW(PartitionSnapshot, sessions), session_size(session, &walk));
     emit_number(stream, ROW(SessionSnapshot, session_id), session->id);
-    emit_message(stream, ROW(SessionSnapshot, timeout), emit_time, &session->timeout);
-    emit_message(stream, ROW(SessionSnapshot, last_updated), emit_time, &session->last_updated);
-    struct held_command *held = session_held(session);
-    for (uint64_t i = 0; i < session->held_commands; i++)
-        emit_message(stream, ROW(SessionSnapshot, commands), emit_command, &held[i]);
-    free(held);
+    emit_time(stream, ROW(SessionSnapshot, timeout), session->timeout);
+    emit_time(stream, ROW(SessionSnapshot, last_updated), session->last_updated);
+    while (held_next(&walk, &command))
+        emit_command(stream, &command);
+    held_end(&walk);
 }
 
 /* ---- services ---- */
 
-static void emit_spec(struct output_stream *stream, const void *what)
+static struct slice type_name(const struct service *service)
 {
-    const struct service *service = what;
-    size_t type_size = 0;
-    while (service->type->name[type_size] != '\0')
-        type_size++;
-    emit_bytes(stream, ROW(ServiceSpec, service), (struct slice){(const uint8_t *)service->type->name, type_size});
+    return (struct slice){(const uint8_t *)service->type->name, strlen(service->type->name)};
+}
+
+static uint64_t spec_size(const struct service *service)
+{
+    return field_bytes_size(ROW(ServiceSpec, service), type_name(service).size) +
+           field_bytes_size(ROW(ServiceSpec, namespace), service_name_space(service).size) +
+           field_bytes_size(ROW(ServiceSpec, name), service_name(service).size);
+}
+
+static void emit_spec(struct output_stream *stream, const struct service *service)
+{
+    if (ROW_DROPPED(ROW(ServiceSnapshot, spec)))
+        return;
+    emit_head(stream, ROW(ServiceSnapshot, spec), spec_size(service));
+    emit_bytes(stream, ROW(ServiceSpec, service), type_name(service));
     emit_bytes(stream, ROW(ServiceSpec, namespace), service_name_space(service));
     emit_bytes(stream, ROW(ServiceSpec, name), service_name(service));
+}
+
+static void count_bytes(void *context, const void *data, size_t size)
+{
+    (void)data;
+    *(uint64_t *)context += size;
+}
+
+static void emit_data(struct output_stream *stream, const struct service *service, uint64_t size)
+{
+    if (size == 0 || ROW_DROPPED(ROW(ServiceSnapshot, data)))
+        return;
+    emit_head(stream, ROW(ServiceSnapshot, data), size);
+    service->type->dump(service->state, emit, stream);
 }
 
 static int by_value(const void *a, const void *b)
@@ -146,84 +223,103 @@ static int by_value(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
-static void emit_sessions_of(struct output_stream *stream, const struct service *service)
+/* The ids of those who have it open, sorted; opening_count of them, the caller's to free. */
+static uint64_t *sessions_of(const struct service *service)
 {
-    if (ROW_DROPPED(ROW(ServiceSnapshot, sessions)))
-        return;
     uint64_t *ids = memory_allocate((service->opening_count + 1) * sizeof(*ids));
-    size_t count = 0, size = 0;
+    size_t count = 0;
     for (const struct list *link = service->openings.next; link != &service->openings; link = link->next)
         ids[count++] = container_of(link, struct opening, of_service)->session->id;
     qsort(ids, count, sizeof(*ids), by_value);
-    for (size_t i = 0; i < count; i++)
-        size += varint_size(ids[i]);
-    if (count > 0)
-        emit_head(stream, ROW(ServiceSnapshot, sessions), size);
+    return ids;
+}
+
+static void emit_sessions_of(struct output_stream *stream, const uint64_t *ids, size_t count, uint64_t size)
+{
+    if (count == 0 || ROW_DROPPED(ROW(ServiceSnapshot, sessions)))
+        return;
+    emit_head(stream, ROW(ServiceSnapshot, sessions), size);
     for (size_t i = 0; i < count; i++) {
         uint8_t bytes[10];
         emit(stream, bytes, (size_t)(write_varint(bytes, ids[i]) - bytes));
     }
+}
+
+static void emit_service(struct output_stream *stream, const struct service *service)
+{
+    if (ROW_DROPPED(ROW(PartitionSnapshot, services)))
+        return;
+    size_t count = service->opening_count;
+    uint64_t *ids = sessions_of(service), ids_size = 0, data_size = 0;
+    for (size_t i = 0; i < count; i++)
+        ids_size += varint_size(ids[i]);
+    service->type->dump(service->state, count_bytes, &data_size);
+    emit_head(stream, ROW(PartitionSnapshot, services),
+              field_varint_size(ROW(ServiceSnapshot, service_id), service->id) +
+                  message_size(ROW(ServiceSnapshot, spec), spec_size(service)) +
+                  field_bytes_size(ROW(ServiceSnapshot, data), data_size) +
+                  field_bytes_size(ROW(ServiceSnapshot, sessions), ids_size));
+    emit_number(stream, ROW(ServiceSnapshot, service_id), service->id);
+    emit_spec(stream, service);
+    emit_data(stream, service, data_size);
+    emit_sessions_of(stream, ids, count, ids_size);
     free(ids);
 }
 
-static void emit_service(struct output_stream *stream, const void *what)
+void fsm_write_snapshot(struct fsm *fsm, fsm_write_fn *write, void *context)
 {
-    const struct service *service = what;
-    emit_number(stream, ROW(ServiceSnapshot, service_id), service->id);
-    emit_message(stream, ROW(ServiceSnapshot, spec), emit_spec, service);
-    struct output_stream counter = {0};
-    service->type->dump(service->state, emit, &counter);
-    if (counter.size > 0 && !ROW_DROPPED(ROW(ServiceSnapshot, data))) {
-        emit_head(stream, ROW(ServiceSnapshot, data), counter.size);
-        if (stream->write == NULL)
-            stream->size += counter.size;
-        else
-            service->type->dump(service->state, emit, stream);
-    }
-    emit_sessions_of(stream, service);
+    struct output_stream stream = {write, context};
+    emit_number(&stream, ROW(PartitionSnapshot, index), fsm->index);
+    emit_time(&stream, ROW(PartitionSnapshot, timestamp), fsm->time);
+    for (const struct list *link = fsm->sessions.next; link != &fsm->sessions; link = link->next)
+        emit_session(&stream, container_of(link, struct session, order));
+    for (const struct list *link = fsm->services.order.next; link != &fsm->services.order; link = link->next)
+        emit_service(&stream, container_of(link, struct service, order));
 }
 
 /* ---- what fsm.proto has no field for ---- */
 
-static void emit_word(struct output_stream *stream, uint64_t value)
+static uint64_t command_extra_size(const struct held_command *command)
 {
-    uint8_t bytes[8];
-    for (unsigned i = 0; i < 8; i++)
-        bytes[i] = (uint8_t)(value >> 8 * i);
-    emit(stream, bytes, sizeof(bytes));
+    return field_varint_size(1, command->sequence_num) + field_varint_size(2, command->index) +
+           field_varint_size(3, command->last_number) + field_varint_size(4, command->stream != NULL);
 }
 
-static void emit_extra(struct output_stream *stream, const struct fsm *fsm)
+static void emit_session_extra(struct output_stream *stream, const struct session *session)
 {
-    emit_word(stream, fsm->config.session_output_limit);
-    emit_word(stream, fsm->sessions_by_id.count);
-    for (const struct list *link = fsm->sessions.next; link != &fsm->sessions; link = link->next) {
-        const struct session *session = container_of(link, struct session, order);
-        emit_word(stream, session->id);
-        emit_word(stream, session->uid);
-        emit_word(stream, session->window.floor);
-        emit_word(stream, session->highest);
-        emit_word(stream, session->held_commands);
-        struct held_command *held = session_held(session);
-        for (uint64_t i = 0; i < session->held_commands; i++) {
-            emit_word(stream, held[i].sequence_num);
-            emit_word(stream, held[i].index);
-            emit_word(stream, held[i].last_number);
-        }
-        free(held);
+    struct held_walk walk;
+    struct held_command command;
+    held_begin(&walk, session);
+    uint64_t size = field_varint_size(1, session->id) + field_varint_size(2, session->uid) +
+                    field_varint_size(3, session->window.floor) + field_varint_size(4, session->highest);
+    while (held_next(&walk, &command))
+        size += message_size(5, command_extra_size(&command));
+    emit_head(stream, 2, size);
+    emit_number(stream, 1, session->id);
+    emit_number(stream, 2, session->uid);
+    emit_number(stream, 3, session->window.floor);
+    emit_number(stream, 4, session->highest);
+    held_again(&walk);
+    while (held_next(&walk, &command)) {
+        emit_head(stream, 5, command_extra_size(&command));
+        emit_number(stream, 1, command.sequence_num);
+        emit_number(stream, 2, command.index);
+        emit_number(stream, 3, command.last_number);
+        emit_number(stream, 4, command.stream != NULL);
     }
+    held_end(&walk);
+}
+
+void fsm_write_extra(struct fsm *fsm, fsm_write_fn *write, void *context)
+{
+    struct output_stream stream = {write, context};
+    emit_number(&stream, 1, fsm->config.session_output_limit);
+    for (const struct list *link = fsm->sessions.next; link != &fsm->sessions; link = link->next)
+        emit_session_extra(&stream, container_of(link, struct session, order));
 }
 
 void fsm_dump(struct fsm *fsm, fsm_write_fn *write, void *context)
 {
-    struct output_stream stream = {write, context, 0};
-    emit_number(&stream, ROW(PartitionSnapshot, index), fsm->index);
-    emit_message(&stream, ROW(PartitionSnapshot, timestamp), emit_time, &fsm->time);
-    for (const struct list *link = fsm->sessions.next; link != &fsm->sessions; link = link->next)
-        emit_message(&stream, ROW(PartitionSnapshot, sessions), emit_session,
-                     container_of(link, struct session, order));
-    for (const struct list *link = fsm->services.order.next; link != &fsm->services.order; link = link->next)
-        emit_message(&stream, ROW(PartitionSnapshot, services), emit_service,
-                     container_of(link, struct service, order));
-    emit_extra(&stream, fsm);
+    fsm_write_snapshot(fsm, write, context);
+    fsm_write_extra(fsm, write, context);
 }

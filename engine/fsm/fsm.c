@@ -35,13 +35,45 @@ struct fsm *fsm_create(const struct fsm_config *config)
     return fsm;
 }
 
+static int by_index(const void *a, const void *b)
+{
+    const struct stream *left = *(struct stream *const *)a, *right = *(struct stream *const *)b;
+    return (left->command.index > right->command.index) - (left->command.index < right->command.index);
+}
+
+/* In the order in which they were opened, on whatever service: the order of a session's openings is no part of the
+ * state, and must not show. */
+static void end_streams(const struct session *session)
+{
+    size_t count = 0;
+    const struct list *openings = &session->openings_list;
+    for (const struct list *of = openings->next; of != openings; of = of->next) {
+        const struct opening *opening = container_of(of, struct opening, of_session);
+        for (const struct list *link = opening->streams.next; link != &opening->streams; link = link->next)
+            count++;
+    }
+    if (count == 0)
+        return;
+    struct stream **streams = memory_allocate(count * sizeof(struct stream *));
+    count = 0;
+    for (const struct list *of = openings->next; of != openings; of = of->next) {
+        const struct opening *opening = container_of(of, struct opening, of_session);
+        for (const struct list *link = opening->streams.next; link != &opening->streams; link = link->next)
+            streams[count++] = container_of(link, struct stream, of_opening);
+    }
+    qsort(streams, count, sizeof(struct stream *), by_index);
+    for (size_t i = 0; i < count; i++)
+        if (streams[i]->opening != NULL) /* the end of an earlier one may have ended it */
+            stream_end_unstored(streams[i]);
+    free(streams);
+}
+
 /* CloseSession, expiry, and the end of the state machine. */
 static void end_session(struct fsm *fsm, struct session *session)
 {
+    end_streams(session);
     while (!list_empty(&session->openings_list)) {
         struct opening *opening = container_of(session->openings_list.next, struct opening, of_session);
-        while (!list_empty(&opening->streams))
-            stream_end_unstored(container_of(opening->streams.next, struct stream, of_opening));
         fsm_detach_cursors(opening);
         service_table_close(opening);
     }
@@ -231,28 +263,35 @@ void fsm_leave(struct fsm *fsm, uint64_t session_id, uint64_t sequence_num, cons
 
 /* ---- sessions ---- */
 
-static void renew(struct fsm *fsm, struct session *session)
+static void renew(struct fsm *fsm, struct session *session, uint64_t time)
 {
-    session->last_updated = fsm->time;
-    timers_set(&fsm->timers, &session->expiry, time_after(fsm->time, session->timeout), session->id);
+    session->last_updated = time;
+    timers_set(&fsm->timers, &session->expiry, time_after(time, session->timeout), session->id);
+}
+
+struct session *fsm_add_session(struct fsm *fsm, uint64_t id, uint32_t uid, uint64_t timeout, uint64_t last_updated)
+{
+    struct session *session = session_create(id, uid, fsm->config.hash_seed);
+    session->timeout = timeout;
+    session->expiry.fire = expire;
+    table_insert(&fsm->sessions_by_id, &session->by_id, hash_number(id, fsm->config.hash_seed));
+    list_append(&fsm->sessions, &session->order);
+    renew(fsm, session, last_updated);
+    return session;
 }
 
 static void open_session(const struct application *application)
 {
     struct fsm *fsm = application->fsm;
-    uint64_t id = application->entry->index;
-    struct session *session = session_create(id, application->entry->uid, fsm->config.hash_seed);
-    (void)duration_nanoseconds(application->command->timeout, &session->timeout); /* valid: it has been checked */
-    session->expiry.fire = expire;
-    table_insert(&fsm->sessions_by_id, &session->by_id, hash_number(id, fsm->config.hash_seed));
-    list_append(&fsm->sessions, &session->order);
-    renew(fsm, session);
-    acknowledge(application, id);
+    uint64_t timeout = 0;
+    (void)duration_nanoseconds(application->command->timeout, &timeout); /* valid: it has been checked */
+    fsm_add_session(fsm, application->entry->index, application->entry->uid, timeout, fsm->time);
+    acknowledge(application, application->entry->index);
 }
 
 static void keep_alive(const struct application *application, struct session *session)
 {
-    renew(application->fsm, session);
+    renew(application->fsm, session, application->fsm->time);
     session_acknowledge(session, application->command, stream_cancel);
     acknowledge(application, 0);
 }

@@ -3,7 +3,6 @@
 #include "engine/fsm/state.h"
 #include "proto/reader.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 bool fsm_session_owner(const struct fsm *fsm, uint64_t session_id, uint32_t *uid)
@@ -36,10 +35,12 @@ bool fsm_session_commands(const struct fsm *fsm, uint64_t session_id, uint64_t *
     if (session == NULL)
         return false;
     *highest = session->highest;
-    struct held_command *held = session_held(session);
-    for (uint64_t i = 0; i < session->held_commands; i++) {
-        struct fsm_held_command command = {.sequence_num = held[i].sequence_num, .acknowledged = held[i].acknowledged};
-        const struct stream *stream = held[i].stream;
+    struct held_walk walk;
+    struct held_command held;
+    held_begin(&walk, session);
+    while (held_next(&walk, &held)) {
+        struct fsm_held_command command = {.sequence_num = held.sequence_num, .acknowledged = held.acknowledged};
+        const struct stream *stream = held.stream;
         if (stream != NULL && stream->input != NULL) {
             const struct service *service = stream->opening->service;
             command.open = true;
@@ -53,7 +54,7 @@ bool fsm_session_commands(const struct fsm *fsm, uint64_t session_id, uint64_t *
         }
         fn(context, &command);
     }
-    free(held);
+    held_end(&walk);
     return true;
 }
 

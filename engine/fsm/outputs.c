@@ -209,17 +209,23 @@ bool outputs_free(struct outputs *outputs, unsigned *budget)
     return outputs->spare == NULL;
 }
 
-size_t output_parts(const struct stored_output *output, struct slice *parts)
+struct slice output_part(const struct stored_output *output, size_t place)
 {
     const uint8_t *bytes = inline_bytes(output);
+    if (output->piece_count == 0)
+        return (struct slice){bytes, output->inline_size};
+    const struct payload_piece *piece = &output->pieces[place];
+    return (struct slice){(piece->blob == NULL ? bytes : piece->blob->data) + piece->offset, piece->size};
+}
+
+size_t output_parts(const struct stored_output *output, struct slice *parts)
+{
     if (output->piece_count == 0) {
-        parts[0] = (struct slice){bytes, output->inline_size};
+        parts[0] = output_part(output, 0);
         return output->inline_size > 0;
     }
-    for (unsigned i = 0; i < output->piece_count; i++) {
-        const struct payload_piece *piece = &output->pieces[i];
-        parts[i] = (struct slice){(piece->blob == NULL ? bytes : piece->blob->data) + piece->offset, piece->size};
-    }
+    for (unsigned i = 0; i < output->piece_count; i++)
+        parts[i] = output_part(output, i);
     return output->piece_count;
 }
 

@@ -52,6 +52,7 @@ bool outputs_free(struct outputs *outputs, unsigned *budget);
 
 /* The payload as slices of where it lies: at most piece_count, at least 1; returns how many. */
 size_t output_parts(const struct stored_output *output, struct slice *parts);
+struct slice output_part(const struct stored_output *output, size_t place); /* one of them */
 struct slice output_message(const struct stored_output *output);
 
 #endif

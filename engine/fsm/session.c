@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a session holds of its commands. The ways of a number: session_record() puts a new one into the window or into
  * `ahead`, session_open_stream() into `ahead`; session_acknowledge() lets it go, or moves it to `kept` once the floor
- * has passed it; session_discard() ends all at once. */
+ * has passed it; session_discard() ends all at once. session_restore_*() put it where it would stand now. */
 #include "engine/fsm/session.h"
 
 #include "engine/fsm/filter.h"
@@ -106,15 +106,22 @@ struct stored_output *session_record(struct session *session, uint64_t sequence_
     return output;
 }
 
-struct stream *session_open_stream(struct session *session, uint64_t sequence_num, uint64_t index, struct blob *input)
+/* `input` NULL: it is complete. It still has to be put into `ahead` or `kept`. */
+static struct stream *add_stream(struct session *session, uint64_t sequence_num, uint64_t index, struct blob *input)
 {
     struct stream *stream = memory_zeroed(1, sizeof(*stream));
     stream->session = session;
     stream->input = input;
     stream->command.stream = stream;
     list_init(&stream->of_opening);
-    hold(session, sequence_num, SESSION_STREAM_BYTES + (uint64_t)input->size);
+    hold(session, sequence_num, input == NULL ? 0 : SESSION_STREAM_BYTES + (uint64_t)input->size);
     add_command(session, &stream->command, sequence_num, index);
+    return stream;
+}
+
+struct stream *session_open_stream(struct session *session, uint64_t sequence_num, uint64_t index, struct blob *input)
+{
+    struct stream *stream = add_stream(session, sequence_num, index, input);
     timers_set(&session->ahead, &stream->command.ahead, sequence_num, 0);
     return stream;
 }
@@ -137,6 +144,50 @@ void session_stream_complete(struct stream *stream)
     stream->session->held_bytes -= SESSION_STREAM_BYTES + (uint64_t)stream->input->size;
     blob_release(stream->input);
     stream->input = NULL;
+}
+
+/* ---- as it was ---- */
+
+void session_restore_floor(struct session *session, uint64_t floor)
+{
+    mr_assert(session->held_commands == 0);
+    session->window.floor = floor;
+    session->highest = floor;
+}
+
+void session_restore_answer(struct session *session, uint64_t sequence_num, uint64_t index,
+                            const struct service_call *call)
+{
+    if (sequence_num > session->window.floor) {
+        mr_assert(call != NULL && call->index == index);
+        session_record(session, sequence_num, call);
+        return;
+    }
+    struct command *command;
+    if (call != NULL) {
+        struct stored_output *output = outputs_append(&session->outputs, sequence_num, 1, index, call);
+        hold(session, sequence_num, bytes_of(output));
+        command = add_answered(session, output);
+    } else {
+        hold(session, sequence_num, 0);
+        command = memory_zeroed(1, sizeof(*command));
+        command->last_number = 1;
+        add_command(session, command, sequence_num, index);
+    }
+    list_append(&session->kept, &command->kept);
+}
+
+struct stream *session_restore_stream(struct session *session, uint64_t sequence_num, uint64_t index,
+                                      struct blob *input, uint64_t acknowledged)
+{
+    struct stream *stream = add_stream(session, sequence_num, index, input);
+    if (sequence_num > session->window.floor)
+        timers_set(&session->ahead, &stream->command.ahead, sequence_num, 0);
+    else
+        list_append(&session->kept, &stream->command.kept);
+    stream->outputs.floor = acknowledged;
+    stream->command.last_number = acknowledged;
+    return stream;
 }
 
 /* ---- letting go ---- */
@@ -325,53 +376,4 @@ void session_discard(struct session *session, struct garbage *garbage)
 {
     mr_assert(session->openings.count == 0 && session->expiry.place == 0);
     garbage_add(garbage, &session->garbage, free_some);
-}
-
-/* ---- writing down ---- */
-
-static int by_number(const void *a, const void *b)
-{
-    const struct held_command *left = a, *right = b;
-    return (left->sequence_num > right->sequence_num) - (left->sequence_num < right->sequence_num);
-}
-
-static struct held_command held_of(const struct command *command)
-{
-    uint64_t acknowledged = command->stream != NULL   ? command->stream->outputs.floor
-                            : command->output == NULL ? command->last_number
-                                                      : 0;
-    return (struct held_command){.sequence_num = command->sequence_num,
-                                 .index = command->index,
-                                 .last_number = command->last_number,
-                                 .acknowledged = acknowledged,
-                                 .output = command->output,
-                                 .stream = command->stream};
-}
-
-struct held_command *session_held(const struct session *session)
-{
-    struct held_command *held = memory_allocate((session->held_commands + 1) * sizeof(*held));
-    size_t count = 0;
-    for (const struct list *link = session->kept.next; link != &session->kept; link = link->next)
-        held[count++] = held_of(container_of(link, struct command, kept));
-    for (size_t i = 1; i <= session->ahead.count; i++)
-        held[count++] = held_of(container_of(session->ahead.heap[i], struct command, ahead));
-    const struct window *window = &session->window;
-    size_t left = window->count;
-    for (uint64_t number = window->floor + 1; left > 0; number++) {
-        const struct stored_output *output = window_get(window, number);
-        if (output == NULL)
-            continue;
-        held[count++] = (struct held_command){
-            .sequence_num = number, .index = output->index, .last_number = output->number, .output = output};
-        left--;
-    }
-    mr_assert(count == session->held_commands);
-    qsort(held, count, sizeof(*held), by_number);
-    return held;
-}
-
-const struct stored_output *held_output(const struct held_command *held, uint64_t number)
-{
-    return held->stream == NULL ? held->output : window_get(&held->stream->outputs, number);
 }

@@ -117,7 +117,8 @@ void session_stream_complete(struct stream *stream);
 typedef void session_cancel_fn(struct stream *stream);
 void session_acknowledge(struct session *session, const struct command_input *keep_alive, session_cancel_fn *cancel);
 
-/* Every held command in order of number: for writing the state down. */
+/* ---- writing it down and filling it again ---- */
+
 struct held_command {
     uint64_t sequence_num;
     uint64_t index;
@@ -128,6 +129,30 @@ struct held_command {
 };
 /* The stored output of this number, from acknowledged + 1 to last_number. */
 const struct stored_output *held_output(const struct held_command *held, uint64_t number);
-struct held_command *session_held(const struct session *session); /* held_commands of them; the caller frees it */
+
+/* Walks every held command in order of number; the session must not change meanwhile. Takes no memory for what is in
+ * the window, where an ordinary client has all. */
+struct held_walk {
+    const struct session *session;
+    const struct command **apart; /* those of `ahead` and `kept`, by number; NULL: none */
+    size_t apart_count, apart_at;
+    uint64_t number; /* in the window: where to look next */
+    size_t left;     /* likewise: still to come */
+};
+void held_begin(struct held_walk *walk, const struct session *session);
+bool held_next(struct held_walk *walk, struct held_command *held);
+void held_again(struct held_walk *walk); /* from the beginning */
+void held_end(struct held_walk *walk);
+
+/* What a session held, put back into one that has just been created: first the floor, then the commands in order of
+ * number, each in the place where it would stand now. */
+void session_restore_floor(struct session *session, uint64_t floor);
+/* A command with one output; `call` NULL: it has been acknowledged, and so is not over the floor. */
+void session_restore_answer(struct session *session, uint64_t sequence_num, uint64_t index,
+                            const struct service_call *call);
+/* A stream, of which the outputs up to `acknowledged` have been (none, if it is over the floor); the others are for
+ * session_stream_output() to add. `input` becomes the session's; NULL: it is complete. */
+struct stream *session_restore_stream(struct session *session, uint64_t sequence_num, uint64_t index,
+                                      struct blob *input, uint64_t acknowledged);
 
 #endif

@@ -17,6 +17,8 @@ struct fsm {
     struct list sessions; /* by id */
     struct service_table services;
 
+    struct restoring *restoring; /* while it is being restored; else NULL */
+
     /* Used again for every command and query; not state. */
     const struct fsm_sink *sink; /* while an entry is applied or outputs are delivered; else NULL */
     struct service_call call;
@@ -27,6 +29,8 @@ struct fsm {
 };
 
 struct session *fsm_find_session(const struct fsm *fsm, uint64_t session_id); /* NULL: none */
+/* A session of an id higher than all there are. */
+struct session *fsm_add_session(struct fsm *fsm, uint64_t id, uint32_t uid, uint64_t timeout, uint64_t last_updated);
 /* The session, if it is there and obeys `uid`. Else NULL, *status and *message (static, or fsm->text) say why. */
 struct session *fsm_demand_session(struct fsm *fsm, uint64_t session_id, uint32_t uid, enum status *status,
                                    const char **message);

@@ -28,5 +28,7 @@ bool stream_go_on(struct stream *stream);
 void stream_cancel(struct stream *stream);       /* by a KeepAlive: nothing is recorded, the session forgets it next */
 void stream_close(struct stream *stream);        /* with its service: CANCELED is its last output */
 void stream_end_unstored(struct stream *stream); /* with its session: the same, but there is nowhere to store it */
+/* With a service or a session they end in order of their commands' indexes, by a KeepAlive in order of their numbers:
+ * orders that a snapshot keeps. */
 
 #endif

@@ -44,6 +44,17 @@ static void begin_move(struct table *table, size_t buckets)
     table->mask = buckets - 1;
 }
 
+void table_reserve(struct table *table, size_t count)
+{
+    if (table->buckets != NULL || count <= BUCKETS_MIN)
+        return;
+    size_t buckets = BUCKETS_MIN;
+    while (buckets < count)
+        buckets *= 2;
+    table->buckets = memory_zeroed(buckets, sizeof(struct table_node *));
+    table->mask = buckets - 1;
+}
+
 void table_insert(struct table *table, struct table_node *node, uint64_t hash)
 {
     if (table->buckets == NULL) {

@@ -25,7 +25,8 @@ struct table {
     size_t count;                /* nodes */
 };
 
-/* An all-zero table is an empty one. */
+/* An all-zero table is an empty one. If it is known that `count` nodes come, room for all of them can be made first. */
+void table_reserve(struct table *table, size_t count);
 void table_insert(struct table *table, struct table_node *node, uint64_t hash);
 void table_remove(struct table *table, struct table_node *node);
 void table_free(struct table *table); /* the arrays; nodes are their owners' */

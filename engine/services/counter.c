@@ -4,6 +4,7 @@
  * nothing of sessions or commands. */
 #include "engine/services/counter.h"
 
+#include "engine/fsm/canonical.h"
 #include "engine/fsm/memory.h"
 #include "proto/reader.h"
 #include "proto/writer.h"
@@ -109,6 +110,14 @@ static void dump(void *state, void (*write)(void *context, const void *data, siz
     write(context, bytes, (size_t)(field_write_varint(bytes, 1, counter->value) - bytes));
 }
 
+static bool restore(void *state, struct slice data)
+{
+    struct counter *counter = state;
+    struct canonical_reader reader = canonical_reader(data);
+    counter->value = canonical_number(&reader, 1);
+    return canonical_end(&reader);
+}
+
 static const struct service_operation operations[] = {
     {.name = "Increment", .kind = OPERATION_COMMAND, .run = increment},
     {.name = "Decrement", .kind = OPERATION_COMMAND, .run = decrement},
@@ -124,4 +133,5 @@ const struct service_type counter_type = {
     .create = create,
     .destroy = free,
     .dump = dump,
+    .restore = restore,
 };

@@ -304,6 +304,31 @@ static void dump(void *state, void (*write)(void *context, const void *data, siz
     map_write_snapshot(&map->entries, &map->listeners, write, context);
 }
 
+static bool restore(void *state, struct slice data)
+{
+    struct map *map = state;
+    struct canonical_reader snapshot = canonical_reader(data);
+    struct map_listening listening;
+    uint64_t last = 0;
+    while (map_read_listener(&snapshot, &listening)) {
+        if (listening.index <= last)
+            return false;
+        last = listening.index;
+        struct map_listener *listener = map_listen(&map->listeners, listening.key, listening.index);
+        listener->stream = stream_restore(map->entries.host, listening.index, listener);
+        if (listener->stream == NULL) {
+            map_unlisten(&map->listeners, listener);
+            return false;
+        }
+    }
+    struct map_kept kept[MAP_RESTORED_AT_ONCE];
+    table_reserve(&map->entries.by_key, map_count_kept(snapshot));
+    for (size_t count; (count = map_read_kept(&snapshot, kept, MAP_RESTORED_AT_ONCE)) > 0;)
+        if (!map_restore(&map->entries, kept, count))
+            return false;
+    return canonical_end(&snapshot);
+}
+
 static const struct service_operation operations[] = {
     {.name = "Put", .kind = OPERATION_COMMAND, .run = put},
     {.name = "Get", .kind = OPERATION_QUERY, .run = get},
@@ -323,5 +348,6 @@ const struct service_type map_type = {
     .create = create,
     .destroy = destroy,
     .dump = dump,
+    .restore = restore,
     .ended = ended,
 };

@@ -76,9 +76,13 @@ void map_entries_init(struct map_entries *entries, struct service_host *host, ma
     timers_init(&entries->timers);
 }
 
-struct map_entry *map_find(const struct map_entries *entries, struct slice key)
+static uint64_t hash_of(const struct map_entries *entries, struct slice key)
 {
-    uint64_t hash = hash_bytes(key, entries->host->hash_seed);
+    return hash_bytes(key, entries->host->hash_seed);
+}
+
+static struct map_entry *find(const struct map_entries *entries, struct slice key, uint64_t hash)
+{
     for (struct table_node *node = table_first(&entries->by_key, hash); node != NULL; node = node->next) {
         struct map_entry *entry = container_of(node, struct map_entry, by_key);
         if (node->hash == hash && entry->key_size == key.size &&
@@ -86,6 +90,11 @@ struct map_entry *map_find(const struct map_entries *entries, struct slice key)
             return entry;
     }
     return NULL;
+}
+
+struct map_entry *map_find(const struct map_entries *entries, struct slice key)
+{
+    return find(entries, key, hash_of(entries, key));
 }
 
 static struct blob *key_and_value(struct slice key, struct slice value)
@@ -99,22 +108,59 @@ static struct blob *key_and_value(struct slice key, struct slice value)
     return blob;
 }
 
+static struct map_entry *add_entry(struct map_entries *entries, struct slice key, uint64_t hash)
+{
+    struct map_entry *entry = memory_zeroed(1, sizeof(*entry));
+    entry->key_size = (uint32_t)key.size;
+    entry->serial = ++entries->last_serial;
+    table_insert(&entries->by_key, &entry->by_key, hash);
+    list_append(&entries->order, &entry->order);
+    return entry;
+}
+
 struct map_entry *map_write(struct map_entries *entries, struct map_entry *entry, struct slice key, struct slice value,
                             uint64_t index, uint64_t expire)
 {
     struct blob *blob = key_and_value(key, value);
-    if (entry == NULL) {
-        entry = memory_zeroed(1, sizeof(*entry));
-        entry->key_size = (uint32_t)key.size;
-        entry->serial = ++entries->last_serial;
-        table_insert(&entries->by_key, &entry->by_key, hash_bytes(key, entries->host->hash_seed));
-        list_append(&entries->order, &entry->order);
-    }
+    if (entry == NULL)
+        entry = add_entry(entries, key, hash_of(entries, key));
     blob_release(entry->blob);
     entry->blob = blob;
     entry->index = index;
     set_expiry(entries, entry, expire);
     return entry;
+}
+
+static bool restore(struct map_entries *entries, const struct map_kept *kept, uint64_t hash)
+{
+    if (kept->index == 0 || (kept->expire != 0 && kept->expire <= *entries->host->time) ||
+        kept->key.size > UINT32_MAX || kept->value.size > UINT32_MAX - kept->key.size ||
+        find(entries, kept->key, hash) != NULL)
+        return false;
+    struct map_entry *entry = add_entry(entries, kept->key, hash);
+    entry->blob = key_and_value(kept->key, kept->value);
+    entry->index = kept->index;
+    if (kept->expire != 0)
+        set_expiry(entries, entry, kept->expire);
+    return true;
+}
+
+/* Most of what it costs is waiting for the table's memory, so that is asked for ahead. */
+bool map_restore(struct map_entries *entries, const struct map_kept *kept, size_t count)
+{
+    uint64_t hashes[MAP_RESTORED_AT_ONCE];
+    mr_assert(count <= MAP_RESTORED_AT_ONCE);
+    for (size_t i = 0; i < count; i++) {
+        hashes[i] = hash_of(entries, kept[i].key);
+        if (entries->by_key.count > 0)
+            __builtin_prefetch(table_bucket(&entries->by_key, hashes[i]));
+    }
+    for (size_t i = 0; i < count; i++)
+        __builtin_prefetch(table_first(&entries->by_key, hashes[i]));
+    for (size_t i = 0; i < count; i++)
+        if (!restore(entries, &kept[i], hashes[i]))
+            return false;
+    return true;
 }
 
 static void free_entry(struct map_entry *entry)

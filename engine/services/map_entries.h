@@ -50,6 +50,14 @@ struct map_entry *map_find(const struct map_entries *entries, struct slice key);
 /* Writes a new version of `entry`, or a new entry if that is NULL. `expire` as in map_entry. */
 struct map_entry *map_write(struct map_entries *entries, struct map_entry *entry, struct slice key, struct slice value,
                             uint64_t index, uint64_t expire);
+/* Adds entries as they were, behind all others; many at once, because that is quicker. False: one of them cannot have
+ * been there, because its key is there, it has no index, or its deadline has come. */
+enum { MAP_RESTORED_AT_ONCE = 32 };
+struct map_kept {
+    struct slice key, value;
+    uint64_t index, expire;
+};
+bool map_restore(struct map_entries *entries, const struct map_kept *kept, size_t count);
 void map_remove(struct map_entries *entries, struct map_entry *entry);
 /* Empties it at once; the memory goes in later turns. */
 void map_clear(struct map_entries *entries);

@@ -234,3 +234,55 @@ void map_write_snapshot(const struct map_entries *entries, const struct map_list
                   (size_t)(write_time(field_write_message_head(bytes, 2, expire_size), entry->expire) - bytes));
     }
 }
+
+bool map_read_listener(struct canonical_reader *snapshot, struct map_listening *listening)
+{
+    struct slice bytes;
+    if (!canonical_message(snapshot, 1, &bytes))
+        return false;
+    struct canonical_reader reader = canonical_reader(bytes);
+    listening->index = canonical_number(&reader, 1);
+    listening->key = canonical_bytes(&reader, 2);
+    if (canonical_end(&reader) && utf8_valid(listening->key))
+        return true;
+    canonical_fail(snapshot);
+    return false;
+}
+
+static bool read_kept(struct canonical_reader *snapshot, struct map_kept *kept)
+{
+    struct slice entry_bytes, key_bytes, value_bytes;
+    if (!canonical_message(snapshot, 2, &entry_bytes))
+        return false;
+    struct canonical_reader entry = canonical_reader(entry_bytes);
+    if (!canonical_message(&entry, 1, &key_bytes) || !canonical_message(&entry, 2, &value_bytes))
+        return false;
+    struct canonical_reader key = canonical_reader(key_bytes), value = canonical_reader(value_bytes);
+    kept->index = canonical_number(&key, 1);
+    kept->key = canonical_bytes(&key, 2);
+    kept->value = canonical_bytes(&value, 1);
+    kept->expire = 0;
+    bool sound = value.at == value.end || (canonical_time(&value, 2, &kept->expire) && kept->expire != 0);
+    return sound && canonical_end(&entry) && canonical_end(&key) && canonical_end(&value) && utf8_valid(kept->key);
+}
+
+size_t map_read_kept(struct canonical_reader *snapshot, struct map_kept *kept, size_t most)
+{
+    size_t count = 0;
+    for (; count < most && snapshot->at != snapshot->end; count++) {
+        if (!read_kept(snapshot, &kept[count])) {
+            canonical_fail(snapshot);
+            return 0;
+        }
+    }
+    return count;
+}
+
+size_t map_count_kept(struct canonical_reader snapshot)
+{
+    struct slice entry;
+    size_t count = 0;
+    while (canonical_message(&snapshot, 2, &entry))
+        count++;
+    return count;
+}

@@ -4,6 +4,7 @@
 #ifndef ENGINE_SERVICES_MAP_MESSAGES_H
 #define ENGINE_SERVICES_MAP_MESSAGES_H
 
+#include "engine/fsm/canonical.h"
 #include "engine/services/map_entries.h"
 #include "engine/services/map_listeners.h"
 
@@ -36,5 +37,15 @@ void map_put_event(struct service_call *output, enum map_event event, const stru
 /* MapSnapshot. */
 void map_write_snapshot(const struct map_entries *entries, const struct map_listeners *listeners,
                         void (*write)(void *context, const void *data, size_t size), void *context);
+
+/* Reading one back, by a reader of its bytes: all listeners, then all entries, each in order; then canonical_end() says
+ * whether it was one. Keys are strings; what keys and numbers mean together is not looked at. */
+struct map_listening { /* MapListener */
+    uint64_t index;
+    struct slice key;
+};
+bool map_read_listener(struct canonical_reader *snapshot, struct map_listening *listening);
+size_t map_read_kept(struct canonical_reader *snapshot, struct map_kept *kept, size_t most); /* MapEntry: how many */
+size_t map_count_kept(struct canonical_reader snapshot);
 
 #endif

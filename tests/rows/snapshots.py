@@ -5,6 +5,7 @@ import unittest
 
 from atomix.multiraft.counter.v1 import counter_pb2
 from atomix.multiraft.v1 import fsm_pb2
+from millrace.v1 import snapshot_pb2
 
 from protocol import COUNTER, MAP, Status
 from rows import program
@@ -88,6 +89,17 @@ class Snapshots(unittest.TestCase):
 
     def test_service_snapshot_sessions(self):
         self.assertEqual([list(service.sessions) for service in self.services()], [[2], [1, 2]])
+
+    # What the PartitionSnapshot has no field for: no row of fsm.proto, but its second half.
+    def test_extra(self):
+        lines = dict(text.split(" ") for text in (program("fsm/test_snapshot_rows", "--print") or "").splitlines())
+        extra = snapshot_pb2.SnapshotExtra.FromString(bytes.fromhex(lines["extra"]))
+        self.assertEqual(extra.session_output_limit, 1 << 20)
+        self.assertEqual([(session.session_id, session.uid, session.given_up, session.highest)
+                          for session in extra.sessions], [(1, 1000, 0, 0), (2, 1000, 2, 2)])
+        self.assertEqual([(held.sequence_num, held.index, held.last_output, held.stream)
+                          for held in extra.sessions[1].commands], [(1, 6, 1, False), (2, 7, 1, False)])
+        self.assertEqual(extra.SerializeToString(deterministic=True).hex(), lines["extra"])
 
     # The code of the services there are does not fail; that of one that is only made for tests does.
     def test_status_error(self):

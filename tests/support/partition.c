@@ -6,6 +6,7 @@
 #include "ipc/error.h"
 #include "proto/reader.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,6 +21,7 @@ struct partition *partition_create_with(uint64_t hash_seed, uint64_t session_out
     struct fsm_config config = {.hash_seed = hash_seed, .session_output_limit = session_output_limit, .types = types};
     struct partition *partition = calloc(1, sizeof(*partition));
     mr_assert(partition != NULL);
+    partition->config = config;
     partition->fsm = fsm_create(&config);
     partition->time = PARTITION_START;
     return partition;
@@ -292,4 +294,49 @@ uint8_t *partition_dump(struct partition *partition, size_t *size)
     fsm_dump(partition->fsm, collect, &bytes);
     *size = bytes.size;
     return bytes.data;
+}
+
+static void count(void *context, const void *data, size_t size)
+{
+    (void)data;
+    *(size_t *)context += size;
+}
+
+size_t partition_snapshot_size(struct partition *partition)
+{
+    size_t size = 0;
+    fsm_write_snapshot(partition->fsm, count, &size);
+    return size;
+}
+
+struct fsm *partition_restored(const struct partition *partition, const uint8_t *dump, size_t snapshot_size,
+                               size_t size, struct mr_error *error)
+{
+    struct fsm_config config = partition->config;
+    config.hash_seed = ~config.hash_seed;
+    struct fsm *fsm = fsm_create(&config);
+    struct slice snapshot = {dump, snapshot_size}, extra = {dump + snapshot_size, size - snapshot_size};
+    if (fsm_restore(fsm, snapshot, extra, error) == 0)
+        return fsm;
+    fsm_destroy(fsm);
+    return NULL;
+}
+
+void partition_restore(struct partition *partition)
+{
+    struct mr_error error;
+    size_t size, size_again;
+    uint8_t *dump = partition_dump(partition, &size);
+    struct fsm *fsm = partition_restored(partition, dump, partition_snapshot_size(partition), size, &error);
+    if (fsm == NULL)
+        fprintf(stderr, "%s\n", error.text);
+    mr_assert(fsm != NULL);
+    fsm_destroy(partition->fsm);
+    partition->fsm = fsm;
+    partition->config.hash_seed = ~partition->config.hash_seed;
+    uint8_t *again = partition_dump(partition, &size_again);
+    mr_assert(size_again == size && memcmp(again, dump, size) == 0);
+    mr_assert(fsm_index(fsm) == partition->index);
+    free(dump);
+    free(again);
 }

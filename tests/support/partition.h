@@ -28,7 +28,8 @@ typedef bool partition_room_fn(void *context, const struct fsm_route *route, con
 
 struct partition {
     struct fsm *fsm;
-    uint64_t index; /* of the last entry */
+    struct fsm_config config; /* its */
+    uint64_t index;           /* of the last entry */
     uint64_t time;
     uint32_t uid;
     struct fsm_route route;
@@ -76,8 +77,17 @@ const struct reply *partition_ask(struct partition *partition, uint64_t session,
 /* Field 1 of a payload: a counter's value, a map's size. */
 uint64_t reply_number(const struct reply *reply);
 
-/* The whole state; the caller frees it. */
+/* The whole state, both sections one behind the other; the caller frees it. */
 uint8_t *partition_dump(struct partition *partition, size_t *size);
+/* The first section, a PartitionSnapshot, ends where the second one, a SnapshotExtra, begins. */
+size_t partition_snapshot_size(struct partition *partition);
+
+/* A state restored from a dump of `size` bytes, whose first section has `snapshot_size`, with another hash seed. NULL
+ * with *error: refused. */
+struct fsm *partition_restored(const struct partition *partition, const uint8_t *dump, size_t snapshot_size,
+                               size_t size, struct mr_error *error);
+/* The partition goes on with a state restored from its own, which must be the same to the byte. */
+void partition_restore(struct partition *partition);
 
 struct duration duration_of(uint64_t nanoseconds);
 

@@ -20,15 +20,18 @@ static const struct slice no_filter;
 
 #define TALKER_TYPE "test.Talker"
 
+enum { LISTENING_MAX = 64 };
+
 struct talker {
     struct service_host *host;
-    struct listening *listening[64]; /* in the order in which they came; NULL: gone */
+    struct listening *listening[LISTENING_MAX]; /* in the order in which they came; NULL: gone */
     unsigned count;
     unsigned ended; /* how many were ended from outside */
 };
 
 struct listening {
     struct stream *stream;
+    uint64_t index; /* of its command */
     unsigned place;
 };
 
@@ -49,7 +52,12 @@ static inline void listen(void *state, struct service_call *call)
         call_fail(call, STATUS_NOT_FOUND, "refused to open");
         return;
     }
+    if (talker->count == LISTENING_MAX) {
+        call_fail(call, STATUS_UNAVAILABLE, "no room");
+        return;
+    }
     struct listening *listening = calloc(1, sizeof(*listening));
+    listening->index = call_index(call);
     listening->place = talker->count;
     talker->listening[talker->count++] = listening;
     listening->stream = call_open(call, listening);
@@ -106,7 +114,37 @@ static inline void *create(struct service_host *host)
 static inline void dump(void *state, void (*write)(void *context, const void *data, size_t size), void *context)
 {
     const struct talker *talker = state;
-    write(context, &talker->count, sizeof(talker->count));
+    uint64_t words[1 + LISTENING_MAX] = {talker->ended};
+    for (unsigned i = 0; i < talker->count; i++)
+        words[1 + i] = talker->listening[i] == NULL ? 0 : talker->listening[i]->index;
+    write(context, words, (1 + talker->count) * sizeof(words[0]));
+}
+
+static inline bool restore(void *state, struct slice data)
+{
+    struct talker *talker = state;
+    uint64_t words[1 + LISTENING_MAX];
+    if (data.size % sizeof(words[0]) != 0 || data.size == 0 || data.size > sizeof(words))
+        return false;
+    memcpy(words, data.data, data.size);
+    talker->ended = (unsigned)words[0];
+    if (talker->ended != words[0])
+        return false;
+    talker->count = (unsigned)(data.size / sizeof(words[0])) - 1;
+    for (unsigned i = talker->count; i > 0; i--) { /* in an order that nothing may depend on */
+        unsigned place = i - 1;
+        if (words[i] == 0)
+            continue;
+        struct listening *listening = calloc(1, sizeof(*listening));
+        *listening = (struct listening){.index = words[i], .place = place};
+        listening->stream = stream_restore(talker->host, words[i], listening);
+        if (listening->stream == NULL) {
+            free(listening);
+            return false;
+        }
+        talker->listening[place] = listening;
+    }
+    return true;
 }
 
 static inline void ended(void *state, void *context)
@@ -130,6 +168,7 @@ static const struct service_type talker_type = {.name = TALKER_TYPE,
                                                 .create = create,
                                                 .destroy = free,
                                                 .dump = dump,
+                                                .restore = restore,
                                                 .ended = ended};
 static const struct service_type *const talker_types[] = {&talker_type, NULL};
 

@@ -76,6 +76,29 @@ static void table_finds_what_is_in_it(void **state)
     free(items);
 }
 
+static void table_with_room_made(void **state)
+{
+    (void)state;
+    enum { ITEMS = 3000 };
+    struct item *items = calloc(ITEMS, sizeof(*items));
+    struct table table = {0};
+    table_reserve(&table, ITEMS);
+    size_t mask = table.mask;
+    assert_true(mask + 1 >= ITEMS && mask + 1 < 2 * ITEMS);
+    assert_null(find_item(&table, 1, 5));
+    for (uint64_t key = 0; key < ITEMS; key++) {
+        table_insert(&table, &items[key].node, hash_number(items[key].key = key, 5));
+        assert_null(table.old);
+    }
+    assert_int_equal(table.mask, mask);
+    table_reserve(&table, 10 * ITEMS); /* what is in it stays where it is */
+    assert_int_equal(table.mask, mask);
+    for (uint64_t key = 0; key < ITEMS; key++)
+        assert_ptr_equal(find_item(&table, key, 5), &items[key]);
+    table_free(&table);
+    free(items);
+}
+
 static void table_shrinks(void **state)
 {
     (void)state;
@@ -417,6 +440,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(table_finds_what_is_in_it),
+        cmocka_unit_test(table_with_room_made),
         cmocka_unit_test(table_shrinks),
         cmocka_unit_test(timers_fire_in_order),
         cmocka_unit_test(window_takes_what_is_near),

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The state as bytes: its first part is a PartitionSnapshot to another protobuf implementation, and two states that
+/* The state as bytes: a PartitionSnapshot and a SnapshotExtra to another protobuf implementation; and two states that
  * differ in anything differ in their bytes. */
 #include "tests/support/partition.h"
 
@@ -14,6 +14,7 @@
 #include "atomix/multiraft/counter/v1/counter.pb-c.h"
 #include "atomix/multiraft/map/v1/map.pb-c.h"
 #include "atomix/multiraft/v1/fsm.pb-c.h"
+#include "millrace/v1/snapshot.pb-c.h"
 
 static const struct slice no_filter;
 
@@ -50,9 +51,8 @@ static void another_reader(void **state)
     struct partition *partition = build();
     size_t size;
     uint8_t *dump = partition_dump(partition, &size);
-    size_t extra = 8 * (2 + 2 * 5 + 3 * 3); /* two sessions, three commands */
     Atomix__Multiraft__V1__PartitionSnapshot *snapshot =
-        atomix__multiraft__v1__partition_snapshot__unpack(NULL, size - extra, dump);
+        atomix__multiraft__v1__partition_snapshot__unpack(NULL, partition_snapshot_size(partition), dump);
     assert_non_null(snapshot);
     assert_int_equal(snapshot->index, 10);
     assert_int_equal(snapshot->timestamp->seconds, 5);
@@ -119,11 +119,44 @@ static bool is_open(const Atomix__Multiraft__V1__CommandSnapshot *command)
     return command->state == ATOMIX__MULTIRAFT__V1__COMMAND_STATE__COMMAND_OPEN;
 }
 
+static void assert_command(const Millrace__V1__CommandExtra *command, uint64_t sequence_num, uint64_t index,
+                           uint64_t last_output, bool stream)
+{
+    assert_int_equal(command->sequence_num, sequence_num);
+    assert_int_equal(command->index, index);
+    assert_int_equal(command->last_output, last_output);
+    assert_int_equal(command->stream, stream);
+}
+
+static void check_extra(const uint8_t *bytes, size_t size)
+{
+    Millrace__V1__SnapshotExtra *extra = millrace__v1__snapshot_extra__unpack(NULL, size, bytes);
+    assert_non_null(extra);
+    assert_int_equal(extra->session_output_limit, 1000000);
+    assert_int_equal(extra->n_sessions, 2);
+    const Millrace__V1__SessionExtra *first = extra->sessions[0], *second = extra->sessions[1];
+    assert_int_equal(first->session_id, 1);
+    assert_int_equal(first->uid, 5);
+    assert_int_equal(first->given_up, 11);
+    assert_int_equal(first->highest, 11);
+    assert_int_equal(first->n_commands, 3);
+    assert_command(first->commands[0], 2, 7, 1, false);
+    assert_command(first->commands[1], 3, 8, 1, false);
+    assert_command(first->commands[2], 9, 5, 3, true);
+    assert_int_equal(second->session_id, 2);
+    assert_int_equal(second->given_up, 0);
+    assert_int_equal(second->highest, 9);
+    assert_int_equal(second->n_commands, 1);
+    assert_command(second->commands[0], 9, 6, 4, true);
+    millrace__v1__snapshot_extra__free_unpacked(extra, NULL);
+}
+
 /* Commands with many outputs: one open, with what is not acknowledged; one that was ended. */
 static void streams(void **state)
 {
     (void)state;
     struct partition *partition = partition_create(7, 1000000);
+    partition->uid = 5;
     partition_open_session(partition, MR_HOUR);              /* 1 */
     partition_open_session(partition, MR_HOUR);              /* 2 */
     partition_create_service(partition, 1, MAP_TYPE, "map"); /* 3 */
@@ -144,17 +177,10 @@ static void streams(void **state)
 
     size_t size;
     uint8_t *dump = partition_dump(partition, &size);
-    size_t extra = 8 * (2 + 2 * 5 + 4 * 3);
-    static const uint64_t words[] = {1, 0, 11, 11, 3,             /* session, user, floor, highest, commands */
-                                     2, 7, 1,  3,  8, 1, 9, 5, 3, /* number, index, last output */
-                                     2, 0, 0,  9,  1, 9, 6, 4};
-    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
-        uint64_t word;
-        memcpy(&word, dump + size - extra + 8 * (2 + i), 8);
-        assert_int_equal(word, words[i]);
-    }
+    size_t snapshot_size = partition_snapshot_size(partition);
+    check_extra(dump + snapshot_size, size - snapshot_size);
     Atomix__Multiraft__V1__PartitionSnapshot *snapshot =
-        atomix__multiraft__v1__partition_snapshot__unpack(NULL, size - extra, dump);
+        atomix__multiraft__v1__partition_snapshot__unpack(NULL, snapshot_size, dump);
     assert_non_null(snapshot);
     assert_int_equal(snapshot->sessions[0]->n_commands, 3);
     assert_false(is_open(snapshot->sessions[0]->commands[0]));

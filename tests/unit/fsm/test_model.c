@@ -422,7 +422,8 @@ static void compare_states(struct walk *walk)
         fsm_collect(walk->one->fsm, (unsigned)below(50)); /* no part of the state */
 }
 
-static void follow(uint64_t seed, unsigned steps)
+/* `restored`: after every how many commands `one` goes on as a state restored from its own; 0: never. */
+static void follow(uint64_t seed, unsigned steps, unsigned restored)
 {
     random_state = seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
     struct walk *walk = calloc(1, sizeof(*walk));
@@ -450,6 +451,8 @@ static void follow(uint64_t seed, unsigned steps)
         walk->model.index = walk->one->index; /* a step may have chosen to do nothing */
         if (step % 997 == 0 || step + 1 == steps)
             compare_states(walk);
+        if (restored != 0 && step % restored == 0)
+            partition_restore(walk->one);
     }
     partition_destroy(walk->one);
     partition_destroy(walk->other);
@@ -460,11 +463,20 @@ static void histories(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed <= 20; seed++)
-        follow(seed, 10000);
+        follow(seed, 10000, 0);
+}
+
+static void restored_histories(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 31; seed <= 34; seed++)
+        follow(seed, 1200, 1);
+    for (uint64_t seed = 35; seed <= 38; seed++)
+        follow(seed, 4000, 20);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(histories)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(histories), cmocka_unit_test(restored_histories)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -597,7 +597,28 @@ static void deliver_all(struct walk *walk)
     }
 }
 
-static void follow(struct walk *walk, uint64_t seed, unsigned steps)
+/* Both go on with states restored from their own. Nobody's route is known any more. */
+static void restore_both(struct walk *walk)
+{
+    for (unsigned i = 0; i < CURSORS; i++) {
+        fsm_cursor_close(walk->cursors[i].cursor);
+        walk->cursors[i] = (struct cursor){.cursor = NULL};
+    }
+    partition_restore(walk->one);
+    partition_restore(walk->other);
+    walk->owed_count = 0;
+    for (unsigned i = 0; i < SESSIONS; i++) {
+        struct model_session *session = &walk->sessions[i];
+        for (size_t j = 0; session->there && j < session->count; j++) {
+            session->commands[j].route = (struct fsm_route){0, 0};
+            session->commands[j].taken = 0;
+            session->commands[j].told = false;
+        }
+    }
+}
+
+/* `restored`: after every how many commands; 0: never. */
+static void follow(struct walk *walk, uint64_t seed, unsigned steps, unsigned restored)
 {
     random_state = seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
     walk->one = partition_create(seed, LIMIT);
@@ -627,6 +648,8 @@ static void follow(struct walk *walk, uint64_t seed, unsigned steps)
             compare_states(walk);
             deliver_all(walk);
         }
+        if (restored != 0 && step % restored == 0)
+            restore_both(walk);
     }
     for (unsigned i = 0; i < SESSIONS; i++)
         while (walk->sessions[i].count > 0)
@@ -644,7 +667,7 @@ static void histories(void **state)
     for (uint64_t seed = 1; seed <= 20; seed++) {
         struct walk *walk = calloc(1, sizeof(*walk));
         assert_non_null(walk);
-        follow(walk, seed, 4000);
+        follow(walk, seed, 4000, 0);
         limits += walk->limits;
         takeovers += walk->takeovers;
         cancels += walk->cancels;
@@ -655,8 +678,26 @@ static void histories(void **state)
     assert_true(limits > 50 && takeovers > 200 && cancels > 100 && positives > 100);
 }
 
+/* The same with states that are written down and restored again and again: the model does not notice. */
+static void restored_histories(void **state)
+{
+    (void)state;
+    static const unsigned restored[] = {1, 2, 5, 30};
+    size_t limits = 0, takeovers = 0, cancels = 0;
+    for (uint64_t seed = 101; seed <= 116; seed++) {
+        struct walk *walk = calloc(1, sizeof(*walk));
+        assert_non_null(walk);
+        follow(walk, seed, 1500, restored[seed % 4]);
+        limits += walk->limits;
+        takeovers += walk->takeovers;
+        cancels += walk->cancels;
+        free(walk);
+    }
+    assert_true(limits > 20 && takeovers > 50 && cancels > 50);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(histories)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(histories), cmocka_unit_test(restored_histories)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Our half of the rows that no frame shows (tests/integration/test_rows.py). With `--print` it prints, for Python's
- * protobuf to read: `snapshot HEX`, the PartitionSnapshot of a state made here; `error HEX`, that of a state with a
- * service type whose code fails. Without arguments it tests that something is printed. */
+ * protobuf to read: `snapshot HEX`, the PartitionSnapshot of a state made here, `extra HEX`, its SnapshotExtra; `error
+ * HEX`, the PartitionSnapshot of a state with a service type whose code fails. Without arguments it tests that
+ * something is printed. */
 #include "engine/fsm/service.h"
 #include "tests/support/partition.h"
 
@@ -14,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Its lowest byte, with which what stands behind a PartitionSnapshot begins, is no tag. */
 #define LIMIT (UINT64_C(1) << 20)
 
 /* ---- a service type that fails ---- */
@@ -83,54 +83,35 @@ static struct partition *make(void)
     return partition;
 }
 
-/* A varint at *at, or 0 and *at unmoved if there is none. */
-static uint64_t varint(const uint8_t *bytes, size_t size, size_t *at)
+static void print_hex(FILE *to, const char *word, const uint8_t *bytes, size_t size)
 {
-    uint64_t value = 0;
-    for (size_t i = *at, shift = 0; i < size && shift < 64; i++, shift += 7) {
-        value |= (uint64_t)(bytes[i] & 0x7f) << shift;
-        if (bytes[i] < 0x80) {
-            *at = i + 1;
-            return value;
-        }
-    }
-    return 0;
-}
-
-/* Bytes of the PartitionSnapshot with which a dump begins: fields 1 (a number) to 4 (messages). */
-static size_t snapshot_size(const uint8_t *dump, size_t size)
-{
-    size_t at = 0;
-    while (at < size && (dump[at] == 0x08 || dump[at] == 0x12 || dump[at] == 0x1a || dump[at] == 0x22)) {
-        bool number = dump[at++] == 0x08;
-        uint64_t value = varint(dump, size, &at);
-        if (!number)
-            at += value;
-    }
-    return at;
-}
-
-static void print_snapshot(FILE *to, const char *word, struct partition *partition)
-{
-    size_t size;
-    uint8_t *dump = partition_dump(partition, &size);
     fprintf(to, "%s ", word);
-    for (size_t i = 0; i < snapshot_size(dump, size); i++)
-        fprintf(to, "%02x", dump[i]);
+    for (size_t i = 0; i < size; i++)
+        fprintf(to, "%02x", bytes[i]);
     fprintf(to, "\n");
+}
+
+/* The extra only if it has a word. */
+static void print_snapshot(FILE *to, const char *word, const char *extra, struct partition *partition)
+{
+    size_t size, snapshot_size = partition_snapshot_size(partition);
+    uint8_t *dump = partition_dump(partition, &size);
+    print_hex(to, word, dump, snapshot_size);
+    if (extra != NULL)
+        print_hex(to, extra, dump + snapshot_size, size - snapshot_size);
     free(dump);
     partition_destroy(partition);
 }
 
 static void print_all(FILE *to)
 {
-    print_snapshot(to, "snapshot", make());
-    print_snapshot(to, "error", make_failing());
+    print_snapshot(to, "snapshot", "extra", make());
+    print_snapshot(to, "error", NULL, make_failing());
 }
 
 /* ---- its own test ---- */
 
-static void two_lines(void **state)
+static void three_lines(void **state)
 {
     (void)state;
     char *text = NULL;
@@ -141,6 +122,7 @@ static void two_lines(void **state)
     assert_int_equal(fclose(to), 0);
     /* index 8 and a time of 8 s and 9 ns; index 3 */
     assert_memory_equal(text, "snapshot 0808120408081009", 25);
+    assert_non_null(strstr(text, "\nextra 0880804012")); /* the limit */
     assert_non_null(strstr(text, "\nerror 0803"));
     free(text);
 }
@@ -151,6 +133,6 @@ int main(int argc, char **argv)
         print_all(stdout);
         return fflush(stdout) == 0 ? 0 : 1;
     }
-    const struct CMUnitTest tests[] = {cmocka_unit_test(two_lines)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(three_lines)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
