@@ -21,7 +21,7 @@ bool batch_place(struct log *log, uint64_t bytes)
         log->offset = segment_first_offset(log->current);
         if (left->dirty)
             log->flush_due = 0;
-        segment_release(log, left);
+        segment_leave(log, left);
     }
     log->full = false;
     return true;
@@ -75,6 +75,14 @@ void batch_close_open(struct log *log)
     batch_free(log, batch);
 }
 
+/* Whoever has had this batch will have the next ones from its segment, or a later one. (An epoch may have cut off the
+ * beginning of a segment in which a write failed.) */
+static void note_read(struct log *log, const struct batch *batch)
+{
+    if (batch->state == BATCH_DURABLE)
+        log->reading = batch->segment->number;
+}
+
 /* The batch at the head has been handed out whole, and the caller has come back: its bytes are no longer looked at.
  * Empty ones are passed over. */
 static void release_head(struct log *log)
@@ -85,6 +93,7 @@ static void release_head(struct log *log)
             return;
         log->hand_offset = 0;
         log->head++;
+        note_read(log, batch);
         batch_free(log, batch);
     }
 }
@@ -208,6 +217,7 @@ bool log_next(struct log *log, struct log_entry *entry)
     if (log->hand_offset == 0) {
         log->hand_offset = BATCH_HEADER_BYTES;
         log->hand_left = batch->count;
+        note_read(log, batch);
     }
     hand_out(log, batch, entry);
     return true;

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "engine/log/inside.h"
+#include "ipc/planted.h"
 
 void log_fail(struct log *log, const char *format, ...)
 {
@@ -78,6 +79,29 @@ static bool all_flushed(struct log *log)
     return true;
 }
 
+/* What is not durable goes back to the caller as failed, and its indexes are free again. */
+static void give_back(struct log *log)
+{
+    for (unsigned place = log->durable_end; place != log->tail; place++)
+        queue_at(log, place)->state = BATCH_FAILED;
+    log->durable_end = log->submitted = log->tail;
+    log->failing = log->full = false;
+}
+
+/* The planted fault: as if nothing of what failed could ever be read again. */
+static void go_on_in_place(struct log *log)
+{
+    const struct batch *first = log->durable_end != log->tail ? queue_at(log, log->durable_end) : NULL;
+    if (first && first->segment == log->current)
+        log->offset = first->offset;
+    log->sequence = log->durable.sequence;
+    log->chain = log->durable.chain;
+    log->next_index = log->durable.index + 1;
+    log->claimed = false;
+    give_back(log);
+    batch_pass_over_empty(log);
+}
+
 void epoch_step(struct log *log)
 {
     if (!log->failing || log->epoch_in_flight || log->in_flight > 0 || log->flushes > 0)
@@ -85,6 +109,10 @@ void epoch_step(struct log *log)
     uint64_t now = log->ops->monotonic(log->io);
     if (now < log->epoch_retry || !all_flushed(log))
         return;
+    if (PLANTED(NO_EPOCH_AFTER_FAILURE)) {
+        go_on_in_place(log);
+        return;
+    }
     struct segment *spare = log->spare;
     if (!spare) {
         prepare_step(log);
@@ -115,14 +143,11 @@ void epoch_written(struct log *log, int32_t result)
         return;
     }
     uint64_t refused = log->next_index - 1 - log->durable.index;
-    for (unsigned place = log->durable_end; place != log->tail; place++)
-        queue_at(log, place)->state = BATCH_FAILED;
-    log->durable_end = log->submitted = log->tail;
+    give_back(log);
     struct segment *left = log->current;
     log->current = spare;
     epoch_adopt(log, segment_first_offset(spare) + spare->block);
-    log->failing = log->full = false;
-    segment_release(log, left);
+    segment_leave(log, left);
     batch_pass_over_empty(log);
     char name[SEGMENT_NAME_SIZE];
     segment_name(name, spare->slot);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The running log from inside: what open.c, append.c, write.c, epoch.c, prepare.c and log.c share. Nobody else includes
- * it.
+/* The running log from inside: what open.c, append.c, write.c, epoch.c, prepare.c, slots.c and log.c share. Nobody else
+ * includes it.
  *
  * Batches wait in one queue, oldest first, and pass through it from right to left:
  *
@@ -58,9 +58,17 @@ enum prepare_state { PREPARE_IDLE, PREPARE_ZEROS, PREPARE_SYNC, PREPARE_HEADER }
 struct prepare {
     enum prepare_state state;
     struct segment *segment; /* being prepared */
+    bool created;            /* its file was made: the name is not durable yet */
     uint64_t offset;         /* zeros are written up to here */
     uint64_t retry;          /* monotonic time before which it is not tried (again) */
     char trouble[384];       /* why it did not work the last time; empty: it did */
+    int code;                /* with trouble: the errno */
+};
+
+/* Segments that are not open: what is known of them. In `memory` they stay mapped. */
+struct segment_list {
+    struct segment *segments;
+    unsigned count, room;
 };
 
 struct log {
@@ -88,11 +96,14 @@ struct log {
     struct segment *spare;
     struct segment *open_segments[OPEN_SEGMENTS_MAX];
     unsigned open_count;
+    struct segment_list held; /* full ones, and those before a snapshot that this log began with */
+    struct segment_list free; /* slots to be used before new ones are made; number 0: it has no sound header */
+    uint64_t needed;          /* segments below this number are not */
+    uint64_t reading;         /* the number of the segment in which the entry handed out last stands */
     uint64_t next_number;
     uint32_t next_slot;
-    uint32_t *blanks; /* slots to prepare before new ones are made */
-    unsigned blank_count;
-    uint64_t bytes; /* of all segments */
+    uint64_t bytes; /* of all segments but the free ones */
+    uint64_t grown; /* bytes of batches with entries, all in all */
     bool full;      /* an entry was refused because there is no segment to go on in */
     struct prepare prepare;
 
@@ -194,12 +205,25 @@ void epoch_adopt(struct log *log, uint64_t offset);
 /* Starts to make a spare segment if there is none, none is being made and it is time to try. */
 void prepare_step(struct log *log);
 void prepare_complete(struct log *log, int32_t result);
-/* Bookkeeping of open segments. */
+
+/* ---- slots.c ---- */
+/* Open segments. */
 bool segment_adopt(struct log *log, struct segment *segment);
 void segment_discard(struct log *log, struct segment *segment);   /* closes and frees it */
 void segment_release(struct log *log, struct segment *segment);   /* the same if nobody needs it any more */
+void segment_leave(struct log *log, struct segment *segment);     /* the log has gone on in another one */
 void segment_drop_file(struct log *log, struct segment *segment); /* discards it and removes its file */
 /* Can new batches be written to it, on the device as it is now? */
 bool segment_aligned(const struct log *log, const struct segment *segment);
+/* Those that are not open. False: no memory. */
+bool slots_hold(struct log *log, const struct segment *segment);
+bool slots_free(struct log *log, const struct segment *segment);
+/* Takes the free slot that is to be used next. False: there is none. */
+bool slots_take(struct log *log, struct segment *segment);
+/* Frees what is held below log->needed. */
+void slots_forget(struct log *log);
+/* Removes a free slot if there are too many; true while there are. */
+bool slots_trim(struct log *log);
+void slots_destroy(struct log *log);
 
 #endif

@@ -85,12 +85,13 @@ uint64_t log_tick(struct log *log, uint64_t time)
         else
             log->quiet_since = now; /* no room: again after a while */
     }
+    bool crowded = slots_trim(log);
     uint64_t next = earlier(marker_due(log), log->failing || log->flushes > 0 ? UINT64_MAX : log->flush_due);
     if (!log->spare && log->prepare.state == PREPARE_IDLE)
         next = earlier(next, log->prepare.retry);
     if (log->failing && log->epoch_retry > now)
         next = earlier(next, log->epoch_retry);
-    return next;
+    return crowded ? now : next;
 }
 
 bool log_mark(struct log *log, uint64_t time)
@@ -121,9 +122,9 @@ uint64_t log_durable_index(const struct log *log)
     return log->durable.index;
 }
 
-uint64_t log_bytes(const struct log *log)
+uint64_t log_grown(const struct log *log)
 {
-    return log->bytes;
+    return log->grown;
 }
 
 uint64_t log_last_index(const struct log *log)
@@ -188,6 +189,6 @@ void log_abandon(struct log *log)
      * and what stood in this one be written. */
     if (!log->registered)
         io_memory_free(log->region, log->region_size);
-    free(log->blanks);
+    slots_destroy(log);
     free(log);
 }

@@ -55,7 +55,8 @@ struct log_config {
     uint64_t flush_interval; /* async, nanoseconds */
     /* memory: gives the memfd of segment slot `slot`, of segment_bytes, made and kept by somebody who outlives this
      * process (the existing ones are the slots 0 .. memory_slots - 1; new ones are asked for in order, also from
-     * log_tick()). The descriptor stays the giver's and may be asked for again. -1 with *error. */
+     * log_tick()). The descriptor stays the giver's and may be asked for again. -1 with *error. Slots are used again
+     * once log_forget() allows it; from those that are too many the log takes the pages, not the descriptor. */
     int (*memory_segment)(void *context, uint32_t slot, struct mr_error *error);
     uint32_t memory_slots;
     void *memory_context;
@@ -133,7 +134,9 @@ bool log_next(struct log *log, struct log_entry *entry);
 /* ---- what a snapshot needs, and what it allows ---- */
 /* The segment in which reading the log behind the entry handed out last has to begin. */
 uint64_t log_segment(const struct log *log);
-/* Segments with a number below this one are not needed any more; they are used again, or removed if there are many. */
+/* Segments with a number below this one are not needed any more; they are used again, or removed if there are many
+ * (one at a time, by log_tick()). log_open() keeps those before its start too until this is called: an older snapshot
+ * may need them. */
 void log_forget(struct log *log, uint64_t segment);
 /* `async`, in a child: waits until all that was written when it was forked is on stable storage; `io` is the child's.
  * 0 (at once in the other modes), or -1 with *error. */
@@ -145,7 +148,7 @@ bool log_in_flight(const struct log *log);        /* is any batch's write not co
 uint64_t log_oldest_write(const struct log *log); /* monotonic time at which the oldest one in flight began; 0: none */
 uint64_t log_durable_index(const struct log *log);
 uint64_t log_last_index(const struct log *log); /* of the entry appended last; a failed write takes its entries back */
-uint64_t log_bytes(const struct log *log);      /* of all segments */
+uint64_t log_bytes(const struct log *log);      /* of all segments, those that wait to be used again too */
 const char *log_trouble(const struct log *log); /* why nothing can be appended; NULL: no trouble */
 
 #endif

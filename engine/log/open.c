@@ -3,7 +3,9 @@
  * accepted batch, or in the next segment if that one is full. Everything accepted has been flushed by then, and
  * log_open() returns when the epoch's first batch is durable. That batch overwrites the beginning of whatever was torn;
  * the rest of it is of an older epoch, so that it can never be accepted, and is overwritten with zeros so that it is
- * not reported again. Until the epoch's batch nothing is written to a segment in use. */
+ * not reported again. Until the epoch's batch nothing is written to a segment in use.
+ *
+ * log_read() is recovery alone. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -81,7 +83,7 @@ static struct segment *take_segment(struct log *log, const struct segment *found
     }
     *segment = *found;
     segment->file = -1;
-    if (segment_open(segment, &log->config, log->directory, false, error) != 0 ||
+    if (segment_open(segment, &log->config, log->directory, SEGMENT_WRITE, error) != 0 ||
         (log->memory && segment_map(segment, error) != 0)) {
         segment_close(segment, &log->config);
         free(segment);
@@ -91,13 +93,40 @@ static struct segment *take_segment(struct log *log, const struct segment *found
     return segment;
 }
 
-static void add_blank(struct log *log, const struct segment *segment)
+/* A slot behind the last segment in use that is not needed as it is. */
+static bool free_slot(struct log *log, const struct segment *found, bool blank)
 {
-    log->blanks[log->blank_count++] = segment->slot;
+    struct segment slot = *found;
+    if (blank)
+        slot.number = 0;
+    return slots_free(log, &slot);
+}
+
+/* The last segment in use, or one behind it. */
+static int take_tail(struct log *log, const struct segment *found, bool current, struct mr_error *error)
+{
+    if (!current && log->spare)
+        return free_slot(log, found, false) ? 0 : error_set(error, "no memory for the list of slots");
+    struct segment *segment = take_segment(log, found, error);
+    if (!segment)
+        return -1;
+    log->bytes += segment->size;
+    if (current) {
+        log->current = segment;
+        return 0;
+    }
+    if (segment_aligned(log, segment) && segment->size >= least_segment(log)) {
+        log->spare = segment;
+        return 0;
+    }
+    log->bytes -= segment->size;
+    segment_discard(log, segment);
+    return free_slot(log, found, false) ? 0 : error_set(error, "no memory for the list of slots");
 }
 
 /* What recovery found becomes what the log goes on from. Of the segments behind the last one in use the first becomes
- * the spare, if it is fit to be one; others, and slots without a header, are prepared anew when needed. */
+ * the spare, if it is fit to be one; others, and slots without a header, are free. Those before the start are held:
+ * an older snapshot than the one that was read may need them, until log_forget() says otherwise. */
 static int take_over(struct log *log, const struct recovery *recovery, struct mr_error *error)
 {
     log->durable = recovery->last;
@@ -105,36 +134,21 @@ static int take_over(struct log *log, const struct recovery *recovery, struct mr
     log->next_number = recovery->highest_number + 1;
     log->next_slot = recovery->next_slot;
     log->time = recovery->last.time;
-    log->blanks = calloc(recovery->count + recovery->blank_count + 1, sizeof *log->blanks);
-    if (!log->blanks)
-        return error_set(error, "no memory for the list of slots");
+    log->grown = recovery->report->bytes;
+    bool kept = true;
     for (unsigned n = 0; n < recovery->blank_count; n++)
-        add_blank(log, &recovery->blanks[n]);
-    for (unsigned n = 0; n < recovery->count; n++) {
-        const struct segment *found = &recovery->segments[n];
-        if (n < recovery->current) {
-            log->bytes += found->size;
-            continue;
-        }
-        if (n > recovery->current && log->spare) {
-            add_blank(log, found);
-            continue;
-        }
-        struct segment *segment = take_segment(log, found, error);
-        if (!segment)
-            return -1;
-        log->bytes += segment->size;
-        if (n == recovery->current) {
-            log->current = segment;
-            log->offset = segment_aligned(log, segment) ? recovery->end : segment->size;
-        } else if (segment_aligned(log, segment) && segment->size >= least_segment(log)) {
-            log->spare = segment;
-        } else {
-            add_blank(log, found);
-            log->bytes -= segment->size;
-            segment_discard(log, segment);
-        }
+        kept = kept && free_slot(log, &recovery->blanks[n], true);
+    for (unsigned n = 0; n < recovery->current; n++) {
+        kept = kept && slots_hold(log, &recovery->segments[n]);
+        log->bytes += recovery->segments[n].size;
     }
+    if (!kept)
+        return error_set(error, "no memory for the list of slots");
+    for (unsigned n = recovery->current; n < recovery->count; n++)
+        if (take_tail(log, &recovery->segments[n], n == recovery->current, error) != 0)
+            return -1;
+    if (log->current)
+        log->offset = segment_aligned(log, log->current) ? recovery->end : log->current->size;
     return 0;
 }
 
@@ -172,8 +186,11 @@ static int find_place(struct log *log, struct mr_error *error)
         return 0;
     while (!log->spare) {
         prepare_step(log);
-        if (log->prepare.trouble[0] != '\0')
-            return error_set(error, "%s", log->prepare.trouble);
+        if (log->prepare.trouble[0] != '\0') {
+            error_set(error, "%s", log->prepare.trouble);
+            error->code = log->prepare.code; /* no damage: another attempt may find room */
+            return -1;
+        }
         if (!log->spare)
             log_wait(log);
     }
@@ -182,7 +199,7 @@ static int find_place(struct log *log, struct mr_error *error)
     log->spare = NULL;
     log->offset = segment_first_offset(log->current);
     if (left)
-        segment_release(log, left);
+        segment_leave(log, left);
     return 0;
 }
 
@@ -223,6 +240,7 @@ static int begin_epoch(struct log *log, const struct recovery *recovery, struct 
             return -1;
     }
     epoch_adopt(log, log->offset + bytes);
+    log->reading = segment->number;
     if (wipe(log, segment, log->offset, remains_of(recovery, segment), error) != 0)
         return -1;
     const struct segment *spare = log->spare;
@@ -268,12 +286,13 @@ int log_open(const struct log_config *config, const struct log_start *start, log
     log->directory = -1;
     snprintf(log->path, sizeof log->path, "%s", config->path);
     log->config.path = log->path;
-    struct recovery recovery = {0};
+    struct recovery recovery = {.config = &log->config, .start = *start};
     int result = check_config(log, error);
     if (result == 0)
         result = open_directory(log, error);
+    recovery.directory = log->directory;
     if (result == 0)
-        result = recovery_run(&recovery, &log->config, log->directory, start->index, replay, context, report, error);
+        result = recovery_run(&recovery, replay, context, report, error);
     if (result == 0)
         result = make_buffers(log, error);
     if (result == 0)
@@ -289,4 +308,22 @@ int log_open(const struct log_config *config, const struct log_start *start, log
     tell_findings(log, report);
     *out = log;
     return 0;
+}
+
+int log_read(const struct log_config *config, const struct log_start *start, log_replay_fn *replay, void *context,
+             struct log_recovery *report, struct mr_error *error)
+{
+    struct io *io = config->io;
+    struct recovery recovery = {.config = config, .directory = -1, .read_only = true, .start = *start};
+    bool memory = config->durability == DURABILITY_MEMORY;
+    int directory = memory ? -1 : io->ops->open_directory(io, config->path);
+    if (!memory && directory < 0)
+        return error_system(error, -directory, "cannot open the directory %s", config->path);
+    recovery.directory = directory;
+    int result = recovery_run(&recovery, replay, context, report, error);
+    report->epoch = recovery.highest_epoch;
+    recovery_free(&recovery);
+    if (directory >= 0)
+        io->ops->close(io, directory);
+    return result;
 }

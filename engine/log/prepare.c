@@ -2,11 +2,18 @@
 /* A spare segment, always: the log goes over to it when the current segment is full, or at once when a write has
  * failed.
  *
- * Making one: its file is made under the next free slot and locked; its blocks are reserved, so that a full disk shows
- * now; zeros are written from end to end, one piece in flight at a time so that batches are hardly disturbed; that is
- * synced; then its header is written, and its name made durable. Only then is it a spare. Whatever fails, the file is
- * removed, and after a while it is tried again. A slot that was left without a header by a predecessor is used first.
- * In `memory` a spare is a memfd that somebody else gives; new ones are zeros already. */
+ * Making one, the short way: a free slot whose segment had the same size and blocks gets a new header, which says that
+ * it was used before, and is a spare as soon as that is durable. No directory operation, no zeros: segment.h says why
+ * what stands behind the header does no harm.
+ *
+ * The long way, if there is none: a file is made under the next slot and locked; its blocks are reserved, so that a
+ * full disk shows now; zeros are written from end to end, one piece in flight at a time so that batches are hardly
+ * disturbed; that is synced; then its header is written, and its name made durable. Only then is it a spare. A slot
+ * that was left without a header by a predecessor goes this way too, but has its name.
+ *
+ * Whatever fails, the file is removed, and after a while it is tried again.
+ *
+ * In `memory` a spare is a memfd that somebody else gives, and new ones are zeros already. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,52 +21,7 @@
 #include <string.h>
 
 #include "engine/log/inside.h"
-
-/* ---- open segments ---- */
-
-bool segment_adopt(struct log *log, struct segment *segment)
-{
-    if (log->open_count == OPEN_SEGMENTS_MAX)
-        return false;
-    log->open_segments[log->open_count++] = segment;
-    return true;
-}
-
-void segment_discard(struct log *log, struct segment *segment)
-{
-    for (unsigned n = 0; n < log->open_count; n++)
-        if (log->open_segments[n] == segment)
-            log->open_segments[n] = log->open_segments[--log->open_count];
-    segment_close(segment, &log->config);
-    free(segment);
-}
-
-void segment_release(struct log *log, struct segment *segment)
-{
-    bool needed = segment == log->current || segment == log->spare || segment == log->prepare.segment ||
-                  segment->users > 0 || segment->dirty || segment->flushing;
-    if (!needed)
-        segment_discard(log, segment);
-}
-
-void segment_drop_file(struct log *log, struct segment *segment)
-{
-    char name[SEGMENT_NAME_SIZE];
-    uint32_t slot = segment->slot;
-    segment_name(name, slot);
-    log->bytes -= segment->size;
-    segment_discard(log, segment);
-    /* If it stays, it stays as a slot that holds nothing. */
-    if (log->ops->remove(log->io, log->directory, name) == 0 && slot + 1 == log->next_slot)
-        log->next_slot--;
-}
-
-bool segment_aligned(const struct log *log, const struct segment *segment)
-{
-    return log->memory || segment->block % log->ops->alignment(log->io, segment->file) == 0;
-}
-
-/* ---- making one ---- */
+#include "ipc/planted.h"
 
 static void ready(struct log *log)
 {
@@ -85,6 +47,7 @@ static void failed(struct log *log, const struct mr_error *why)
     if (first)
         log_notice(log, "%s. The log goes on until the current segment is full; a new one is tried every second",
                    prepare->trouble);
+    prepare->code = why->code != 0 ? why->code : EIO;
     struct segment *segment = prepare->segment;
     prepare->segment = NULL;
     prepare->state = PREPARE_IDLE;
@@ -93,7 +56,7 @@ static void failed(struct log *log, const struct mr_error *why)
         segment_drop_file(log, segment);
         return;
     }
-    if (segment && segment->slot + 1 == log->next_slot && why->code != EEXIST)
+    if (segment && prepare->created && segment->slot + 1 == log->next_slot && why->code != EEXIST)
         log->next_slot--;
     free(segment);
 }
@@ -162,20 +125,24 @@ void prepare_complete(struct log *log, int32_t result)
         failed_io(log, "writing the header of", result);
         return;
     }
-    int synced = log->ops->sync_now(log->io, log->directory);
+    bool named = !prepare->created || PLANTED(NO_DIRECTORY_SYNC);
+    int synced = named ? 0 : log->ops->sync_now(log->io, log->directory);
     if (synced < 0)
         failed_io(log, "flushing the directory of", synced);
     else
         ready(log);
 }
 
-/* `memory`: at once. */
-static void prepare_memory(struct log *log, struct segment *segment)
+/* `memory`: at once. Of a slot that is not new nobody knows what stands in it. */
+static void prepare_memory(struct log *log, struct segment *segment, const struct segment *before)
 {
     struct mr_error error = {0};
     segment->block = SEGMENT_MEMORY_BLOCK;
     segment->size = log->config.segment_bytes & ~(uint64_t)(SEGMENT_MEMORY_BLOCK - 1);
-    if (segment_open(segment, &log->config, -1, true, &error) != 0 || segment_map(segment, &error) != 0) {
+    segment->used = !log->prepare.created;
+    if (segment_open(segment, &log->config, -1, SEGMENT_WRITE, &error) != 0 || segment_map(segment, &error) != 0) {
+        if (!log->prepare.created)
+            (void)slots_free(log, before);
         segment->file = -1; /* the giver's */
         failed(log, &error);
         return;
@@ -186,18 +153,28 @@ static void prepare_memory(struct log *log, struct segment *segment)
     ready(log);
 }
 
-static void prepare_file(struct log *log, struct segment *segment, bool create)
+/* The slot's segment is to be what it was in its earlier life, with another number. False: it is not fit for that, and
+ * gone. */
+static bool use_again(struct log *log, struct segment *segment, const struct segment *before)
+{
+    int64_t there = log->ops->size(log->io, segment->file);
+    if (there < 0) {
+        failed_io(log, "getting the size of", there);
+        return true;
+    }
+    if (segment->block != before->block || segment->size != before->size || (uint64_t)there < segment->size) {
+        log->prepare.segment = NULL;
+        segment_drop_file(log, segment);
+        return false;
+    }
+    segment->used = true;
+    write_header(log);
+    return true;
+}
+
+static void write_all(struct log *log, struct segment *segment)
 {
     struct mr_error error = {0};
-    if (segment_open(segment, &log->config, log->directory, create, &error) != 0) {
-        failed(log, &error);
-        return;
-    }
-    (void)segment_adopt(log, segment);
-    uint32_t alignment = log->ops->alignment(log->io, segment->file);
-    segment->block = alignment > SEGMENT_BLOCK_MIN ? alignment : SEGMENT_BLOCK_MIN;
-    segment->size = log->config.segment_bytes / segment->block * segment->block;
-    log->bytes += segment->size;
     if (segment->block > BUFFER_UNIT) {
         error_set(&error, "the device's blocks of %" PRIu32 " bytes are larger than %" PRIu64, segment->block,
                   BUFFER_UNIT);
@@ -213,25 +190,57 @@ static void prepare_file(struct log *log, struct segment *segment, bool create)
     write_piece(log);
 }
 
-void prepare_step(struct log *log)
+/* False: the free slot could not be used, and another is to be tried. */
+static bool prepare_file(struct log *log, struct segment *segment, const struct segment *before)
+{
+    struct mr_error error = {0};
+    bool create = log->prepare.created;
+    if (segment_open(segment, &log->config, log->directory, create ? SEGMENT_CREATE : SEGMENT_WRITE, &error) != 0) {
+        failed(log, &error);
+        return true;
+    }
+    (void)segment_adopt(log, segment);
+    segment->block = segment->alignment > SEGMENT_BLOCK_MIN ? segment->alignment : SEGMENT_BLOCK_MIN;
+    segment->size = log->config.segment_bytes / segment->block * segment->block;
+    log->bytes += segment->size;
+    if (before->number > 0)
+        return use_again(log, segment, before);
+    write_all(log, segment);
+    return true;
+}
+
+/* Begins with one slot. False: it could not be used, and another is to be tried. */
+static bool prepare_one(struct log *log)
 {
     struct prepare *prepare = &log->prepare;
-    if (log->spare || prepare->state != PREPARE_IDLE || log->open_count >= OPEN_SEGMENTS_MAX - 1 ||
-        log->ops->monotonic(log->io) < prepare->retry)
-        return;
     struct segment *segment = calloc(1, sizeof *segment);
     prepare->segment = segment;
     if (!segment) {
         struct mr_error error;
         error_set(&error, "no memory");
         failed(log, &error);
-        return;
+        return true;
     }
-    bool create = log->blank_count == 0;
-    *segment = (struct segment){
-        .number = log->next_number++, .slot = create ? log->next_slot++ : log->blanks[--log->blank_count], .file = -1};
-    if (log->memory)
-        prepare_memory(log, segment);
-    else
-        prepare_file(log, segment, create);
+    struct segment before = {0};
+    prepare->created = !slots_take(log, &before);
+    *segment = (struct segment){.number = log->next_number++,
+                                .slot = prepare->created ? log->next_slot++ : before.slot,
+                                .file = -1,
+                                .epoch = log->epoch,
+                                .after = log->current ? log->current->number : 0,
+                                .mapping = before.mapping};
+    if (!log->memory)
+        return prepare_file(log, segment, &before);
+    prepare_memory(log, segment, &before);
+    return true;
+}
+
+void prepare_step(struct log *log)
+{
+    const struct prepare *prepare = &log->prepare;
+    if (log->spare || prepare->state != PREPARE_IDLE || log->open_count >= OPEN_SEGMENTS_MAX - 1 ||
+        log->ops->monotonic(log->io) < prepare->retry)
+        return;
+    while (!prepare_one(log))
+        continue;
 }

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/log/batch.h"
@@ -12,6 +13,7 @@
 
 #define READ_AHEAD (4 * MR_MIB)
 #define WINDOW_UNIT (64 * MR_KIB)
+#define WINDOW_ALIGNMENT 4096 /* of direct reads' memory */
 #define TELL_EVERY (5 * MR_MILLISECOND)
 
 void reader_init(struct reader *reader, const struct log_config *config)
@@ -19,9 +21,17 @@ void reader_init(struct reader *reader, const struct log_config *config)
     *reader = (struct reader){.config = config};
 }
 
+static void free_window(struct reader *reader)
+{
+    if (reader->ordinary)
+        free(reader->window);
+    else
+        io_memory_free(reader->window, reader->capacity);
+}
+
 void reader_free(struct reader *reader)
 {
-    io_memory_free(reader->window, reader->capacity);
+    free_window(reader);
     reader->window = NULL;
     reader->capacity = 0;
 }
@@ -36,11 +46,13 @@ static int make_room(struct reader *reader, uint64_t size, struct mr_error *erro
     if (size <= reader->capacity)
         return 0;
     uint64_t capacity = round_up(size, WINDOW_UNIT);
-    uint8_t *window = io_memory(capacity, error);
+    bool ordinary = capacity == WINDOW_UNIT;
+    uint8_t *window = ordinary ? aligned_alloc(WINDOW_ALIGNMENT, capacity) : io_memory(capacity, error);
     if (!window)
-        return -1;
-    io_memory_free(reader->window, reader->capacity);
+        return ordinary ? error_set(error, "no memory for reading the log") : -1;
+    free_window(reader);
     reader->window = window;
+    reader->ordinary = ordinary;
     reader->capacity = capacity;
     reader->segment = NULL;
     return 0;
@@ -104,8 +116,7 @@ static uint64_t read_unit(const struct log_config *config, const struct segment 
 {
     if (config->durability == DURABILITY_MEMORY)
         return segment->block;
-    uint32_t alignment = config->io->ops->alignment(config->io, segment->file);
-    return alignment > segment->block ? alignment : segment->block;
+    return segment->alignment > segment->block ? segment->alignment : segment->block;
 }
 
 static const uint8_t *bytes_at(struct reader *reader, const struct segment *segment, uint64_t offset, uint64_t size,

@@ -11,6 +11,7 @@ struct reader {
     const struct segment *segment; /* whose bytes are in the window; NULL: none */
     uint8_t *window;
     uint64_t capacity;
+    bool ordinary;       /* the window is ordinary memory: small, and cheap to get */
     uint64_t start, end; /* what of the segment is in the window */
     uint64_t bytes_read; /* all in all: so many of `bytes_total` are done, for progress */
     uint64_t bytes_total;

@@ -51,8 +51,23 @@ static int find_slots(const struct recovery *recovery, struct names *names, stru
     return 0;
 }
 
-/* Reads the header of an open slot, and the first batch's. */
-static int read_header(struct recovery *recovery, struct segment *segment, uint64_t *begins_at, struct mr_error *error)
+/* Its whole length was on the disk before it got its header. */
+static int check_length(const struct recovery *recovery, const struct segment *segment, uint64_t length,
+                        struct mr_error *error)
+{
+    if (length >= segment->size || segment->number < recovery->start.segment)
+        return 0;
+    char name[SEGMENT_NAME_SIZE];
+    segment_name(name, segment->slot);
+    return error_set(error,
+                     "%s/%s is damaged at offset %" PRIu64 ": it ends there, but was of %" PRIu64
+                     " bytes. Restore the file, or the partition from a copy",
+                     recovery->config->path, name, length, segment->size);
+}
+
+/* Reads the header of an open slot of this length, and the first batch's. */
+static int read_header(struct recovery *recovery, struct segment *segment, uint64_t length, uint64_t *begins_at,
+                       struct mr_error *error)
 {
     const uint8_t *bytes = reader_peek(&recovery->reader, segment, 0, SEGMENT_HEADER_BYTES, error);
     if (!bytes)
@@ -67,13 +82,15 @@ static int read_header(struct recovery *recovery, struct segment *segment, uint6
     case SEGMENT_SOUND:
         break;
     }
+    if (check_length(recovery, segment, length, error) != 0)
+        return -1;
     bytes = reader_peek(&recovery->reader, segment, segment_first_offset(segment), BATCH_HEADER_BYTES, error);
     if (!bytes)
         return -1;
     struct batch_header first;
     memcpy(&first, bytes, sizeof first);
     if (batch_header_sound(bytes, recovery->config->secret) && first.version == BATCH_VERSION &&
-        first.segment == segment->number && (first.flags & BATCH_FIRST_OF_EPOCH) != 0 &&
+        written_for(&first, segment) && (first.flags & BATCH_FIRST_OF_EPOCH) != 0 &&
         first.length == BATCH_HEADER_BYTES && batch_sound(bytes))
         *begins_at = first.sequence;
     recovery->segments[recovery->count++] = *segment;
@@ -81,11 +98,12 @@ static int read_header(struct recovery *recovery, struct segment *segment, uint6
 }
 
 /* What is known of a slot before its header is read. */
-static int open_slot(const struct recovery *recovery, uint32_t slot, struct segment *segment, struct mr_error *error)
+static int open_slot(const struct recovery *recovery, uint32_t slot, struct segment *segment, uint64_t *length,
+                     struct mr_error *error)
 {
     const struct log_config *config = recovery->config;
     *segment = (struct segment){.slot = slot, .file = -1, .limit = UINT64_MAX, .block = SEGMENT_MEMORY_BLOCK};
-    if (segment_open(segment, config, recovery->directory, false, error) != 0)
+    if (recovery_open(recovery, segment, error) != 0)
         return -1;
     int64_t size = (int64_t)config->segment_bytes;
     if (config->durability != DURABILITY_MEMORY) {
@@ -98,7 +116,8 @@ static int open_slot(const struct recovery *recovery, uint32_t slot, struct segm
             return error_system(error, (int)-size, "cannot get the size of %s/%s", config->path, name);
         }
     }
-    segment->size = round_up((uint64_t)size, segment->block);
+    *length = (uint64_t)size;
+    segment->size = round_up(*length, segment->block);
     return 0;
 }
 
@@ -113,7 +132,9 @@ static int sort_segments(struct recovery *recovery, struct mr_error *error)
     if (recovery->count == 0)
         return 0;
     qsort(recovery->segments, recovery->count, sizeof *recovery->segments, compare_numbers);
-    for (unsigned n = 1; n < recovery->count; n++) {
+    while (recovery->first < recovery->count && recovery->segments[recovery->first].number < recovery->start.segment)
+        recovery->first++;
+    for (unsigned n = recovery->first + 1; n < recovery->count; n++) {
         const struct segment *one = &recovery->segments[n - 1], *other = &recovery->segments[n];
         if (one->number != other->number)
             continue;
@@ -125,12 +146,77 @@ static int sort_segments(struct recovery *recovery, struct mr_error *error)
     }
     /* `limit` held, until here, the sequence with which an epoch begins in the segment itself. */
     uint64_t limit = UINT64_MAX;
-    for (unsigned n = recovery->count; n-- > 0;) {
+    for (unsigned n = recovery->count; n-- > recovery->first;) {
         uint64_t begins_at = recovery->segments[n].limit;
         recovery->segments[n].limit = limit;
         limit = begins_at < limit ? begins_at : limit;
     }
     return 0;
+}
+
+struct slot_hint recovery_hint(const struct recovery *recovery)
+{
+    struct slot_hint hint = {{0}};
+    char name[SEGMENT_NAME_SIZE];
+    if (recovery->blank_count == 0)
+        return hint;
+    segment_name(name, recovery->blanks[0].slot);
+    snprintf(hint.text, sizeof hint.text, ", unless it was what is damaged at offset 0 of %s%s", name,
+             recovery->blank_count > 1 ? " or others" : "");
+    return hint;
+}
+
+/* Was this slot, which has no sound header, the segment with this number? Its first batch says so, if it can be read;
+ * where it begins is known only as long as blocks have their usual size. */
+static bool was_segment(struct recovery *recovery, struct segment *blank, uint64_t number)
+{
+    bool memory = recovery->config->durability == DURABILITY_MEMORY;
+    struct mr_error ignored;
+    struct batch_header first = {0};
+    if (recovery_open(recovery, blank, &ignored) != 0)
+        return false;
+    blank->block = memory ? SEGMENT_MEMORY_BLOCK : SEGMENT_BLOCK_MIN;
+    const uint8_t *bytes =
+        reader_peek(&recovery->reader, blank, segment_first_offset(blank), BATCH_HEADER_BYTES, &ignored);
+    if (bytes && batch_header_sound(bytes, recovery->config->secret))
+        memcpy(&first, bytes, sizeof first);
+    reader_forget(&recovery->reader);
+    segment_close(blank, recovery->config);
+    return first.segment == number;
+}
+
+/* Is the segment there in which the scan has to begin? */
+static int find_start(struct recovery *recovery, struct mr_error *error)
+{
+    const char *path = recovery->config->path;
+    uint64_t number = recovery->start.segment;
+    if (number == 0 || (recovery->first < recovery->count && recovery->segments[recovery->first].number == number))
+        return 0;
+    char name[SEGMENT_NAME_SIZE];
+    for (unsigned n = 0; n < recovery->blank_count; n++) {
+        if (!was_segment(recovery, &recovery->blanks[n], number))
+            continue;
+        segment_name(name, recovery->blanks[n].slot);
+        return error_set(error,
+                         "%s/%s is damaged at offset 0, in its header: it was segment %" PRIu64
+                         ", in which the entries from index %" PRIu64
+                         " on begin. Restore the file, or the partition from a copy",
+                         path, name, number, recovery->start.index + 1);
+    }
+    return error_set(error,
+                     "segment %" PRIu64 " of the log in %s is missing, in which the entries from index %" PRIu64
+                     " on begin%s. Restore the files, or the partition from a copy",
+                     number, path, recovery->start.index + 1, recovery_hint(recovery).text);
+}
+
+static void note_sound(struct recovery *recovery, struct segment *kept, uint64_t begins_at)
+{
+    kept->file = -1;
+    kept->limit = begins_at;
+    if (kept->number >= recovery->start.segment)
+        recovery->reader.bytes_total += kept->size;
+    if (kept->number > recovery->highest_number)
+        recovery->highest_number = kept->number;
 }
 
 static int survey(struct recovery *recovery, struct mr_error *error)
@@ -144,29 +230,23 @@ static int survey(struct recovery *recovery, struct mr_error *error)
         result = error_set(error, "no memory for the list of segments of %s", recovery->config->path);
     for (unsigned n = 0; result == 0 && n < names.count; n++) {
         struct segment segment;
-        uint64_t begins_at;
+        uint64_t begins_at, length = 0;
         unsigned sound = recovery->count;
         if (names.slots[n] >= recovery->next_slot)
             recovery->next_slot = names.slots[n] + 1;
-        result = open_slot(recovery, names.slots[n], &segment, error);
+        result = open_slot(recovery, names.slots[n], &segment, &length, error);
         if (result != 0)
             break;
-        result = read_header(recovery, &segment, &begins_at, error);
+        result = read_header(recovery, &segment, length, &begins_at, error);
         reader_forget(&recovery->reader);
         segment_close(&segment, recovery->config);
-        if (result != 0 || recovery->count == sound)
-            continue;
-        struct segment *kept = &recovery->segments[sound];
-        kept->file = -1;
-        kept->limit = begins_at;
-        recovery->reader.bytes_total += kept->size;
-        if (kept->number > recovery->highest_number)
-            recovery->highest_number = kept->number;
+        if (result == 0 && recovery->count > sound)
+            note_sound(recovery, &recovery->segments[sound], begins_at);
     }
     for (unsigned n = 0; n < recovery->blank_count; n++)
         recovery->blanks[n].file = -1;
     free(names.slots);
-    return result == 0 ? sort_segments(recovery, error) : -1;
+    return result == 0 && sort_segments(recovery, error) == 0 ? find_start(recovery, error) : -1;
 }
 
 /* ---- scan ---- */
@@ -189,7 +269,7 @@ static bool follows(const struct recovery *recovery, const struct segment *segme
 {
     const struct log_point *last = &recovery->last;
     bool first = (header->flags & BATCH_FIRST_OF_EPOCH) != 0;
-    return header->partition == recovery->config->partition && header->segment == segment->number &&
+    return header->partition == recovery->config->partition && written_for(header, segment) &&
            header->sequence == last->sequence + 1 && header->sequence < segment->limit &&
            header->first_index == last->index + 1 && header->previous == last->chain && header->time >= last->time &&
            (first ? header->epoch > last->epoch : header->epoch == last->epoch) &&
@@ -197,10 +277,13 @@ static bool follows(const struct recovery *recovery, const struct segment *segme
 }
 
 /* Hands the entries of an accepted batch to the replay and moves the end of the log behind it. */
-static int accept(struct recovery *recovery, const uint8_t *bytes, const struct batch_header *header, uint64_t after,
+static int accept(struct recovery *recovery, const uint8_t *bytes, const struct batch_header *header,
                   log_replay_fn *replay, void *context, struct mr_error *error)
 {
     struct log_point *last = &recovery->last;
+    uint64_t after = recovery->start.index;
+    if (header->count > 0 && header->first_index + header->count - 1 > after)
+        recovery->report->bytes += header->length;
     uint64_t offset = BATCH_HEADER_BYTES;
     last->time = header->time;
     for (uint32_t n = 0; n < header->count; n++) {
@@ -217,7 +300,7 @@ static int accept(struct recovery *recovery, const uint8_t *bytes, const struct 
         if (entry.index <= after)
             continue;
         recovery->report->entries++;
-        if (replay(context, &entry, error) != 0)
+        if (replay && replay(context, &entry, error) != 0)
             return -1;
     }
     last->epoch = header->epoch;
@@ -229,10 +312,11 @@ static int accept(struct recovery *recovery, const uint8_t *bytes, const struct 
 /* The oldest segment that is kept need not be the log's first: then the chain begins with its first batch, wherever it
  * comes from, as long as no entry is missing between the snapshot and it. */
 static int begin_chain(struct recovery *recovery, const struct segment *segment, const struct batch_header *header,
-                       uint64_t after, struct mr_error *error)
+                       struct mr_error *error)
 {
-    if (segment->number == 1 || recovery->last.sequence > 0 || segment != recovery->segments ||
-        header->version != BATCH_VERSION || header->segment != segment->number || header->sequence == 0)
+    uint64_t after = recovery->start.index;
+    if (segment->number == 1 || recovery->last.sequence > 0 || segment != &recovery->segments[recovery->first] ||
+        header->version != BATCH_VERSION || !written_for(header, segment) || header->sequence == 0)
         return 0;
     char name[SEGMENT_NAME_SIZE];
     segment_name(name, segment->slot);
@@ -249,12 +333,12 @@ static int begin_chain(struct recovery *recovery, const struct segment *segment,
 }
 
 /* One open segment, from its first batch to the first place that has none. */
-static int scan_segment(struct recovery *recovery, struct segment *segment, uint64_t after, log_replay_fn *replay,
-                        void *context, struct mr_error *error)
+static int scan_segment(struct recovery *recovery, struct segment *segment, log_replay_fn *replay, void *context,
+                        struct mr_error *error)
 {
     uint64_t offset = segment_first_offset(segment);
     unsigned place = (unsigned)(segment - recovery->segments);
-    if (place == 0)
+    if (place == recovery->first)
         recovery->end = offset;
     while (offset < segment->size) {
         const uint8_t *bytes = reader_at(&recovery->reader, segment, offset, BATCH_HEADER_BYTES, error);
@@ -265,7 +349,7 @@ static int scan_segment(struct recovery *recovery, struct segment *segment, uint
         struct batch_header header;
         memcpy(&header, bytes, sizeof header);
         if (version_known(recovery, segment, offset, &header, error) != 0 ||
-            begin_chain(recovery, segment, &header, after, error) != 0)
+            begin_chain(recovery, segment, &header, error) != 0)
             return -1;
         if (!follows(recovery, segment, offset, &header))
             return 0;
@@ -274,7 +358,7 @@ static int scan_segment(struct recovery *recovery, struct segment *segment, uint
             return -1;
         if (!batch_sound(bytes))
             return 0;
-        if (accept(recovery, bytes, &header, after, replay, context, error) != 0)
+        if (accept(recovery, bytes, &header, replay, context, error) != 0)
             return -1;
         offset += round_up(header.length, segment->block);
         recovery->current = place;
@@ -286,7 +370,7 @@ static int scan_segment(struct recovery *recovery, struct segment *segment, uint
 /* What was accepted may have been written but never flushed; it has to be safe before anything builds on it. */
 static int flush(const struct recovery *recovery, const struct segment *segment, struct mr_error *error)
 {
-    if (recovery->config->durability == DURABILITY_MEMORY)
+    if (recovery->config->durability == DURABILITY_MEMORY || recovery->read_only)
         return 0;
     int synced = recovery->config->io->ops->sync_now(recovery->config->io, segment->file);
     char name[SEGMENT_NAME_SIZE];
@@ -294,14 +378,14 @@ static int flush(const struct recovery *recovery, const struct segment *segment,
     return synced == 0 ? 0 : error_system(error, -synced, "cannot flush %s/%s", recovery->config->path, name);
 }
 
-static int scan(struct recovery *recovery, uint64_t after, log_replay_fn *replay, void *context, struct mr_error *error)
+static int scan(struct recovery *recovery, log_replay_fn *replay, void *context, struct mr_error *error)
 {
-    for (unsigned n = 0; n < recovery->count; n++) {
+    for (unsigned n = recovery->first; n < recovery->count; n++) {
         struct segment *segment = &recovery->segments[n];
         uint64_t sequence = recovery->last.sequence;
-        if (segment_open(segment, recovery->config, recovery->directory, false, error) != 0)
+        if (recovery_open(recovery, segment, error) != 0)
             return -1;
-        int result = scan_segment(recovery, segment, after, replay, context, error);
+        int result = scan_segment(recovery, segment, replay, context, error);
         if (result == 0 && recovery->last.sequence != sequence)
             result = flush(recovery, segment, error);
         reader_forget(&recovery->reader);
@@ -312,30 +396,37 @@ static int scan(struct recovery *recovery, uint64_t after, log_replay_fn *replay
     return 0;
 }
 
-int recovery_run(struct recovery *recovery, const struct log_config *config, int directory, uint64_t after,
-                 log_replay_fn *replay, void *context, struct log_recovery *report, struct mr_error *error)
+/* What the snapshot holds has to be in the log, or the log's end is gone. */
+static int reaches_start(const struct recovery *recovery, struct mr_error *error)
 {
-    *recovery = (struct recovery){.config = config, .directory = directory, .report = report};
+    const struct log_point *last = &recovery->last;
+    if (last->index >= recovery->start.index)
+        return 0;
+    char name[SEGMENT_NAME_SIZE];
+    segment_name(name, recovery->count > 0 ? recovery->segments[recovery->current].slot : 0);
+    return error_set(error,
+                     "the log in %s ends at index %" PRIu64 ", in %s at offset %" PRIu64
+                     ", but what was built from it goes to index %" PRIu64
+                     ": its end is missing or damaged. Restore the file, or the partition from a copy",
+                     recovery->config->path, last->index, name, recovery->end, recovery->start.index);
+}
+
+int recovery_run(struct recovery *recovery, log_replay_fn *replay, void *context, struct log_recovery *report,
+                 struct mr_error *error)
+{
+    recovery->report = report;
     *report = (struct log_recovery){0};
-    reader_init(&recovery->reader, config);
+    reader_init(&recovery->reader, recovery->config);
     if (survey(recovery, error) != 0)
         return -1;
-    if (recovery->count > 0) {
-        if (scan(recovery, after, replay, context, error) != 0)
-            return -1;
-    } else {
-        recovery->current = 0;
-    }
-    if (tail_examine(recovery, error) != 0)
+    recovery->current = recovery->first;
+    recovery->unbegun = recovery->count;
+    if (scan(recovery, replay, context, error) != 0 || tail_examine(recovery, error) != 0 ||
+        reaches_start(recovery, error) != 0)
         return -1;
     const struct log_point *last = &recovery->last;
     if (recovery->highest_epoch < last->epoch)
         recovery->highest_epoch = last->epoch;
-    if (last->index < after)
-        return error_set(error,
-                         "the log in %s ends at index %" PRIu64 ", but what was built from it goes to index %" PRIu64
-                         ": its end is missing",
-                         config->path, last->index, after);
     report->last_index = last->index;
     report->time = last->time;
     return 0;

@@ -27,9 +27,11 @@ struct segment_header {
     uint64_t number;
     uint64_t size;
     uint32_t block;
-    uint32_t zero;
+    uint32_t flags;
     uint64_t directory;
-    uint64_t zeros[9];
+    uint64_t epoch;
+    uint64_t after;
+    uint64_t zeros[7];
 };
 static_assert(sizeof(struct segment_header) == SEGMENT_HEADER_BYTES, "the segment header's bytes are the format");
 static_assert(offsetof(struct segment_header, directory) == 48, "the segment header's bytes are the format");
@@ -70,7 +72,10 @@ void segment_encode(uint8_t *bytes, const struct segment *segment, const struct 
                                     .number = segment->number,
                                     .size = segment->size,
                                     .block = segment->block,
-                                    .directory = directory_mark(config)};
+                                    .flags = segment->used ? SEGMENT_USED_BEFORE : 0,
+                                    .directory = directory_mark(config),
+                                    .epoch = segment->epoch,
+                                    .after = segment->after};
     header.checksum = hash_header(header);
     memcpy(bytes, &header, sizeof header);
 }
@@ -82,17 +87,15 @@ enum segment_state segment_decode(const uint8_t *bytes, struct segment *segment,
     memcpy(&header, bytes, sizeof header);
     char name[SEGMENT_NAME_SIZE];
     segment_name(name, segment->slot);
-    if (header.magic != SEGMENT_MAGIC)
+    if (header.magic != SEGMENT_MAGIC || hash_header(header) != header.checksum)
         return SEGMENT_BLANK;
     if (header.version != SEGMENT_VERSION) {
-        error_set(error, "%s/%s has format version %" PRIu32 ", and this program reads version %d only%s", config->path,
-                  name, header.version, SEGMENT_VERSION,
-                  hash_header(header) == header.checksum ? ": use the program that wrote it"
-                                                         : " (its header is damaged)");
+        error_set(error,
+                  "%s/%s has format version %" PRIu32
+                  ", and this program reads version %d only: use the program that wrote it",
+                  config->path, name, header.version, SEGMENT_VERSION);
         return SEGMENT_REFUSED;
     }
-    if (hash_header(header) != header.checksum)
-        return SEGMENT_BLANK;
     if (header.directory != directory_mark(config)) {
         error_set(error, "%s/%s was written for another data directory: put it back where it came from", config->path,
                   name);
@@ -105,12 +108,16 @@ enum segment_state segment_decode(const uint8_t *bytes, struct segment *segment,
     }
     bool sane = header.number > 0 && header.block >= SEGMENT_MEMORY_BLOCK && header.block <= SEGMENT_BLOCK_MAX &&
                 (header.block & (header.block - 1)) == 0 && header.size % header.block == 0 &&
-                header.size > round_up(SEGMENT_HEADER_BYTES, header.block);
+                header.size > round_up(SEGMENT_HEADER_BYTES, header.block) &&
+                (header.flags & ~(uint32_t)SEGMENT_USED_BEFORE) == 0;
     if (!sane)
         return SEGMENT_BLANK;
     segment->number = header.number;
     segment->size = header.size;
     segment->block = header.block;
+    segment->epoch = header.epoch;
+    segment->after = header.after;
+    segment->used = (header.flags & SEGMENT_USED_BEFORE) != 0;
     return SEGMENT_SOUND;
 }
 
@@ -119,9 +126,22 @@ uint64_t segment_first_offset(const struct segment *segment)
     return round_up(SEGMENT_HEADER_BYTES, segment->block);
 }
 
-int segment_open(struct segment *segment, const struct log_config *config, int directory, bool create,
+static int lock_failed(const struct segment *segment, const struct log_config *config, int directory, bool created,
+                       int file, int code, struct mr_error *error)
+{
+    const struct io_ops *ops = config->io->ops;
+    char name[SEGMENT_NAME_SIZE];
+    segment_name(name, segment->slot);
+    ops->close(config->io, file);
+    if (created)
+        (void)ops->remove(config->io, directory, name); /* if it stays, it is a slot that holds nothing */
+    return error_system(error, code, "cannot lock %s/%s", config->path, name);
+}
+
+int segment_open(struct segment *segment, const struct log_config *config, int directory, enum segment_access access,
                  struct mr_error *error)
 {
+    segment->alignment = SEGMENT_MEMORY_BLOCK;
     if (config->durability == DURABILITY_MEMORY) {
         segment->file = config->memory_segment(config->memory_context, segment->slot, error);
         return segment->file < 0 ? -1 : 0;
@@ -129,17 +149,16 @@ int segment_open(struct segment *segment, const struct log_config *config, int d
     const struct io_ops *ops = config->io->ops;
     char name[SEGMENT_NAME_SIZE];
     segment_name(name, segment->slot);
-    int file = ops->open(config->io, directory, name, IO_WRITE | IO_DIRECT | (create ? IO_CREATE : 0));
+    bool create = access == SEGMENT_CREATE;
+    unsigned flags = access == SEGMENT_READ ? IO_READ : create ? IO_WRITE | IO_CREATE : IO_WRITE;
+    int file = ops->open(config->io, directory, name, flags | IO_DIRECT);
     if (file < 0)
         return error_system(error, -file, "cannot %s %s/%s", create ? "make" : "open", config->path, name);
-    int locked = ops->lock(config->io, file);
-    if (locked < 0) {
-        ops->close(config->io, file);
-        if (create)
-            (void)ops->remove(config->io, directory, name); /* if it stays, it is a slot that holds nothing */
-        return error_system(error, -locked, "cannot lock %s/%s", config->path, name);
-    }
+    int locked = access == SEGMENT_READ ? 0 : ops->lock(config->io, file);
+    if (locked < 0)
+        return lock_failed(segment, config, directory, create, file, -locked, error);
     segment->file = file;
+    segment->alignment = ops->alignment(config->io, file);
     return 0;
 }
 
@@ -156,6 +175,8 @@ void segment_close(struct segment *segment, const struct log_config *config)
 
 int segment_map(struct segment *segment, struct mr_error *error)
 {
+    if (segment->mapping)
+        return 0;
     void *mapping = sys_mmap(NULL, segment->size, PROT_READ | PROT_WRITE, MAP_SHARED, segment->file, 0);
     if (mapping == MAP_FAILED)
         return error_system(error, errno, "cannot map %" PRIu64 " bytes of the log's memory", segment->size);

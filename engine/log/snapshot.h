@@ -88,6 +88,10 @@ struct snapshot_list {
 int snapshot_find(const struct snapshot_place *place, struct snapshot_list *list, struct mr_error *error);
 void snapshot_list_free(struct snapshot_list *list);
 
+/* Completes *snapshot from its first chunk alone: where the log has to be kept from for its sake. 0; -1 with *error: as
+ * for snapshot_load(). */
+int snapshot_peek(const struct snapshot_place *place, struct snapshot *snapshot, struct mr_error *error);
+
 /* Its sections, each in one piece, every byte of them checked. */
 struct snapshot_content {
     const uint8_t *sections[2];
@@ -101,5 +105,9 @@ int snapshot_load(const struct snapshot_place *place, struct snapshot *snapshot,
                   void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
                   struct mr_error *error);
 void snapshot_unload(struct snapshot_content *content);
+
+/* Takes a damaged one out of the way, so that it is not one of the two that are kept: a file is renamed to
+ * `damaged-INDEX` for a person to look at, a memfd's first chunk made invalid. 0, or -1 with *error. */
+int snapshot_set_aside(const struct snapshot_place *place, const struct snapshot *snapshot, struct mr_error *error);
 
 #endif

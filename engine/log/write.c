@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "engine/log/inside.h"
+#include "ipc/planted.h"
 
 static uint64_t now(const struct log *log)
 {
@@ -57,6 +58,8 @@ static void start(struct log *log, struct batch *batch)
     batch_header_fill(log, batch, &header);
     log->chain = batch_seal(batch->bytes, &header, log->config.secret);
     log->sequence = header.sequence;
+    if (header.count > 0)
+        log->grown += header.length;
     log->claimed = header.count == 0 && header.durable_through == header.sequence - 1;
     batch->sequence = log->sequence;
     batch->chain = log->chain;
@@ -71,8 +74,9 @@ static void start(struct log *log, struct batch *batch)
     batch->state = BATCH_WRITING;
     batch->started = log->quiet_since = now(log);
     log->in_flight++;
-    log->ops->write(log->io, batch->segment->file, batch->bytes, size, batch->offset,
-                    log->config.durability == DURABILITY_SYNC, token_make(TOKEN_BATCH, (uint64_t)(batch - log->pool)));
+    bool durable = log->config.durability == DURABILITY_SYNC && !PLANTED(ANSWER_BEFORE_FLUSH);
+    log->ops->write(log->io, batch->segment->file, batch->bytes, size, batch->offset, durable,
+                    token_make(TOKEN_BATCH, (uint64_t)(batch - log->pool)));
 }
 
 void log_submit(struct log *log)
@@ -156,4 +160,19 @@ void flush_done(struct log *log, uint64_t number, int32_t result)
     if (log->flushes == 0 && !log->flush_failed)
         log->flushed = log->flush_target;
     epoch_step(log);
+}
+
+int log_flush_now(const struct log *log, struct io *io, struct mr_error *error)
+{
+    if (log->config.durability != DURABILITY_ASYNC)
+        return 0;
+    for (unsigned n = 0; n < log->open_count; n++) {
+        const struct segment *segment = log->open_segments[n];
+        int synced = segment->dirty || segment->flushing ? io->ops->sync_now(io, segment->file) : 0;
+        char name[SEGMENT_NAME_SIZE];
+        segment_name(name, segment->slot);
+        if (synced < 0)
+            return error_system(error, -synced, "cannot flush %s/%s", log->path, name);
+    }
+    return 0;
 }

@@ -158,9 +158,9 @@ int log_fixture_open(struct log_fixture *fixture)
     fixture->config.memory_slots = fixture->memfd_count;
     fixture->replayed = 0;
     struct log *log = NULL;
+    struct log_start start = {.index = fixture->after, .segment = fixture->segment};
     fixture->error = (struct mr_error){0};
-    int result =
-        log_open(&fixture->config, &(struct log_start){.index = fixture->after}, on_replay, fixture, &fixture->report, &log, &fixture->error);
+    int result = log_open(&fixture->config, &start, on_replay, fixture, &fixture->report, &log, &fixture->error);
     if (result != 0) {
         assert_int_equal(result, -1);
         assert_null(log);
@@ -279,6 +279,18 @@ void log_fixture_prepared(struct log_fixture *fixture)
         fixture->io->ops->sleep(fixture->io, MR_MILLISECOND);
     }
     fail_msg("no spare segment is ever ready");
+}
+
+int log_fixture_snapshot(struct log_fixture *fixture)
+{
+    uint64_t segment = log_segment(fixture->log);
+    if (log_flush_now(fixture->log, fixture->io, &fixture->error) != 0)
+        return -1;
+    fixture->older_segment = fixture->segment;
+    fixture->after = fixture->durable.count;
+    fixture->segment = segment;
+    log_forget(fixture->log, fixture->older_segment);
+    return 0;
 }
 
 static void new_process(struct log_fixture *fixture)

@@ -36,7 +36,9 @@ struct log_fixture {
     unsigned replayed;               /* entries of the last replay */
     unsigned failed;                 /* handed out as failed so far */
     unsigned may_lose;               /* async: that many of the durable ones may be missing after a power cut */
-    uint64_t after;                  /* given to log_open() */
+    uint64_t after;                  /* given to log_open(): where a snapshot ends */
+    uint64_t segment;                /* the same: where reading begins */
+    uint64_t older_segment;          /* the same of the snapshot before */
     uint64_t next_id, time;
     uint64_t due;       /* what log_tick() said last */
     char notices[8192]; /* all so far, a line each */
@@ -68,6 +70,10 @@ void log_fixture_settle(struct log_fixture *fixture);
 void log_fixture_idle(struct log_fixture *fixture, uint64_t nanoseconds);
 /* The same until a spare segment has been prepared. */
 void log_fixture_prepared(struct log_fixture *fixture);
+
+/* As if a snapshot had been taken of what was handed out, and the one before the last one been removed: the next start
+ * begins behind it, and what is not needed any more is forgotten. -1: it could not be flushed, and nothing happened. */
+int log_fixture_snapshot(struct log_fixture *fixture);
 
 /* The process dies; its writes in flight land later or never. A new process is there afterwards. */
 void log_fixture_crash(struct log_fixture *fixture);

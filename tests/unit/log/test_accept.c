@@ -94,7 +94,8 @@ static int hand_open(struct hand *hand, uint64_t after)
     struct log *log = NULL;
     hand->config.io = fake_io_create(hand->machine);
     hand->replayed = hand->sum = 0;
-    int result = log_open(&hand->config, &(struct log_start){.index = after}, on_replay, hand, &hand->report, &log, &hand->error);
+    int result = log_open(&hand->config, &(struct log_start){.index = after}, on_replay, hand, &hand->report, &log,
+                          &hand->error);
     if (result == 0)
         log_abandon(log);
     fake_io_destroy(hand->config.io);

@@ -109,7 +109,8 @@ static void a_replay_can_stop_the_opening(void **state)
     struct log_recovery report;
     struct log *log;
     fixture.config.io = fixture.io;
-    assert_int_equal(log_open(&fixture.config, &(struct log_start){0}, stop_at_five, NULL, &report, &log, &fixture.error), -1);
+    assert_int_equal(
+        log_open(&fixture.config, &(struct log_start){0}, stop_at_five, NULL, &report, &log, &fixture.error), -1);
     assert_string_equal(fixture.error.text, "five");
     reopen(&fixture);
     log_fixture_free(&fixture);
