@@ -63,7 +63,8 @@ int error_system(struct mr_error *error, int code, const char *format, ...)
     va_start(arguments, format);
     format_text(error->text, sizeof(error->text) - strlen(meaning), format, arguments);
     va_end(arguments);
-    strcat(error->text, meaning);
+    size_t used = strlen(error->text);
+    snprintf(error->text + used, sizeof(error->text) - used, "%s", meaning);
     return -1;
 }
 

@@ -25,6 +25,7 @@ static const struct option long_options[] = {
     {"wait", required_argument, NULL, LONG_OPTION | OPTION_WAIT},
     {"timeout", required_argument, NULL, LONG_OPTION | OPTION_TIMEOUT},
     {"partition", required_argument, NULL, LONG_OPTION | OPTION_PARTITION},
+    {"raw", no_argument, NULL, LONG_OPTION | OPTION_RAW},
     {"replay", no_argument, NULL, LONG_OPTION | OPTION_REPLAY},
     {"version", no_argument, NULL, LONG_OPTION | OPTION_VERSION},
     {NULL, 0, NULL, 0},
@@ -113,6 +114,7 @@ static int take_option(enum option_bit bit, char *value, struct arguments *argum
     case OPTION_JSON:
     case OPTION_VERSION:
     case OPTION_REPLAY:
+    case OPTION_RAW:
         return 0;
     }
     return error_set(error, "option %#x", (unsigned)bit); /* not reached: every bit stands above */

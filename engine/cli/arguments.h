@@ -23,6 +23,7 @@ enum option_bit {
     OPTION_VERSION = 1 << 8,
     OPTION_REPLAY = 1 << 9,
     OPTION_PARTITION = 1 << 10,
+    OPTION_RAW = 1 << 11,
 };
 #define OPTIONS_OF_ALL (OPTION_SOCKET | OPTION_NAMESPACE | OPTION_HELP)
 

@@ -17,10 +17,13 @@ void cli_help(FILE *to)
           "  counter   reads and changes a counter\n"
           "  map       reads and changes a map's entries\n"
           "  session   lists sessions, and ends those that nobody uses\n"
+          "  snapshot  has the node write its state down now; `snapshot dump` prints what it wrote\n"
           "  status    what the node and its partitions are doing\n"
           "  raw       sends encoded messages of atomix.multiraft.v1, prints the answers\n"
+          "  verify    says whether a data directory is sound\n"
+          "  log       `log dump` prints what the log of a data directory holds\n"
           "\n"
-          "`millrace COMMAND --help` says more about each. All but serve take, anywhere:\n"
+          "`millrace COMMAND --help` says more about each. All that speak to a node take, anywhere:\n"
           "\n"
           "  --socket PATH      the node's socket (else the environment's MILLRACE_SOCKET)\n"
           "  --namespace NAME   of the services (default: default)\n"
@@ -29,7 +32,8 @@ void cli_help(FILE *to)
           "starts with '-' and a digit is a number; any other that starts with '-' goes behind a --.\n"
           "\n"
           "Exit status: 0; 1 the operation failed (`STATUS_NAME: message` on standard error); 2 the command line is\n"
-          "wrong; 3 there is no node at the socket. `millrace --version` prints the version.\n",
+          "wrong; 3 there is no node at the socket, or the directory cannot be read. `millrace --version` prints the\n"
+          "version.\n",
           to);
 }
 
@@ -134,6 +138,7 @@ static int call(const char *socket, const struct operation *operation, const str
         .size = sizeof(options),
         .name_space = arguments->name_space,
         .call_timeout_ns = arguments->timeout,
+        .reconnect_ns = arguments->timeout, /* 0, not given: the library's own */
     };
     mr_client *client = NULL;
     int result = EXIT_DONE;

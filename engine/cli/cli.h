@@ -24,6 +24,11 @@ int map_main(int argc, char **argv);
 int status_main(int argc, char **argv);
 int raw_main(int argc, char **argv);
 int session_main(int argc, char **argv);
+int snapshot_main(int argc, char **argv);
+int verify_main(int argc, char **argv);
+int log_main(int argc, char **argv);
+/* `millrace snapshot dump`: its operands are those behind the word `dump`. */
+int snapshot_dump(struct arguments *arguments);
 
 /* Their texts for --help. */
 void cli_help(FILE *to);
@@ -32,6 +37,10 @@ void map_help(FILE *to);
 void status_help(FILE *to);
 void raw_help(FILE *to);
 void session_help(FILE *to);
+void snapshot_help(FILE *to);
+void verify_help(FILE *to);
+void log_help(FILE *to);
+void snapshot_dump_help(FILE *to);
 
 /* One operation of a service, as the command line names it. */
 struct operation {

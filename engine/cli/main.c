@@ -11,8 +11,9 @@ static const struct subcommand {
     const char *word;
     int (*run)(int argc, char **argv);
 } subcommands[] = {
-    {"serve", serve_main},   {"counter", counter_main}, {"map", map_main},
-    {"status", status_main}, {"raw", raw_main},         {"session", session_main},
+    {"serve", serve_main},       {"counter", counter_main}, {"map", map_main},
+    {"status", status_main},     {"raw", raw_main},         {"session", session_main},
+    {"snapshot", snapshot_main}, {"verify", verify_main},   {"log", log_main},
 };
 
 static const struct subcommand *find(const char *word)
@@ -53,8 +54,10 @@ int main(int argc, char **argv)
         return no_word(given);
     const struct subcommand *subcommand = find(argv[word]);
     if (subcommand == NULL) {
-        error_set(&error, "'%s' is no command; the commands are serve, counter, map, session, status and raw",
-                  argv[word]);
+        error_set(
+            &error,
+            "'%s' is no command; the commands are serve, counter, map, session, snapshot, status, raw, verify and log",
+            argv[word]);
         return cli_usage(NULL, &error);
     }
 

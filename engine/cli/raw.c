@@ -240,7 +240,8 @@ static void disconnect(struct raw *raw)
 /* MR_OK: connected; *same as check_node() says. Else *error. */
 static enum mr_status connect_node(struct raw *raw, bool *same, struct mr_error *error)
 {
-    enum mr_status status = mr_connect(raw->socket, NULL, &raw->client);
+    struct mr_options options = {.size = sizeof(options), .reconnect_ns = MR_NO_RECONNECT};
+    enum mr_status status = mr_connect(raw->socket, &options, &raw->client);
 
     if (status == MR_OK)
         status = check_node(raw, same);

@@ -23,7 +23,8 @@ void status_help(FILE *to)
         "\n"
         "Prints the node's version and durability, and a line for each partition: its state (starting, recovering\n"
         "with per cent, serving, read-only, restarting, stopped, and why), the worker's pid and core, the index of\n"
-        "the last command applied and of the last one that is durable, the log's size, sessions, channels, restarts.\n"
+        "the last command applied and of the last one that is durable, the log's size, the newest snapshot, sessions,\n"
+        "channels, restarts.\n"
         "\n"
         "Exit status: 0 all partitions serve; 1 not all; 3 there is no node.\n"
         "\n"
@@ -31,7 +32,8 @@ void status_help(FILE *to)
         "  --json             one object: version, durability, pid, directory, connections, and partitions, an array\n"
         "                     of objects: partition, state, reason, recovered_percent, pid, core (-1: on none),\n"
         "                     applied_index, durable_index, log_bytes, sessions, channels, restarts, time_ns (the\n"
-        "                     partition's own clock, in nanoseconds since 1970)\n"
+        "                     partition's own clock, in nanoseconds since 1970), snapshot_index (0: none),\n"
+        "                     snapshot_bytes, snapshot_time_ns (by the same clock)\n"
         "  --socket PATH      the node's socket (else the environment's MILLRACE_SOCKET)\n",
         to);
 }
@@ -58,6 +60,18 @@ static void print_count(uint64_t count, const char *what)
     printf(", %" PRIu64 " %s%s", count, what, count == 1 ? "" : "s");
 }
 
+static void print_snapshot(const partition_status *partition)
+{
+    uint64_t age =
+        partition->time_ns > partition->snapshot_time_ns ? partition->time_ns - partition->snapshot_time_ns : 0;
+
+    if (partition->snapshot_index == 0)
+        fputs(", no snapshot", stdout);
+    else
+        printf(", snapshot of %" PRIu64 " (%" PRIu64 " bytes, %" PRIu64 " s old)", partition->snapshot_index,
+               partition->snapshot_bytes, age / MR_SECOND);
+}
+
 static void print_partition(const partition_status *partition)
 {
     printf("partition %" PRIu32 ": %.*s", partition->partition, (int)partition->state.len,
@@ -76,6 +90,7 @@ static void print_partition(const partition_status *partition)
         fputs(", any core", stdout);
     printf(", applied %" PRIu64 ", durable %" PRIu64 ", log %" PRIu64 " bytes", partition->applied_index,
            partition->durable_index, partition->log_bytes);
+    print_snapshot(partition);
     print_count(partition->sessions, "session");
     print_count(partition->channels, "channel");
     print_count(partition->restarts, "restart");
@@ -91,7 +106,6 @@ static void print_text(const node_status *node)
     putchar('\n');
     for (size_t i = 0; i < node->n_partitions; i++)
         print_partition(node->partitions[i]);
-    puts("A log holds every command since the directory was made: it grows with each, and is never shortened.");
 }
 
 static void print_json(const node_status *node)
@@ -122,6 +136,9 @@ static void print_json(const node_status *node)
         json_member_number(stdout, &first, "channels", partition->channels);
         json_member_number(stdout, &first, "restarts", partition->restarts);
         json_member_number(stdout, &first, "time_ns", partition->time_ns);
+        json_member_number(stdout, &first, "snapshot_index", partition->snapshot_index);
+        json_member_number(stdout, &first, "snapshot_bytes", partition->snapshot_bytes);
+        json_member_number(stdout, &first, "snapshot_time_ns", partition->snapshot_time_ns);
         putchar('}');
     }
     fputs("]}\n", stdout);
@@ -130,7 +147,7 @@ static void print_json(const node_status *node)
 /* Asks once, within `limit`. MR_OK: *node is to be freed. Else *error says why. */
 static enum mr_status ask(const char *socket, int64_t limit, node_status **node, struct mr_error *error)
 {
-    struct mr_options options = {.size = sizeof(options), .call_timeout_ns = limit};
+    struct mr_options options = {.size = sizeof(options), .call_timeout_ns = limit, .reconnect_ns = MR_NO_RECONNECT};
     struct mr_bytes encoded;
     mr_client *client = NULL;
 

@@ -9,6 +9,7 @@
  * then in the channel. What a worker had written beyond that when it died is written again, the same, by its successor.
  */
 #include "engine/node/worker_state.h"
+#include "ipc/planted.h"
 #include "proto/writer.h"
 
 #include <stdio.h>
@@ -229,7 +230,7 @@ void answer_wake(struct worker *worker, struct worker_channel *channel)
  */
 static uint64_t request_head(const struct worker_channel *channel)
 {
-    if (channel->in_flight > 0)
+    if (channel->in_flight > 0 && !PLANTED(HEAD_MOVED_EARLY))
         return channel->applied_to;
     return channel->refusal ? channel->refusal_position : channel->requests.head;
 }
@@ -242,10 +243,12 @@ static void publish(struct worker *worker, struct worker_channel *channel)
 
     region->pair[other] = (struct cursor_pair){.request_head = head, .response_tail = channel->responses.tail};
     atomic_store_explicit(&region->current, other, memory_order_release);
-    if (head != channel->requests.released)
-        ring_release(&channel->requests, head);
+    /* Answers first: when the whole node dies, a client goes by what stands in the rings, and whatever the head has
+     * passed must have its answer there. */
     if (ring_publish(&channel->responses))
         answer_wake(worker, channel);
+    if (head != channel->requests.released)
+        ring_release(&channel->requests, head);
 }
 
 void answer_refuse(struct worker *worker, struct worker_channel *channel, uint64_t position, enum status status,

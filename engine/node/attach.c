@@ -14,74 +14,85 @@
 
 /* ---- who uses what ---- */
 
-/* Where the session stands, or the free place where it would. */
-static uint64_t *place_of(const struct session_use *use, uint64_t session_id)
+static uint64_t place_at(const struct region_sessions *sessions, uint32_t place)
 {
-    uint32_t place = (uint32_t)((session_id * UINT64_C(0x9e3779b97f4a7c15)) >> 32) & (use->capacity - 1);
-
-    while (use->places[place] != 0 && use->places[place] != session_id)
-        place = (place + 1) & (use->capacity - 1);
-    return &use->places[place];
+    return atomic_load_explicit(&sessions->places[place], memory_order_relaxed);
 }
 
-static bool uses(const struct session_use *use, uint64_t session_id)
+/* Where the session stands, or the free place where it would. There is always one that is free. */
+static uint32_t place_of(const struct region_sessions *sessions, uint64_t session_id)
 {
-    return use->all || (use->capacity > 0 && *place_of(use, session_id) == session_id);
+    uint32_t place = (uint32_t)((session_id * UINT64_C(0x9e3779b97f4a7c15)) >> 32) & (REGION_SESSION_PLACES - 1);
+
+    while (place_at(sessions, place) != 0 && place_at(sessions, place) != session_id)
+        place = (place + 1) & (REGION_SESSION_PLACES - 1);
+    return place;
 }
 
-/* A table with room for as many again as there are sessions left in this one. */
-static void make_room(struct worker *worker, struct session_use *use)
+static void put_in(struct region_sessions *sessions, uint64_t session_id)
 {
-    struct session_use old = *use;
-    uint32_t left = 0;
-    uint32_t capacity = 16;
+    atomic_store_explicit(&sessions->any, 1, memory_order_relaxed);
+    atomic_store_explicit(&sessions->places[place_of(sessions, session_id)], session_id, memory_order_release);
+}
+
+static bool uses(const struct region_sessions *sessions, uint64_t session_id)
+{
+    return atomic_load_explicit(&sessions->all, memory_order_relaxed) != 0 ||
+           place_at(sessions, place_of(sessions, session_id)) == session_id;
+}
+
+/* The table is full: those that have ended leave it. Where they are too few, the rest is not told apart from there on,
+ * and the table is of no more use. */
+static void make_room(struct worker *worker, struct worker_channel *channel)
+{
+    struct region_sessions *sessions = &channel->region->sessions;
+    uint64_t left[ATTACH_SESSIONS_MAX];
+    uint32_t count = 0;
     uint32_t owner;
 
-    for (uint32_t i = 0; i < old.capacity; i++)
-        if (old.places[i] != 0 && !fsm_session_owner(worker->fsm, old.places[i], &owner))
-            old.places[i] = 0;
-        else if (old.places[i] != 0)
-            left++;
-    if (left >= ATTACH_SESSIONS_MAX) {
-        attach_forget(use);
-        use->all = true;
-        return;
+    atomic_store_explicit(&sessions->all, 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst); /* before anything leaves the table */
+    for (uint32_t place = 0; place < REGION_SESSION_PLACES; place++) {
+        uint64_t session_id = place_at(sessions, place);
+        if (session_id != 0 && fsm_session_owner(worker->fsm, session_id, &owner))
+            left[count++] = session_id;
     }
-    while (capacity < 4 * left)
-        capacity *= 2;
-    use->places = calloc(capacity, sizeof(*use->places));
-    mr_assert(use->places != NULL);
-    use->capacity = capacity;
-    use->count = left;
-    for (uint32_t i = 0; i < old.capacity; i++)
-        if (old.places[i] != 0)
-            *place_of(use, old.places[i]) = old.places[i];
-    free(old.places);
+    channel->sessions.count = count;
+    if (count == ATTACH_SESSIONS_MAX)
+        return;
+    for (uint32_t place = 0; place < REGION_SESSION_PLACES; place++)
+        atomic_store_explicit(&sessions->places[place], 0, memory_order_relaxed);
+    for (uint32_t i = 0; i < count; i++)
+        put_in(sessions, left[i]);
+    atomic_store_explicit(&sessions->all, 0, memory_order_release);
 }
 
 void attach_note_other(struct worker *worker, struct worker_channel *channel, uint64_t session_id)
 {
-    struct session_use *use = &channel->sessions;
+    struct region_sessions *sessions = &channel->region->sessions;
     uint32_t owner;
 
     /* Nothing is noted of who named another user's session, or one that is no more, and was refused. */
     if (!fsm_session_owner(worker->fsm, session_id, &owner) || owner != channel->uid)
         return;
-    use->last = session_id;
-    if (uses(use, session_id))
+    channel->sessions.last = session_id;
+    if (uses(sessions, session_id))
         return;
-    if (2 * (use->count + 1) > use->capacity)
-        make_room(worker, use);
-    if (use->all)
+    if (channel->sessions.count == ATTACH_SESSIONS_MAX)
+        make_room(worker, channel);
+    if (atomic_load_explicit(&sessions->all, memory_order_relaxed) != 0)
         return;
-    *place_of(use, session_id) = session_id;
-    use->count++;
+    put_in(sessions, session_id);
+    channel->sessions.count++;
 }
 
-void attach_forget(struct session_use *use)
+void attach_take_over(struct worker_channel *channel)
 {
-    free(use->places);
-    *use = (struct session_use){.places = NULL};
+    const struct region_sessions *sessions = &channel->region->sessions;
+
+    channel->sessions = (struct session_use){.count = 0};
+    for (uint32_t place = 0; place < REGION_SESSION_PLACES; place++)
+        channel->sessions.count += place_at(sessions, place) != 0;
 }
 
 static bool is_there(const struct worker_channel *channel)
@@ -96,7 +107,7 @@ static const struct worker_channel *find_holder(const struct worker *worker, uin
     for (uint32_t slot = 0; slot < MR_CHANNELS_MAX; slot++) {
         const struct worker_channel *channel = &worker->channels[slot];
         if (is_there(channel) && channel->uid == owner && channel->region->connection != except &&
-            uses(&channel->sessions, session_id))
+            uses(&channel->region->sessions, session_id))
             return channel;
     }
     return NULL;

@@ -2,8 +2,8 @@
 /* Coming back to a session, the worker's side: who uses which session, and the answers to what clients ask about them.
  *
  * A channel uses a session once an entry of the log that came through it has opened the session or named it, sent by
- * the session's owner (nobody else can keep the owner from coming back). The log remembers where entries came from, so
- * a successor knows the same of every channel that is still there.
+ * the session's owner (nobody else can keep the owner from coming back). That is noted in the region, where a successor
+ * finds it for every channel that is still there: the log may have been cut behind that entry.
  *
  * A question is answered when everything that had been logged as it came is applied. By then a channel that has been
  * let go of is not read any more, and what had been taken from it is in the answer; a channel that is still there and
@@ -15,18 +15,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "engine/node/region.h"
 #include "proto/messages.h"
 
 /* More sessions than this are not told apart: the channel then uses all of its user's. */
-#define ATTACH_SESSIONS_MAX 16384
+#define ATTACH_SESSIONS_MAX (REGION_SESSION_PLACES / 2)
 #define ATTACH_LIST_A_TURN 64 /* sessions of a list that are looked at in one turn */
 
-/* The sessions that one channel uses: a hash table with open addressing. All zero: none. */
+/* What a worker knows by heart of the sessions that one channel uses (struct region_sessions). */
 struct session_use {
-    uint64_t last;    /* the one noted last */
-    uint64_t *places; /* `capacity` of them, a power of two; 0: free */
-    uint32_t capacity, count;
-    bool all; /* there were too many */
+    uint64_t last;  /* the one noted last */
+    uint32_t count; /* that stand in the table */
 };
 
 /* Bytes that grow. */
@@ -50,8 +49,8 @@ struct attach_question {
 struct attach_answer {
     uint64_t number, connection; /* of the question */
     enum status status;          /* STATUS_OK: bytes, else text */
-    char text[96];
-    const uint8_t *bytes; /* an encoded Attachment or SessionList; valid during the call */
+    char text[128];
+    const uint8_t *bytes; /* an encoded Attachment, SessionList, or SnapshotReport; valid during the call */
     size_t size;
     uint32_t holder_slot;    /* if a channel uses the session: this one, */
     uint64_t holder_channel; /* by this id; 0: none does */
@@ -70,6 +69,7 @@ void attach_free(struct worker *worker); /* the questions that are left */
 /* An entry that came through the channel, and that has been applied, named this session (attach_note() asks first
  * whether it is the same as before). */
 void attach_note_other(struct worker *worker, struct worker_channel *channel, uint64_t session_id);
-void attach_forget(struct session_use *use);
+/* A channel is taken over: counts what the region says of it. */
+void attach_take_over(struct worker_channel *channel);
 
 #endif

@@ -12,6 +12,7 @@
 
 #include "ipc/sys.h"
 
+#define WAKES_FAILED_MOST 100           /* in a row; then its client is beyond reach */
 #define ID_PLACES (4 * MR_CHANNELS_MAX) /* a power of two */
 
 static uint32_t place_of(uint64_t channel_id)
@@ -35,7 +36,6 @@ int channels_init(struct worker *worker, struct mr_error *error)
 static void forget(struct worker_channel *channel)
 {
     query_drop_all(channel);
-    attach_forget(&channel->sessions);
     free(channel->owed);
     free(channel->ended);
     channel->owed = NULL;
@@ -55,6 +55,7 @@ void channels_free(struct worker *worker)
     free(worker->unfinished);
     free(worker->by_id);
     attach_free(worker);
+    snapshots_free(worker);
 }
 
 static void id_insert(struct worker *worker, uint64_t channel_id, uint32_t slot)
@@ -91,6 +92,13 @@ struct worker_channel *channels_find(struct worker *worker, uint64_t channel_id)
     return NULL;
 }
 
+static void watch(struct worker *worker, struct worker_channel *channel)
+{
+    channel->watched = true;
+    worker->io->ops->watch(worker->io, channel->channel.node_wake_fd,
+                           worker_token(TOKEN_WATCH, channel->slot, channel->channel_id));
+}
+
 void channels_add(struct worker *worker, uint32_t slot, const struct channel *mapped)
 {
     struct worker_channel *channel = &worker->channels[slot];
@@ -117,10 +125,21 @@ void channels_add(struct worker *worker, uint32_t slot, const struct channel *ma
     ring_writer_attach(&channel->responses, mapped->response_data, ring_bytes, &mapped->page->response,
                        pair.response_tail, lowest);
     ring_awake(&channel->requests);
+    attach_take_over(channel);
+    /* Only a matter of the time that a fork takes: the child that writes a snapshot looks into no ring. */
+    (void)channel_dont_fork(&channel->channel, NULL);
     id_insert(worker, channel->channel_id, slot);
     worker->scanned[worker->scanned_count++] = slot;
-    channel->watched = true;
-    worker->io->ops->watch(worker->io, mapped->node_wake_fd, worker_token(TOKEN_WATCH, slot, channel->channel_id));
+    if (!worker->recovering)
+        watch(worker, channel);
+}
+
+void channels_watch_all(struct worker *worker)
+{
+    worker->recovering = false;
+    for (uint32_t slot = 0; slot < MR_CHANNELS_MAX; slot++)
+        if (worker->channels[slot].used && !worker->channels[slot].watched)
+            watch(worker, &worker->channels[slot]);
 }
 
 void channels_break(struct worker *worker, struct worker_channel *channel, const char *why)
@@ -186,9 +205,16 @@ void channels_watch_ended(struct worker *worker, struct worker_channel *channel)
     free_if_over(worker, channel);
 }
 
-void channels_wake_ended(struct worker *worker, struct worker_channel *channel)
+void channels_wake_ended(struct worker *worker, struct worker_channel *channel, int32_t result)
 {
     channel->wake_started = false;
+    if (result >= 0) {
+        channel->wakes_failed = 0;
+    } else if (!channel->closing && ++channel->wakes_failed < WAKES_FAILED_MOST) {
+        channel->wake_again = true; /* it may be asleep, and nothing else would tell it */
+    } else if (!channel->closing) {
+        channels_break(worker, channel, "its client cannot be woken");
+    }
     if (channel->wake_again && !channel->closing) {
         channel->wake_again = false;
         answer_wake(worker, channel);

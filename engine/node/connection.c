@@ -2,8 +2,8 @@
 /* One client's conversation on the node's socket: what proto/millrace/v1/control.proto says, one packet at a time.
  *
  * The happy path: Hello, answered with Welcome and the eventfd that wakes this client; then OpenChannel, ChannelMapped,
- * CloseChannel, GetStatus, Attach and ListSessions in any number and order. Who says anything else, or does not read
- * what is said to him, is dropped, and his channels are closed; nobody waits for him. The other end is hostile for all
+ * CloseChannel, GetStatus, Attach, ListSessions and TakeSnapshot in any number and order. Who says anything else, or
+ * does not read what is said to him, is dropped, and his channels are closed; nobody waits for him. The other end is hostile for all
  * we know: nothing it sends reaches an assertion, and it decides neither how much is kept for it nor how many lines are
  * logged. */
 #include "engine/node/supervisor_parts.h"
@@ -59,15 +59,13 @@ void connection_send(struct supervisor *s, struct connection *connection, const 
 }
 
 /* `text` is the message's until it is sent. */
-static Millrace__V1__NodeMessage refusal(Millrace__V1__Refused *refused, enum mr_status status, bool fatal,
-                                         const char *text)
+static Millrace__V1__NodeMessage refusal(Millrace__V1__Refused *refused, enum mr_status status, const char *text)
 {
     Millrace__V1__NodeMessage message = MILLRACE__V1__NODE_MESSAGE__INIT;
 
     millrace__v1__refused__init(refused);
     refused->status = (uint32_t)status;
     refused->message = bytes_of(text);
-    refused->fatal = fatal;
     message.message_case = MILLRACE__V1__NODE_MESSAGE__MESSAGE_REFUSED;
     message.refused = refused;
     return message;
@@ -83,12 +81,28 @@ void connection_refuse(struct supervisor *s, struct connection *connection, enum
     va_start(arguments, format);
     (void)vsnprintf(text, sizeof(text), format, arguments);
     va_end(arguments);
-    Millrace__V1__NodeMessage message = refusal(&refused, status, fatal, text);
+    Millrace__V1__NodeMessage message = refusal(&refused, status, text);
+    refused.fatal = fatal;
     connection_send(s, connection, &message, NULL, 0);
     if (fatal) {
         connection->told = true;
         doom(s, connection);
     }
+}
+
+void connection_refuse_question(struct supervisor *s, struct connection *connection, enum mr_status status,
+                                const char *format, ...)
+{
+    char text[512];
+    Millrace__V1__Refused refused;
+    va_list arguments;
+
+    va_start(arguments, format);
+    (void)vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    Millrace__V1__NodeMessage message = refusal(&refused, status, text);
+    refused.question = true;
+    connection_send(s, connection, &message, NULL, 0);
 }
 
 /* Packets that were not read when a Unix socket is closed make the other end's next read fail, ahead of what was sent
@@ -106,7 +120,8 @@ static void drain(int socket)
 static void refuse_socket(int socket, enum mr_status status, const char *text)
 {
     Millrace__V1__Refused refused;
-    Millrace__V1__NodeMessage message = refusal(&refused, status, true, text);
+    Millrace__V1__NodeMessage message = refusal(&refused, status, text);
+    refused.fatal = true;
 
     if (handshake_send_node(socket, &message, NULL, 0, NULL) == HANDSHAKE_OK)
         drain(socket);
@@ -258,6 +273,9 @@ static void handle(struct supervisor *s, struct connection *connection, const Mi
         return;
     case MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_LIST_SESSIONS:
         questions_ask(s, connection, CONTROL_LIST, message->list_sessions->partition, 0);
+        return;
+    case MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_TAKE_SNAPSHOT:
+        questions_ask(s, connection, CONTROL_SNAPSHOT, message->take_snapshot->partition, 0);
         return;
     case MILLRACE__V1__CLIENT_MESSAGE__MESSAGE__NOT_SET:
     default:

@@ -10,9 +10,9 @@
  * channel broken marks the page closed with the reason, lets go of it and sends CONTROL_CLOSED with that reason by
  * itself.
  *
- * What a client asks about a session (control.proto's Attach and ListSessions) is passed on as CONTROL_ATTACH or
- * CONTROL_LIST and answered by CONTROL_ANSWER, in the order of asking: a status and a text, or with STATUS_OK one
- * descriptor, of sealed memory with the encoded answer. (Where the supervisor can open none, the message comes without
+ * What a client asks about a session or for (control.proto's Attach, ListSessions and TakeSnapshot) is passed on as
+ * CONTROL_ATTACH, CONTROL_LIST or CONTROL_SNAPSHOT and answered by CONTROL_ANSWER, those about sessions in the order of
+ * asking: a status and a text, or with STATUS_OK one descriptor, of sealed memory with the encoded answer. (Where the supervisor can open none, the message comes without
  * it.) A question that a worker took with it into its death is asked again of its successor. */
 #ifndef ENGINE_NODE_CONTROL_H
 #define ENGINE_NODE_CONTROL_H
@@ -23,17 +23,19 @@
 
 enum control_kind {
     /* to the worker */
-    CONTROL_ADD = 1, /* slot; descriptors: memfd, node wake, client wake */
-    CONTROL_CLOSE,   /* slot */
-    CONTROL_STOP,    /* end in an orderly way: answer what is logged, close the log, exit 0 */
-    CONTROL_ATTACH,  /* question, connection, uid, session_id */
-    CONTROL_LIST,    /* question, connection, uid */
-    CONTROL_SEGMENT, /* answer to CONTROL_WANT_SEGMENT: slot; one descriptor, or none and why in text */
+    CONTROL_ADD = 1,  /* slot; descriptors: memfd, node wake, client wake */
+    CONTROL_CLOSE,    /* slot */
+    CONTROL_STOP,     /* end in an orderly way: answer what is logged, close the log, exit 0 */
+    CONTROL_ATTACH,   /* question, connection, uid, session_id */
+    CONTROL_LIST,     /* question, connection, uid */
+    CONTROL_SNAPSHOT, /* question, connection */
+    CONTROL_SEGMENT,  /* answer to CONTROL_WANT_SEGMENT: slot; one descriptor, or none and why in text */
     /* to the supervisor */
     CONTROL_ADDED,        /* slot */
     CONTROL_CLOSED,       /* slot; text: why, if the worker closed it */
     CONTROL_READY,        /* recovery is over, the partition is served (or stopped: the region says) */
     CONTROL_ANSWER,       /* question, connection; status, text, size; slot and channel_id: who uses the session */
+    CONTROL_BUSY,         /* told to stop, it is still writing its snapshot, `size` bytes by now */
     CONTROL_WANT_SEGMENT, /* `memory`: a memfd for segment `slot`, kept by the supervisor. The worker waits for it */
 };
 
@@ -47,7 +49,7 @@ struct control_message {
     uint64_t question;   /* its number: never used twice by a supervisor */
     uint64_t connection; /* that asks, as region_channel.connection names it */
     uint64_t session_id;
-    uint64_t size;   /* of an answer with STATUS_OK */
+    uint64_t size;   /* of an answer with STATUS_OK; of CONTROL_BUSY */
     uint32_t uid;    /* of who asks */
     uint32_t status; /* of an answer; enum status */
     char text[128];  /* NUL-terminated, may be empty */

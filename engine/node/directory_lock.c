@@ -30,18 +30,18 @@ static pid_t read_holder(int fd)
 static int say_holder(int fd, const char *dir, uint64_t wait_ns, struct mr_error *error)
 {
     pid_t holder = read_holder(fd);
-    uint64_t waited = wait_ns / 1000000000;
+    char waited[48] = "";
 
+    if (wait_ns > 0)
+        snprintf(waited, sizeof(waited), " (waited %" PRIu64 " s for it)", wait_ns / 1000000000);
     if (holder == 0)
-        return error_set(error, "the directory %s is in use by another node (waited %" PRIu64 " s for it)", dir,
-                         waited);
+        return error_set(error, "the directory %s is in use by another node%s", dir, waited);
     if (sys_kill(holder, 0) != 0 && errno == ESRCH)
         return error_set(error,
-                         "the directory %s is in use by a worker that the node with pid %d left behind "
-                         "(waited %" PRIu64 " s for it)",
+                         "the directory %s is in use by a worker that the node with pid %d left behind, or is being "
+                         "verified or dumped%s",
                          dir, (int)holder, waited);
-    return error_set(error, "the directory %s is in use by the node with pid %d (waited %" PRIu64 " s for it)", dir,
-                     (int)holder, waited);
+    return error_set(error, "the directory %s is in use by the node with pid %d%s", dir, (int)holder, waited);
 }
 
 static int wait_for_lock(int fd, const char *dir, uint64_t wait_ns, struct mr_error *error)
@@ -78,4 +78,30 @@ int directory_lock_take(int directory, const char *dir, uint64_t wait_ns, struct
         return -1;
     }
     return fd;
+}
+
+int directory_lock_share(int directory, const char *dir, int *lock_fd, struct mr_error *error)
+{
+    int fd = sys_openat(directory, "lock", O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+    int result;
+
+    *lock_fd = -1;
+    if (fd < 0 && errno == ENOENT)
+        return 0; /* no node has ever run on it: a copy, perhaps */
+    if (fd < 0)
+        return error_system(error, errno, "cannot open %s/lock", dir);
+    while ((result = sys_flock(fd, LOCK_SH | LOCK_NB)) != 0 && errno == EINTR)
+        ;
+    if (result == 0) {
+        *lock_fd = fd;
+        return 0;
+    }
+    if (errno == EWOULDBLOCK) {
+        say_holder(fd, dir, 0, error);
+        error->code = EBUSY;
+    } else {
+        error_system(error, errno, "cannot lock %s/lock", dir);
+    }
+    (void)sys_close(fd); /* was only read */
+    return -1;
 }

@@ -13,5 +13,8 @@
  * path for messages. Returns the descriptor that holds it (close-on-exec), or -1 with *error, which names the
  * holder. */
 int directory_lock_take(int directory, const char *dir, uint64_t wait_ns, struct mr_error *error);
+/* For who only reads: keeps nodes away, but not others who read, and changes nothing. Does not wait. *lock_fd holds it
+ * until it is closed; -1: there is no lock file. 0; or -1 with *error, code EBUSY if a node has the directory. */
+int directory_lock_share(int directory, const char *dir, int *lock_fd, struct mr_error *error);
 
 #endif

@@ -289,3 +289,38 @@ int identity_open(const struct options *options, struct identity *identity, int 
     *lock_fd = lock;
     return lock >= 0 ? 0 : -1;
 }
+
+/* What a node would say to a directory without an identity. */
+static int say_missing(int directory, const char *dir, struct mr_error *error)
+{
+    char name[32];
+
+    snprintf(name, sizeof(name), FOLDER_FORMAT, 1);
+    if (check_unused(directory, dir, name, error) != 0 && error->code == 0)
+        return -1;
+    return error_system(error, ENOENT, "%s is no data directory: cannot open its identity", dir);
+}
+
+int identity_look(const char *dir, bool lock, struct identity *identity, int *lock_fd, struct mr_error *error)
+{
+    struct channel_ids ids;
+    int directory = sys_open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+
+    *lock_fd = -1;
+    if (directory < 0)
+        return error_system(error, errno, "cannot open the data directory %s", dir);
+    int result = lock ? directory_lock_share(directory, dir, lock_fd, error) : 0;
+    if (result == 0) {
+        result = read_identity(directory, dir, identity, error);
+        if (result == 1)
+            result = say_missing(directory, dir, error);
+        else if (result == 0 && !identity->memory)
+            result = channel_ids_open(&ids, directory, dir, error);
+    }
+    (void)sys_close(directory); /* was only read */
+    if (result != 0 && *lock_fd >= 0) {
+        (void)sys_close(*lock_fd); /* lets go of the lock, whatever it says */
+        *lock_fd = -1;
+    }
+    return result;
+}

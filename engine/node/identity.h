@@ -27,6 +27,10 @@ struct identity {
  * directory holds nothing but lock and identity, and the identity's random parts are made anew each time. 0, or -1 with
  * *error. */
 int identity_open(const struct options *options, struct identity *identity, int *lock_fd, struct mr_error *error);
+/* For tools: reads what is there, and changes nothing. With `lock` no node can start on DIR until *lock_fd (-1: there
+ * is none to close) is closed, and one that runs is an error that names its pid, code EBUSY. 0; or -1 with *error: code
+ * 0 if what says what the directory is is damaged. */
+int identity_look(const char *dir, bool lock, struct identity *identity, int *lock_fd, struct mr_error *error);
 /* How long it waits for the lock, ns: 10 s. Tests shorten it. */
 extern uint64_t identity_lock_wait;
 /* DIR/partition-0001 and so on. */

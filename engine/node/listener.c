@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The node's socket as a path: made, accepted from, removed. What is said on a connection is connection.c's.
  *
- * A path where somebody still listens is never taken over, whoever it is. A stale one is replaced, which is safe for
+ * A path where somebody still listens is never taken over, whoever it is; but if he is dead, and only his heirs keep
+ * his socket, they are waited for. A stale one is replaced, which is safe for
  * the directory's own socket because its lock is held, and which for a path elsewhere (--socket) leaves only the moment
  * between looking and binding. */
 #include "engine/node/supervisor_parts.h"
@@ -18,6 +19,8 @@
 
 #define BACKLOG 256
 #define ACCEPTS_PER_ROUND 16
+#define LEFT_BEHIND_LIMIT (10 * MR_SECOND)
+#define LEFT_BEHIND_POLL_MS 5
 
 /* Whose process listens there, as the kernel knows it. */
 static pid_t peer_of(int socket)
@@ -28,11 +31,39 @@ static pid_t peer_of(int socket)
     return sys_getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : 0;
 }
 
+/* A worker that its supervisor has left behind may still be dying when it has let go of the directory's lock: then the
+ * socket outlives it by a moment. */
+static bool is_left_behind(pid_t pid)
+{
+    return pid > 0 && sys_kill(pid, 0) != 0 && errno == ESRCH;
+}
+
+/* Does somebody listen there? 0: no. 1: what a dead process has left behind, which will go. -1 with *error. */
+static int probe(const char *path, const struct sockaddr_un *address, struct mr_error *error)
+{
+    int socket = sys_socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int result = 0;
+
+    if (socket < 0)
+        return error_system(error, errno, "--socket %s: cannot make a socket", path);
+    if (sys_connect(socket, (const struct sockaddr *)address, sizeof(*address)) == 0) {
+        pid_t pid = peer_of(socket);
+        error_set(error, "--socket %s: the process with pid %d listens there; give another path", path, (int)pid);
+        result = is_left_behind(pid) ? 1 : -1;
+    } else if (errno != ECONNREFUSED && errno != ENOENT) {
+        result = error_system(error, errno, "--socket %s: somebody else may be using it", path);
+    }
+    (void)sys_close(socket); /* only looked */
+    return result;
+}
+
 /* Is something at the path that must not be removed? */
 static int check_stale(const char *path, struct mr_error *error)
 {
     struct stat status;
     struct sockaddr_un address;
+    uint64_t end = sys_clock_ns(CLOCK_MONOTONIC) + LEFT_BEHIND_LIMIT;
+    int result;
 
     if (sys_fstatat(AT_FDCWD, path, &status, AT_SYMLINK_NOFOLLOW) != 0)
         return errno == ENOENT ? 0 : error_system(error, errno, "--socket %s: cannot look at what is there", path);
@@ -41,17 +72,10 @@ static int check_stale(const char *path, struct mr_error *error)
                          path);
     if (handshake_address(path, &address, error) != 0)
         return -1;
-    int probe = sys_socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (probe < 0)
-        return error_system(error, errno, "--socket %s: cannot make a socket", path);
-    int result = 0;
-    if (sys_connect(probe, (const struct sockaddr *)&address, sizeof(address)) == 0)
-        result = error_set(error, "--socket %s: the process with pid %d listens there; give another path", path,
-                           (int)peer_of(probe));
-    else if (errno != ECONNREFUSED && errno != ENOENT)
-        result = error_system(error, errno, "--socket %s: somebody else may be using it", path);
-    (void)sys_close(probe); /* only looked */
-    return result;
+    while ((result = probe(path, &address, error)) == 1 && sys_clock_ns(CLOCK_MONOTONIC) < end)
+        if (sys_poll(NULL, 0, LEFT_BEHIND_POLL_MS) < 0 && errno != EINTR)
+            return error_system(error, errno, "--socket %s: cannot wait for it", path);
+    return result == 0 ? 0 : -1;
 }
 
 /* Binds with mode 0660 from the first moment on. */

@@ -28,6 +28,7 @@ enum option_id {
     OPTION_BATCH_BYTES,
     OPTION_SEGMENT_BYTES,
     OPTION_FLUSH_INTERVAL,
+    OPTION_SNAPSHOT_BYTES,
     OPTION_SESSION_OUTPUTS,
     OPTION_HELP,
     OPTION_COUNT
@@ -38,6 +39,7 @@ struct option_row {
     const char *argument; /* what --help calls its value */
     enum kind kind;
     uint64_t least, most;     /* numbers, sizes (bytes), durations (ns) */
+    bool or_none;             /* 0 is allowed too */
     uint64_t initial;         /* likewise; KIND_WORD: which word */
     const char *words[4];     /* KIND_WORD, in the order of its enum */
     const char *default_text; /* where `initial` cannot say it */
@@ -116,6 +118,15 @@ static const struct option_row rows[OPTION_COUNT] = {
                                .most = MR_FLUSH_INTERVAL_MAX,
                                .initial = MR_FLUSH_INTERVAL_DEFAULT,
                                .help = "with --durability async: how much a power cut can take"},
+    [OPTION_SNAPSHOT_BYTES] = {.name = "snapshot-bytes",
+                               .argument = "SIZE",
+                               .kind = KIND_SIZE,
+                               .least = MR_SNAPSHOT_BYTES_MIN,
+                               .most = MR_SNAPSHOT_BYTES_MAX,
+                               .or_none = true,
+                               .initial = MR_SNAPSHOT_BYTES_DEFAULT,
+                               .help = "a snapshot is taken whenever the log has grown by this; 0: only by `millrace "
+                                       "snapshot` and when the node stops"},
     [OPTION_SESSION_OUTPUTS] = {.name = "session-outputs",
                                 .argument = "SIZE",
                                 .kind = KIND_SIZE,
@@ -142,7 +153,8 @@ static void write_range(char *text, size_t size, const struct option_row *row)
         snprintf(text, size, "%" PRIu64 " to %" PRIu64, row->least, row->most);
         break;
     case KIND_SIZE:
-        snprintf(text, size, "%s to %s", value_write_size(least, row->least), value_write_size(most, row->most));
+        snprintf(text, size, "%s%s to %s", row->or_none ? "0, or " : "", value_write_size(least, row->least),
+                 value_write_size(most, row->most));
         break;
     case KIND_DURATION:
         snprintf(text, size, "%s to %s", value_write_duration(least, row->least),
@@ -196,7 +208,8 @@ static int read_value(const struct option_row *row, const char *text, uint64_t *
         read = value_size(text, value);
     else if (row->kind == KIND_DURATION)
         read = value_duration(text, value);
-    return read && *value >= row->least && *value <= row->most ? 0 : wrong_value(row, text, error);
+    bool allowed = (*value >= row->least && *value <= row->most) || (*value == 0 && row->or_none);
+    return read && allowed ? 0 : wrong_value(row, text, error);
 }
 
 /* The processors that workers may be pinned to. */
@@ -305,6 +318,7 @@ static int read_given(const char *const *given, struct options *options, struct 
                                 .batch_bytes = values[OPTION_BATCH_BYTES],
                                 .segment_bytes = values[OPTION_SEGMENT_BYTES],
                                 .flush_interval = values[OPTION_FLUSH_INTERVAL],
+                                .snapshot_bytes = values[OPTION_SNAPSHOT_BYTES],
                                 .session_outputs = values[OPTION_SESSION_OUTPUTS],
                                 .session_outputs_given = given[OPTION_SESSION_OUTPUTS] != NULL};
     return set_socket(given[OPTION_SOCKET], options, error) != 0 || set_cpus(given[OPTION_CPUS], options, error) != 0 ||

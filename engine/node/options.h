@@ -30,6 +30,7 @@ struct options {
     uint64_t batch_bytes;
     uint64_t segment_bytes;
     uint64_t flush_interval;  /* ns */
+    uint64_t snapshot_bytes;  /* 0: only on demand and at a stop */
     uint64_t session_outputs; /* bytes; not given: of a directory that is there, the directory's counts */
     bool session_outputs_given;
 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What clients ask that a partition's worker knows: coming back to a session, the list of sessions. The supervisor
+/* What clients ask of a partition's worker: coming back to a session, the list of sessions, a snapshot. The supervisor
  * passes the question on, remembers who asked, and passes the answer back.
  *
  * The happy path: the question is owed to the worker until its socket has room, then sent; the worker's answer brings
@@ -18,6 +18,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SESSIONS_ATTACHED_MAX 4096 /* by one connection */
 #define DEATHS_MOST 2              /* of workers that had been asked a question */
@@ -61,8 +62,8 @@ static void over(struct supervisor *s, struct connection *connection)
 
 static void refuse_stopped(struct supervisor *s, struct connection *connection, const struct partition *partition)
 {
-    connection_refuse(s, connection, MR_INTERNAL, false, "partition %" PRIu32 " is stopped: %.*s", partition->number,
-                      (int)sizeof(partition->region->reason) - 1, partition->region->reason);
+    connection_refuse_question(s, connection, MR_INTERNAL, "partition %" PRIu32 " is stopped: %.*s", partition->number,
+                               (int)sizeof(partition->region->reason) - 1, partition->region->reason);
 }
 
 static bool is_stopped(const struct partition *partition)
@@ -74,20 +75,25 @@ void questions_ask(struct supervisor *s, struct connection *connection, enum con
                    uint64_t session_id)
 {
     if (number < 1 || number > s->partition_count) {
-        connection_refuse(s, connection, MR_INVALID, false,
-                          "there is no partition %" PRIu32 ": the node has 1 to %" PRIu32, number, s->partition_count);
+        connection_refuse_question(s, connection, MR_INVALID,
+                                   "there is no partition %" PRIu32 ": the node has 1 to %" PRIu32, number,
+                                   s->partition_count);
         return;
     }
     struct partition *partition = &s->partitions[number - 1];
     if (connection->question.state != QUESTION_NONE) {
-        connection_refuse(s, connection, MR_UNAVAILABLE, false,
-                          "this connection's former question about sessions is not answered yet: one at a time");
+        connection_refuse_question(s, connection, MR_UNAVAILABLE,
+                                   "this connection's former question is not answered yet: one at a time");
     } else if (s->stopping) {
-        connection_refuse(s, connection, MR_UNAVAILABLE, false, "the node is stopping");
+        connection_refuse_question(s, connection, MR_UNAVAILABLE, "the node is stopping");
     } else if (is_stopped(partition)) {
         refuse_stopped(s, connection, partition);
+    } else if (kind == CONTROL_SNAPSHOT && connection->uid != 0 && connection->uid != geteuid()) {
+        connection_refuse_question(s, connection, MR_UNAUTHORIZED,
+                                   "a snapshot is taken for root and for user %d, whom the node runs as",
+                                   (int)geteuid());
     } else if (kind == CONTROL_ATTACH && session_id == 0) {
-        connection_refuse(s, connection, MR_FORBIDDEN, false, "session 0 is unknown: no session has that number");
+        connection_refuse_question(s, connection, MR_FORBIDDEN, "session 0 is unknown: no session has that number");
     } else {
         connection->question = (struct question){
             .kind = kind, .number = ++s->question_number, .partition = number, .session_id = session_id};
@@ -166,6 +172,7 @@ static void send_answer(struct supervisor *s, struct connection *connection, uin
     Millrace__V1__NodeMessage message = MILLRACE__V1__NODE_MESSAGE__INIT;
     Millrace__V1__Attached attached = MILLRACE__V1__ATTACHED__INIT;
     Millrace__V1__Sessions sessions = MILLRACE__V1__SESSIONS__INIT;
+    Millrace__V1__SnapshotTaken taken = MILLRACE__V1__SNAPSHOT_TAKEN__INIT;
 
     if (connection->question.kind == CONTROL_ATTACH) {
         attached.partition = connection->question.partition;
@@ -173,6 +180,11 @@ static void send_answer(struct supervisor *s, struct connection *connection, uin
         attached.size = size;
         message.message_case = MILLRACE__V1__NODE_MESSAGE__MESSAGE_ATTACHED;
         message.attached = &attached;
+    } else if (connection->question.kind == CONTROL_SNAPSHOT) {
+        taken.partition = connection->question.partition;
+        taken.size = size;
+        message.message_case = MILLRACE__V1__NODE_MESSAGE__MESSAGE_SNAPSHOT_TAKEN;
+        message.snapshot_taken = &taken;
     } else {
         sessions.partition = connection->question.partition;
         sessions.size = size;
@@ -192,16 +204,16 @@ static void attach(struct supervisor *s, struct partition *partition, struct con
 
     if (other != NULL) {
         over(s, connection);
-        connection_refuse(s, connection, MR_UNAVAILABLE, false, "session %" PRIu64 " is in use by process %d",
-                          session_id, (int)other->pid);
+        connection_refuse_question(s, connection, MR_UNAVAILABLE, "session %" PRIu64 " is in use by process %d",
+                                   session_id, (int)other->pid);
     } else if (ended) {
         /* The worker may not have known that it is: there is a channel less now, and it looks again. */
         owe(s, partition, connection);
     } else if (!note_attached(connection, partition->number, session_id)) {
         over(s, connection);
-        connection_refuse(s, connection, MR_UNAVAILABLE, false,
-                          "this connection cannot come back to more than %d sessions: use another one",
-                          SESSIONS_ATTACHED_MAX);
+        connection_refuse_question(s, connection, MR_UNAVAILABLE,
+                                   "this connection cannot come back to more than %d sessions: use another one",
+                                   SESSIONS_ATTACHED_MAX);
     } else {
         over(s, connection);
         send_answer(s, connection, size, fd);
@@ -221,11 +233,11 @@ void questions_answered(struct supervisor *s, struct partition *partition, const
             return;
         }
         over(s, connection);
-        connection_refuse(s, connection, (enum mr_status)message->status, false, "%s", message->text);
+        connection_refuse_question(s, connection, (enum mr_status)message->status, "%s", message->text);
     } else if (fd < 0) {
         over(s, connection);
-        connection_refuse(s, connection, MR_UNAVAILABLE, false,
-                          "the node has no descriptor left for the answer; try again later");
+        connection_refuse_question(s, connection, MR_UNAVAILABLE,
+                                   "the node has no descriptor left for the answer; try again later");
     } else if (connection->question.kind == CONTROL_ATTACH) {
         attach(s, partition, connection, message->size, fd);
     } else {
@@ -269,8 +281,9 @@ void questions_worker_ended(struct supervisor *s, struct partition *partition)
         if (++connection->question.deaths < DEATHS_MOST)
             continue;
         over(s, connection);
-        connection_refuse(s, connection, MR_UNAVAILABLE, false,
-                          "two workers of partition %" PRIu32 " have ended before they could answer; try again later",
-                          partition->number);
+        connection_refuse_question(s, connection, MR_UNAVAILABLE,
+                                   "two workers of partition %" PRIu32
+                                   " have ended before they could answer; try again later",
+                                   partition->number);
     }
 }

@@ -19,8 +19,19 @@ struct cursor_pair {
     uint64_t response_tail; /* all answers before it stand in the response ring */
 };
 
-/* One slot per channel of the partition. The supervisor fills and frees it; only `pair` and `current` are the worker's.
+/* The sessions that a channel uses, as attach.h tells it: a hash table with open addressing. It stands here because a
+ * log that is cut no longer tells who named which session. Each change is one store; while a full table is made anew
+ * `all` is set, so that whoever dies in the middle of that leaves a channel that seems to use too much, not too little.
  */
+enum { REGION_SESSION_PLACES = 2048 }; /* a power of two */
+struct region_sessions {
+    _Atomic uint32_t any;                           /* a place has been filled */
+    _Atomic uint32_t all;                           /* too many to be told apart: all of its user's */
+    _Atomic uint64_t places[REGION_SESSION_PLACES]; /* 0: free */
+};
+
+/* One slot per channel of the partition. The supervisor fills and frees it; only `pair`, `current` and `sessions` are
+ * the worker's. */
 struct region_channel {
     uint64_t channel_id; /* 0: the slot is free */
     uint32_t uid;        /* of the client, by SO_PEERCRED */
@@ -28,11 +39,12 @@ struct region_channel {
     uint64_t connection; /* whose it is: channels of one connection have the same, others never */
     struct cursor_pair pair[2];
     _Atomic uint32_t current; /* which of the two counts: 0 or 1 */
+    struct region_sessions sessions;
 };
 
 enum partition_state {
     PARTITION_STARTING = 0,
-    PARTITION_RECOVERING, /* reads its log */
+    PARTITION_RECOVERING, /* reads its snapshot and its log */
     PARTITION_SERVING,
     PARTITION_READ_ONLY,  /* the log cannot be written: `reason` */
     PARTITION_RESTARTING, /* its worker died and the next one is not there yet */
@@ -44,6 +56,7 @@ struct region {
     _Atomic uint64_t reading_channel;  /* the request being read: channel id (0: none) ... */
     _Atomic uint64_t reading_position; /* ... and position */
     _Atomic uint64_t applying_index;   /* the entry being applied; 0: none */
+    _Atomic uint64_t restoring_index;  /* the snapshot being read back; 0: none */
 
     /* ---- for `millrace status` ---- */
     _Atomic uint32_t state; /* enum partition_state; RESTARTING is the supervisor's word, the others the worker's */
@@ -54,6 +67,14 @@ struct region {
     _Atomic uint64_t sessions;
     _Atomic uint64_t time; /* the partition's, ns since 1970 */
     char reason[384];      /* of READ_ONLY and STOPPED; written before state is */
+    /* The newest snapshot that is known to be whole; index 0: none. */
+    _Atomic uint64_t snapshot_index;
+    _Atomic uint64_t snapshot_bytes;
+    _Atomic uint64_t snapshot_time; /* the partition's, ns since 1970 */
+
+    /* What the child that writes a snapshot tells its parent: written before it ends. */
+    uint64_t child_bytes;
+    char child_error[384];
 
     struct region_channel channels[MR_CHANNELS_MAX];
 };

@@ -201,7 +201,7 @@ static const char *check_request(const struct supervisor *s, uint32_t partition,
         snprintf(text, size, "partition %" PRIu32 " has %u channels, the most it may have", partition, s->channels_max);
         return text;
     }
-    return s->stopping ? "the node is stopping" : NULL;
+    return NULL;
 }
 
 /* Fills the three tables. The channel's number, which tells the region's slot from a free one, last. */
@@ -221,6 +221,8 @@ static int fill_slot(struct supervisor *s, struct partition *partition, uint32_t
     region->connection = connection_name(connection);
     memset(region->pair, 0, sizeof(region->pair));
     atomic_store_explicit(&region->current, 0, memory_order_relaxed);
+    if (atomic_load_explicit(&region->sessions.any, memory_order_relaxed) != 0) /* the former tenant's */
+        memset(&region->sessions, 0, sizeof(region->sessions));
     region->channel_id = channel_id;
     partition->slots[i] = (struct slot){.state = SLOT_OPENING, .added = partition->pid == 0, .connection = connection};
     partition->slots_used++;
@@ -236,6 +238,9 @@ void slots_open(struct supervisor *s, struct connection *connection, uint32_t nu
     struct mr_error error;
     enum mr_status status;
     uint32_t i = 0;
+
+    if (s->stopping)
+        return; /* the end of the connection is near, and tells whoever can wait for the next node to do so */
     const char *why = check_request(s, number, &ring_bytes, text, sizeof(text), &status);
 
     if (why != NULL) {
@@ -334,6 +339,8 @@ void slots_worker_closed(struct supervisor *s, struct partition *partition, uint
     }
     supervisor_complain(s, "partition %" PRIu32 " closed channel %" PRIu64 " of the client with pid %d: %s",
                         partition->number, channel_id, (int)partition->region->channels[i].pid, why);
+    /* The worker has marked it, but perhaps before it was opened. */
+    mark_page_closed(&partition->channels[i], why);
     end_slot(s, partition, i, why);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A worker's birth: the fork, and in the child the letting go of all that is not the worker's, so that it can touch
  * nobody else's channels, keeps nobody's socket open, and dies with the supervisor. It keeps the directory's lock, its
- * region, its partition's channels and memory segments, its end of the control socket, and the standard streams. */
+ * region, its partition's channels, memory segments and memory snapshots, its end of the control socket, and the standard streams. */
 #include "engine/node/supervisor_parts.h"
 
 #include "engine/node/logline.h"
@@ -31,6 +31,8 @@ static void let_go_of_partition(struct partition *other)
             channel_unmap(&other->channels[i]);
     for (uint32_t i = 0; i < other->segment_count; i++)
         close_fd(other->segments[i]);
+    for (unsigned i = 0; i < SNAPSHOTS_KEPT; i++)
+        close_fd(other->snapshots[i]);
     /* Could only fail by our own mistake, and then the page stays mapped in one process more. */
     (void)sys_munmap(other->region, sizeof(*other->region));
     other->region = NULL;
@@ -107,7 +109,8 @@ static int run_child(struct supervisor *s, struct partition *partition, int cont
                                  .control = control,
                                  .channels = partition->channels,
                                  .memory_segments = partition->segments,
-                                 .memory_segment_count = partition->segment_count};
+                                 .memory_segment_count = partition->segment_count,
+                                 .memory_snapshots = partition->snapshots[0] >= 0 ? partition->snapshots : NULL};
     return s->setup->worker(&birth);
 }
 

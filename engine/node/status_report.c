@@ -51,6 +51,9 @@ static void fill(struct entry *entry, const struct partition *partition)
     status->channels = partition->slots_used;
     status->restarts = partition->restarts;
     status->time_ns = load(&region->time);
+    status->snapshot_index = load(&region->snapshot_index);
+    status->snapshot_bytes = load(&region->snapshot_bytes);
+    status->snapshot_time_ns = load(&region->snapshot_time);
 }
 
 void status_report(struct supervisor *s, struct connection *connection)

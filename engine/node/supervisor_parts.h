@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the supervisor's files share, and nobody else: supervisor.c (life and loop), listener.c (the socket's path and
- * accepting), connection.c (hand-shakes), slots.c (channels from birth to end), questions.c (about sessions), spawn.c
+ * accepting), connection.c (hand-shakes), slots.c (channels from birth to end), questions.c (to workers), spawn.c
  * (a worker's birth), workers.c (what workers say, and their deaths), status_report.c.
  *
  * A channel is made when a client asks for it, and opened when worker and client have both mapped it (a dead worker
@@ -18,6 +18,7 @@
 #include <millrace/limits.h>
 #include <millrace/status.h>
 
+#include "engine/log/snapshot.h"
 #include "engine/node/channel_ids.h"
 #include "engine/node/control.h"
 #include "engine/node/region.h"
@@ -30,6 +31,7 @@
 #define BACKOFF_MOST (2 * MR_SECOND)
 #define SERVED_WELL (10 * MR_SECOND)        /* a worker that fails after this long is restarted at once */
 #define ACCEPT_PAUSE (100 * MR_MILLISECOND) /* when descriptors or memory have run out */
+#define BUSY_BYTES_A_SECOND (10 * MR_MIB)   /* a disk's that is slow: what a worker has written it may have to sync */
 #define GONE_LIMIT (2 * MR_SECOND)          /* between a worker's letting go of its control socket and its end */
 #define COMPLAINT_INTERVAL MR_SECOND        /* lines about clients: at most one in this time */
 
@@ -76,10 +78,11 @@ struct partition {
     bool stop_announced; /* clients have been told PartitionStopped */
 
     /* At what the last worker was that died by its own fault; 0: at nothing. */
-    uint64_t fault_channel, fault_position, fault_index;
+    uint64_t fault_channel, fault_position, fault_index, fault_snapshot;
 
     int *segments; /* `memory`: memfds by slot */
     uint32_t segment_count;
+    int snapshots[SNAPSHOTS_KEPT]; /* likewise; -1: this node keeps them on disk */
 };
 
 enum question_state {
@@ -91,7 +94,7 @@ enum question_state {
 /* What a connection waits to be told by a partition's worker. */
 struct question {
     enum question_state state;
-    enum control_kind kind; /* CONTROL_ATTACH or CONTROL_LIST */
+    enum control_kind kind; /* CONTROL_ATTACH, CONTROL_LIST or CONTROL_SNAPSHOT */
     uint64_t number;
     uint32_t partition; /* its number */
     uint64_t session_id;
@@ -184,6 +187,9 @@ void connection_send(struct supervisor *s, struct connection *connection, const 
                      const int *fds, unsigned fd_count);
 void connection_refuse(struct supervisor *s, struct connection *connection, enum mr_status status, bool fatal,
                        const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* To what questions.c asks a worker for. */
+void connection_refuse_question(struct supervisor *s, struct connection *connection, enum mr_status status,
+                                const char *format, ...) __attribute__((format(printf, 4, 5)));
 void connection_drop(struct supervisor *s, struct connection *connection);
 void connection_drop_doomed(struct supervisor *s);
 /* Has the client gone, whether or not its end was heard yet? Then its channels are closed, and it is doomed. */
@@ -215,7 +221,7 @@ void slots_end(struct partition *partition, const char *why);
 /* ---- questions.c ---- */
 /* Of the connection in region_channel.connection and in control messages. */
 uint64_t connection_name(const struct connection *connection);
-/* CONTROL_ATTACH, or CONTROL_LIST. It is answered, or refused, at once or later. */
+/* CONTROL_ATTACH, CONTROL_LIST or CONTROL_SNAPSHOT. It is answered, or refused, at once or later. */
 void questions_ask(struct supervisor *s, struct connection *connection, enum control_kind kind, uint32_t partition,
                    uint64_t session_id);
 /* Sends what is owed. False: no room. */

@@ -28,6 +28,9 @@ static void take_completion(struct worker *worker, const struct io_completion *c
         worker->control_ready = true;
         worker->control_lost = completion->result < 0;
         return;
+    case TOKEN_SNAPSHOT:
+        snapshots_child_ended(worker, completion->result);
+        return;
     case TOKEN_WATCH:
     case TOKEN_WAKE:
         break;
@@ -37,7 +40,7 @@ static void take_completion(struct worker *worker, const struct io_completion *c
     if (!channel->used || (uint32_t)channel->channel_id != (uint32_t)completion->token)
         return; /* the slot's former tenant's */
     if (completion->token >> 56 == TOKEN_WAKE) {
-        channels_wake_ended(worker, channel);
+        channels_wake_ended(worker, channel, completion->result);
     } else if (completion->result >= 0) {
         channels_scan_again(worker, channel);
     } else {
@@ -202,6 +205,8 @@ static void show_status(struct worker *worker)
         worker->in_trouble = trouble != NULL;
         if (trouble != NULL)
             strncpy(region->reason, trouble, sizeof(region->reason) - 1);
+        else
+            snapshots_trouble_over(worker);
         atomic_store_explicit(&region->state, trouble != NULL ? PARTITION_READ_ONLY : PARTITION_SERVING,
                               memory_order_release);
     }
@@ -240,6 +245,8 @@ bool turn_run(struct worker *worker)
     }
     answer_publish(worker);
     close_broken(worker);
+    if (worker->log != NULL)
+        any |= snapshots_look(worker);
     if (!any)
         park_quiet(worker);
     return any;
@@ -250,6 +257,8 @@ uint64_t turn_next(struct worker *worker)
     uint64_t next = worker->log != NULL ? worker->log_wants : UINT64_MAX;
     uint64_t deadline = worker->log != NULL ? fsm_next_deadline(worker->fsm) : UINT64_MAX;
 
+    if (worker->log != NULL && snapshots_next(worker) < next)
+        next = snapshots_next(worker);
     for (unsigned i = 0; i < worker->unfinished_count; i++) {
         const struct worker_channel *channel = &worker->channels[worker->unfinished[i]];
         if (channel->waiting_count > 0 && channel->waiting_deadline < next)

@@ -9,8 +9,8 @@
  * The happy path of a life is: take over the channels that there are, read the log back, begin a new epoch, then turn
  * after turn until told to stop. What can go wrong:
  *
- *   - the worker is killed, at any instruction: its successor starts from the cursors in the region, applies the log
- * again, and writes the answers to requests at or past a channel's head again, which come out the same; then it reads
+ *   - the worker is killed, at any instruction: its successor starts from the cursors in the region, reads the newest
+ * snapshot back, applies the log behind it again, and writes the answers to requests at or past a channel's head again, which come out the same; then it reads
  * on behind what the log has. Nothing of that is visible to a client before the successor's epoch is durable.
  *   - the log is damaged, or an entry has killed two workers: the partition is stopped. Its worker loads no state and
  *     answers every request with INTERNAL and the reason.
@@ -37,6 +37,7 @@
 #include "ipc/sys.h"
 
 #define URING_ENTRIES 512
+#define PROGRESS_EVERY (3 * MR_SECOND)    /* lines about a long recovery */
 #define SLOW_WRITE (300 * MR_MICROSECOND) /* two or three times what one should take */
 
 /* A worker and what only its life needs. */
@@ -44,7 +45,9 @@ struct life {
     struct worker worker;
     const struct worker_birth *birth;
     bool stopping;
-    struct letter *later; /* came while an answer was waited for: as many as there can be channels, and more */
+    uint64_t progress_told; /* monotonic */
+    char path[4096];        /* the partition's folder */
+    struct letter *later;   /* came while an answer was waited for: as many as there can be channels, and more */
     unsigned later_count, later_capacity;
 };
 
@@ -193,6 +196,10 @@ static void hear(struct life *life, const struct letter *letter)
     case CONTROL_STOP:
         life->stopping = true;
         return;
+    case CONTROL_SNAPSHOT:
+        snapshots_ask(worker, &(struct snapshot_question){.number = letter->message.question,
+                                                          .connection = letter->message.connection});
+        return;
     case CONTROL_ATTACH:
     case CONTROL_LIST:
         attach_ask(worker, &(struct attach_question){.number = letter->message.question,
@@ -275,17 +282,33 @@ static int memory_segment(void *context, uint32_t slot, struct mr_error *error)
 
 /* ---- recovery ---- */
 
-static void notice(void *context, const char *text)
+static void notice(void *context, enum logline_level level, const char *text)
 {
     struct life *life = context;
-    logline(LOGLINE_INFO, life->worker.partition, "%s", text);
+    logline(level, life->worker.partition, "%s", text);
 }
 
+static void log_notice(void *context, const char *text)
+{
+    notice(context, LOGLINE_INFO, text);
+}
+
+/* Where it is short nobody wants to read of it. */
 static void progress(void *context, uint64_t done, uint64_t total)
 {
     struct life *life = context;
-    uint32_t percent = total > 0 ? (uint32_t)(done * 100 / total) : 100;
-    atomic_store_explicit(&life->worker.region->recovered_percent, percent, memory_order_relaxed);
+    struct region *region = life->worker.region;
+    uint32_t percent = total > 0 ? (uint32_t)((double)done * 100 / (double)total) : 0;
+    uint64_t now = life->worker.io->ops->monotonic(life->worker.io);
+
+    /* How much log there is is only guessed as the snapshot is read: a guess that was too low shows as a standstill. */
+    if (percent > atomic_load_explicit(&region->recovered_percent, memory_order_relaxed))
+        atomic_store_explicit(&region->recovered_percent, percent, memory_order_relaxed);
+    if (now - life->progress_told < PROGRESS_EVERY)
+        return;
+    life->progress_told = now;
+    logline(LOGLINE_INFO, life->worker.partition, "recovering: %" PRIu32 " %%, %.1f of %.1f MiB", percent,
+            (double)done / (double)MR_MIB, (double)total / (double)MR_MIB);
 }
 
 /* The reason goes into frames, which are short: without the directory's path, which everyone knows. */
@@ -313,12 +336,11 @@ static int recover(struct life *life, struct mr_error *error)
     struct worker *worker = &life->worker;
     const struct options *options = life->birth->options;
     const struct identity *identity = life->birth->identity;
-    char path[4096];
 
-    identity_partition_path(options->dir, worker->partition, path, sizeof(path));
+    identity_partition_path(options->dir, worker->partition, life->path, sizeof(life->path));
     struct log_config log = {
         .io = worker->io,
-        .path = path,
+        .path = life->path,
         .partition = worker->partition,
         .secret = identity->secret,
         .durability = options->durability,
@@ -331,8 +353,16 @@ static int recover(struct life *life, struct mr_error *error)
         .memory_context = life,
         .progress = progress,
         .progress_context = life,
-        .notice = notice,
+        .notice = log_notice,
         .notice_context = life,
+    };
+    struct snapshots_config snapshots = {
+        .place = {.io = worker->io,
+                  .path = life->path,
+                  .partition = worker->partition,
+                  .secret = identity->secret,
+                  .memory = options->durability == DURABILITY_MEMORY ? life->birth->memory_snapshots : NULL},
+        .every = options->snapshot_bytes,
     };
     struct fsm_config state = {
         .hash_seed = identity->hash_seed,
@@ -341,10 +371,19 @@ static int recover(struct life *life, struct mr_error *error)
     };
     struct log_recovery found = {0};
 
+    atomic_store_explicit(&worker->region->recovered_percent, 0, memory_order_relaxed);
     atomic_store_explicit(&worker->region->state, PARTITION_RECOVERING, memory_order_release);
-    if (worker_recover(worker, &log, &state, &found, error) != 0)
+    life->progress_told = worker->io->ops->monotonic(worker->io);
+    if (worker_recover(worker, &log, &snapshots, &state, &found, error) != 0)
         return -1;
-    if (found.last_index > 0)
+    atomic_store_explicit(&worker->region->recovered_percent, 100, memory_order_relaxed);
+    uint64_t restored = worker->snapshots.known_count > 0 ? worker->snapshots.known[0].point.index : 0;
+    if (restored > 0)
+        logline(LOGLINE_INFO, worker->partition,
+                "recovered from the snapshot of index %" PRIu64 " and %" PRIu64 " entries up to index %" PRIu64
+                ", epoch %" PRIu64,
+                restored, found.entries, fsm_index(worker->fsm), found.epoch);
+    else if (found.last_index > 0)
         logline(LOGLINE_INFO, worker->partition,
                 "recovered %" PRIu64 " entries up to index %" PRIu64 ", epoch %" PRIu64, found.entries,
                 found.last_index, found.epoch);
@@ -443,29 +482,26 @@ static void run(struct life *life)
     }
 }
 
-/* Answers what is logged, then closes the log so that the next start finds nothing undecided. */
-static int stop(struct life *life)
+/* The supervisor waits for the end, but not for ever. */
+static void busy(void *context, uint64_t bytes)
 {
-    struct worker *worker = &life->worker;
-    struct io_completion last;
-    struct mr_error error;
+    struct control_message message = {.kind = CONTROL_BUSY, .size = bytes};
 
-    worker->accepting = false;
-    if (worker->log == NULL)
-        return 0;
-    while (log_in_flight(worker->log) && log_trouble(worker->log) == NULL)
-        if (!turn_run(worker))
-            worker->io->ops->sleep(worker->io, MR_MILLISECOND);
-    turn_run(worker);
-    if (log_close(worker->log, worker->time, &error) != 0) {
-        logline(LOGLINE_ERROR, worker->partition, "the log could not be closed in order: %s", error.text);
-        return 1;
-    }
-    worker->io->ops->completions(worker->io, &last, 1); /* hands over the last wake-ups */
-    return 0;
+    (void)send_message(context, &message, NULL, 0); /* without a descriptor: it is sent, or we end */
 }
 
-static void settle(struct life *life)
+static int stop(struct life *life)
+{
+    struct mr_error error;
+
+    if (worker_stop(&life->worker, busy, life, &error) == 0)
+        return 0;
+    logline(LOGLINE_ERROR, life->worker.partition, "the log could not be closed in order: %s", error.text);
+    return 1;
+}
+
+/* -1: it could come to wait for ever. */
+static int settle(struct life *life)
 {
     cpu_set_t core;
     char name[16];
@@ -473,8 +509,10 @@ static void settle(struct life *life)
 
     snprintf(name, sizeof(name), "millrace/%u", life->worker.partition);
     sys_prctl(PR_SET_NAME, (unsigned long)name);
-    if (flags < 0 || sys_fcntl(life->birth->control, F_SETFL, flags | O_NONBLOCK) < 0)
-        logline(LOGLINE_WARNING, life->worker.partition, "the control socket stays blocking: %s", strerror(errno));
+    if (flags < 0 || sys_fcntl(life->birth->control, F_SETFL, flags | O_NONBLOCK) < 0) {
+        logline(LOGLINE_ERROR, life->worker.partition, "the control socket stays blocking: %s", strerror(errno));
+        return -1;
+    }
     if (life->birth->core >= 0) {
         CPU_ZERO(&core);
         CPU_SET((size_t)life->birth->core, &core);
@@ -482,6 +520,7 @@ static void settle(struct life *life)
             logline(LOGLINE_WARNING, life->worker.partition, "cannot be pinned to core %d: %s", life->birth->core,
                     strerror(errno));
     }
+    return 0;
 }
 
 int worker_run(const struct worker_birth *birth)
@@ -498,15 +537,18 @@ int worker_run(const struct worker_birth *birth)
     worker->closed_context = &life;
     worker->answered = question_answered;
     worker->answered_context = &life;
-    settle(&life);
+    worker->notice = notice;
+    worker->notice_context = &life;
+    if (settle(&life) != 0)
+        return 1;
     worker->io = uring_create(URING_ENTRIES, &error);
     if (worker->io == NULL || channels_init(worker, &error) != 0) {
         logline(LOGLINE_ERROR, worker->partition, "%s", error.text);
         return worker->io == NULL ? WORKER_CANNOT_RUN : 1;
     }
     worker->now = worker->io->ops->monotonic(worker->io);
+    worker->recovering = true; /* which leaves completions of others to nobody */
     inherit_channels(&life);
-    watch_supervisor(&life);
     if (atomic_load_explicit(&worker->region->state, memory_order_acquire) == PARTITION_STOPPED)
         stop_partition(&life, worker->region->reason);
     else if (recover(&life, &error) != 0 && error.code == 0)
@@ -516,6 +558,8 @@ int worker_run(const struct worker_birth *birth)
         logline(LOGLINE_ERROR, worker->partition, "%s", error.text);
         return 1;
     }
+    watch_supervisor(&life);
+    channels_watch_all(worker);
     worker_resume_channels(worker);
     if (worker->stopped == NULL)
         atomic_store_explicit(&worker->region->state, PARTITION_SERVING, memory_order_release);

@@ -21,6 +21,7 @@ struct worker_birth {
         *channels;              /* MR_CHANNELS_MAX, by slot; those with region->channels[slot].channel_id are there */
     const int *memory_segments; /* `memory`: the memfds held by the supervisor, by slot */
     uint32_t memory_segment_count;
+    const int *memory_snapshots; /* `memory`: SNAPSHOTS_KEPT memfds, the supervisor's; else NULL */
 };
 
 /* A worker that returns 1 is restarted, backing off; one that returns this has found that no worker can run on this

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The beginning of a worker's life: the log is read back into a new state, and what a predecessor had not finished is
- * finished.
+/* The beginning of a worker's life: the newest sound snapshot and the log behind it are read back into a new state, and
+ * what a predecessor had not finished is finished.
+ *
+ * A snapshot that is damaged, or stands where the disk cannot be read, is told and passed over: the one before it and
+ * more of the log give the same state. Where none is left the log has to begin at its beginning. What a snapshot
+ * contains its predecessor had answered, so nothing of it concerns a channel.
  *
  * An entry names the channel and the position of the request that it came from. Whatever stands before a channel's head
  * has been answered; at or past it, the answer is written again as the entry is applied, behind the response tail that
@@ -9,7 +13,11 @@
  * then the log that it was read from could still be another. */
 #include "engine/node/worker_state.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
+
+/* ---- the log ---- */
 
 static int replay(void *context, const struct log_entry *entry, struct mr_error *error)
 {
@@ -51,26 +59,146 @@ static void forget_state(struct worker *worker)
     worker->query_body = NULL;
 }
 
-int worker_recover(struct worker *worker, const struct log_config *log, const struct fsm_config *state,
-                   struct log_recovery *found, struct mr_error *error)
+/* ---- the snapshot ---- */
+
+/* The progress of both, as one. */
+struct progress {
+    void (*tell)(void *context, uint64_t done, uint64_t total);
+    void *context;
+    uint64_t before; /* bytes of the snapshot, when the log is read */
+    uint64_t every;  /* about so many bytes of log are behind a snapshot; 0: who knows, as many as it has itself */
+    bool log;        /* it is the log that is read */
+};
+
+static void progressed(void *context, uint64_t done, uint64_t total)
 {
+    const struct progress *progress = context;
+    uint64_t behind = progress->log ? 0 : progress->every != 0 ? progress->every : total;
+
+    if (progress->tell != NULL)
+        progress->tell(progress->context, progress->before + done, progress->before + total + behind);
+}
+
+static struct mr_error *no_memory(struct mr_error *error)
+{
+    error_set(error, "no memory for the partition's state");
+    error->code = ENOMEM; /* which another attempt may have */
+    return error;
+}
+
+/* 0: worker->fsm is what it says. 1: it is unsound, *error says why (code EIO: it cannot be read where it stands). -1
+ * with *error: it could not be read just now. */
+static int restore(struct worker *worker, const struct snapshot_place *place, struct snapshot *snapshot,
+                   const struct fsm_config *state, struct progress *progress, struct mr_error *error)
+{
+    struct snapshot_content content;
+
+    if (snapshot_load(place, snapshot, &content, progressed, progress, error) != 0)
+        return error->code == 0 || error->code == EIO ? 1 : -1;
     worker->fsm = fsm_create(state);
+    if (worker->fsm == NULL) {
+        snapshot_unload(&content);
+        no_memory(error);
+        return -1;
+    }
+    struct slice first = {.data = content.sections[0], .size = content.sizes[0]};
+    struct slice second = {.data = content.sections[1], .size = content.sizes[1]};
+    int result = fsm_restore(worker->fsm, first, second, error);
+    snapshot_unload(&content);
+    if (result == 0 && fsm_index(worker->fsm) == snapshot->point.index && fsm_time(worker->fsm) == snapshot->point.time)
+        return 0;
+    struct mr_error what = *error;
+    if (result == 0)
+        error_set(error, "%s/%s holds a state of index %llu, not of the one that it is named after", place->path,
+                  snapshot->name, (unsigned long long)fsm_index(worker->fsm));
+    else
+        error_set(error, "%s/%s: %.250s", place->path, snapshot->name, what.text);
+    fsm_destroy(worker->fsm);
+    worker->fsm = NULL;
+    return 1;
+}
+
+/* Newest first, until one is sound. 0: worker->fsm and *start are its, or worker->fsm is still NULL and *unsound says
+ * what is wrong with the newest (empty: there is none), or the last one that cannot be read. -1 with *error. */
+static int find_state(struct worker *worker, const struct snapshot_place *place, const struct fsm_config *state,
+                      struct progress *progress, struct log_start *start, struct mr_error *unsound,
+                      struct mr_error *error)
+{
+    struct snapshot_list list;
+    char text[600];
+    int result = snapshot_find(place, &list, error);
+
+    for (unsigned i = 0; i < list.count && result == 0; i++) {
+        struct snapshot *snapshot = &list.snapshots[i];
+        if (worker->fsm != NULL) {
+            /* Older than what is believed: it is not read, only kept, and the log behind it. */
+            if (snapshot_peek(place, snapshot, error) == 0)
+                snapshots_found(worker, snapshot);
+            continue;
+        }
+        atomic_store_explicit(&worker->region->restoring_index, snapshot->point.index, memory_order_relaxed);
+        int sound = restore(worker, place, snapshot, state, progress, error);
+        atomic_store_explicit(&worker->region->restoring_index, 0, memory_order_relaxed);
+        if (sound == 0) {
+            snapshots_found(worker, snapshot);
+            *start = (struct log_start){.index = snapshot->point.index, .segment = snapshot->point.segment};
+            progress->before = snapshot->bytes;
+        } else if (sound > 0) {
+            snapshots_found_unsound(worker, snapshot);
+            snprintf(text, sizeof(text), "passed over a snapshot that cannot be believed: %s", error->text);
+            worker->notice(worker->notice_context, LOGLINE_WARNING, text);
+            if (unsound->text[0] == '\0' || error->code != 0)
+                *unsound = *error;
+        } else {
+            result = -1;
+        }
+    }
+    snapshot_list_free(&list);
+    progress->log = true;
+    return result;
+}
+
+int worker_recover(struct worker *worker, const struct log_config *log, const struct snapshots_config *snapshots,
+                   const struct fsm_config *state, struct log_recovery *found, struct mr_error *error)
+{
+    struct log_config config = *log;
+    struct progress progress = {.tell = log->progress, .context = log->progress_context, .every = snapshots->every};
+    struct log_start start = {0};
+    struct mr_error unsound = {.code = 0};
+
     worker->query_body = malloc(worker->max_payload);
     worker->sink = (struct fsm_sink){.context = worker, .answer = answer_from_fsm};
-    if (worker->fsm == NULL || worker->query_body == NULL) {
-        forget_state(worker);
-        return error_set(error, "no memory for the partition's state");
+    snapshots_begin(worker, snapshots);
+    int result = find_state(worker, &worker->snapshots.config.place, state, &progress, &start, &unsound, error);
+    if (result == 0 && worker->fsm == NULL)
+        worker->fsm = fsm_create(state);
+    if (result == 0 && (worker->fsm == NULL || worker->query_body == NULL)) {
+        no_memory(error);
+        result = -1;
     }
-    worker->replaying = true;
-    int result = log_open(log, &(struct log_start){0}, replay, worker, found, &worker->log, error);
-    worker->replaying = false;
+    if (result == 0) {
+        config.progress = progressed;
+        config.progress_context = &progress;
+        start.needed = snapshots_needed(worker);
+        worker->replaying = true;
+        result = log_open(&config, &start, replay, worker, found, &worker->log, error);
+        worker->replaying = false;
+        if (result != 0 && error->code == 0 && unsound.text[0] != '\0' && start.segment == 0) {
+            struct mr_error what = *error;
+            error_set(error, "%.170s; and no snapshot can be believed: %.170s", what.text, unsound.text);
+            error->code = unsound.code; /* what cannot be read now may be another time */
+        }
+    }
     if (result != 0) {
         forget_state(worker);
         worker->log = NULL;
         return -1;
     }
+    snapshots_log_opened(worker, found->epoch);
     worker->now = worker->io->ops->monotonic(worker->io);
-    worker->time = found->time != 0 ? found->time : worker->io->ops->wall(worker->io);
+    worker->time = found->time > fsm_time(worker->fsm) ? found->time : fsm_time(worker->fsm);
+    if (worker->time == 0)
+        worker->time = worker->io->ops->wall(worker->io);
     clock_start(&worker->clock, worker->time, worker->now);
     worker->logged_time = fsm_time(worker->fsm);
     worker->marked_at = worker->now;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a worker holds, and what its parts call of each other. For the files of the worker alone: worker.c (its life),
- * worker_recovery.c (its beginning), turn.c (one turn), admission.c (requests in), answer.c (answers out), query.c
- * (queries that wait), channels.c (which channels there are, scanned or parked), attach.c (who uses which
- * session). None of them makes a system call but worker.c: a turn runs on whatever io it is given. */
+ * worker_recovery.c (its beginning), worker_stop.c (its end), turn.c (one turn), admission.c (requests in), answer.c
+ * (answers out), query.c (queries that wait), channels.c (which channels there are, scanned or parked), attach.c (who
+ * uses which session), snapshots.c (when one is taken). None of them makes a system call but worker.c: a turn runs on
+ * whatever io it is given. */
 #ifndef ENGINE_NODE_WORKER_STATE_H
 #define ENGINE_NODE_WORKER_STATE_H
 
@@ -10,7 +11,9 @@
 #include "engine/log/log.h"
 #include "engine/node/attach.h"
 #include "engine/node/clock.h"
+#include "engine/node/logline.h"
 #include "engine/node/region.h"
+#include "engine/node/snapshots.h"
 #include "ipc/channel.h"
 #include "ipc/frame.h"
 
@@ -43,6 +46,7 @@ struct worker_channel {
     bool watched;         /* its watch has not ended */
     bool wake_started;    /* a wake-up of the client is not complete */
     bool wake_again;      /* another was needed meanwhile */
+    uint8_t wakes_failed; /* in a row */
     bool stuck;           /* not read on: a write, a refusal or its client's reading must come first */
     bool crowded;         /* no room may be held but for what ends open commands */
     uint64_t room_needed; /* bytes of its response ring that must be free before it can go on; 0: it lacks none */
@@ -105,6 +109,7 @@ struct worker {
     bool delivering;      /* what is owed is being sent */
     bool too_large;       /* an output met while delivering does not fit in any ring of its channel's size */
     bool accepting;       /* reads requests; false once told to stop */
+    bool recovering;      /* whose completions are the log's alone: channels are not watched yet */
     const char *stopped;  /* why the partition is stopped; NULL: it is served */
     struct fsm_sink sink;
 
@@ -123,25 +128,37 @@ struct worker {
     uint64_t applied_session;          /* the session that the entry applied last opened or named; 0: none */
     struct attach_question *questions; /* a queue of question_count */
     unsigned question_count, question_capacity;
-    void (*answered)(void *context, const struct attach_answer *answer);
+    void (*answered)(void *context, const struct attach_answer *answer); /* snapshots' questions too */
     void *answered_context;
+
+    struct snapshots snapshots;
+    void (*notice)(void *context, enum logline_level level, const char *text); /* a line worth a person's attention */
+    void *notice_context;
 };
 
 /* Tokens of the io's completions that are not the log's: kind in bits 56-62, slot in 32-55, low half of the channel id.
  */
-enum worker_token { TOKEN_CONTROL = 1, TOKEN_WATCH = 2, TOKEN_WAKE = 3 };
+enum worker_token { TOKEN_CONTROL = 1, TOKEN_WATCH = 2, TOKEN_WAKE = 3, TOKEN_SNAPSHOT = 4 };
 static inline uint64_t worker_token(enum worker_token kind, uint32_t slot, uint64_t channel_id)
 {
     return (uint64_t)kind << 56 | (uint64_t)slot << 32 | (uint32_t)channel_id;
 }
 
 /* ---- worker_recovery.c ---- */
-/* A new life: reads the log back into a new state and writes the answers that clients may lack; nothing is published
- * yet. 0; or -1 with *error: then there is neither log nor state. */
-int worker_recover(struct worker *worker, const struct log_config *log, const struct fsm_config *state,
-                   struct log_recovery *found, struct mr_error *error);
+/* A new life: reads the newest sound snapshot and the log behind it back into a new state, and writes the answers that
+ * clients may lack; nothing is published yet. log->progress() is told of both together. 0; or -1 with *error: then
+ * there is neither log nor state. */
+int worker_recover(struct worker *worker, const struct log_config *log, const struct snapshots_config *snapshots,
+                   const struct fsm_config *state, struct log_recovery *found, struct mr_error *error);
 /* Publishes in every channel that was there, raises its generation and wakes its client. */
 void worker_resume_channels(struct worker *worker);
+
+/* ---- worker_stop.c ---- */
+/* An orderly end: answers what is logged, closes the log so that the next start finds nothing undecided, writes a
+ * snapshot so that it need not read it. `busy` is told now and then how many bytes of that are written. worker->log is
+ * gone then. -1 with *error: the log could not be closed in order. */
+int worker_stop(struct worker *worker, void (*busy)(void *context, uint64_t bytes), void *context,
+                struct mr_error *error);
 
 /* ---- turn.c ---- */
 /* Takes what has come, moves it one step on, publishes. True if there was anything to do. */
@@ -198,6 +215,8 @@ int channels_init(struct worker *worker, struct mr_error *error);
 void channels_free(struct worker *worker);
 /* Takes over a mapped channel at the cursors that the region names; it is scanned from now on. */
 void channels_add(struct worker *worker, uint32_t slot, const struct channel *channel);
+/* Recovery is over: those that were added before are watched from now on. */
+void channels_watch_all(struct worker *worker);
 struct worker_channel *channels_find(struct worker *worker, uint64_t channel_id); /* NULL: not (or no more) there */
 /* Marks it: something in it cannot be. It is closed at the end of the turn. */
 void channels_break(struct worker *worker, struct worker_channel *channel, const char *why);
@@ -205,7 +224,7 @@ void channels_break(struct worker *worker, struct worker_channel *channel, const
 void channels_close(struct worker *worker, struct worker_channel *channel, const char *why);
 /* Its watch, or the wake-up of its client, is over: once both are, a channel that was let go of is freed. */
 void channels_watch_ended(struct worker *worker, struct worker_channel *channel);
-void channels_wake_ended(struct worker *worker, struct worker_channel *channel);
+void channels_wake_ended(struct worker *worker, struct worker_channel *channel, int32_t result);
 void channels_scan_again(struct worker *worker, struct worker_channel *channel); /* its watch has completed */
 /* Raises the sleep flag and stops scanning; false: something has come meanwhile, it is scanned on. */
 bool channels_park(struct worker *worker, struct worker_channel *channel);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What workers say, and their deaths: who is at fault, when the next one starts, and when none may any more.
  *
- * A worker that dies of its own fault was at a request or at an entry of the log; the region says at which. The second
- * death in a row at the same request closes that request's channel, at the same entry it stops the partition, so that
- * no input can keep a partition dying. Whatever else ends a worker (SIGKILL, the memory killer) proves nothing against
+ * A worker that dies of its own fault was at a request, at an entry of the log or at a snapshot; the region says at
+ * which. The second death in a row at the same request closes that request's channel, at the same entry or snapshot it
+ * stops the partition, so that no input can keep a partition dying. Whatever else ends a worker (SIGKILL, the memory killer) proves nothing against
  * what it was at. */
 #include "engine/node/supervisor_parts.h"
 
@@ -45,6 +45,17 @@ static int pick_core(const struct options *options, uint32_t number)
     return -1;
 }
 
+/* Where a partition's snapshots are kept by a node in memory. */
+static int make_snapshots(struct partition *partition, struct mr_error *error)
+{
+    for (unsigned i = 0; i < SNAPSHOTS_KEPT; i++) {
+        partition->snapshots[i] = sys_memfd_create("millrace-snapshot", MFD_CLOEXEC);
+        if (partition->snapshots[i] < 0)
+            return error_system(error, errno, "no memory for the snapshots of partition %" PRIu32, partition->number);
+    }
+    return 0;
+}
+
 int workers_init(struct supervisor *s, struct mr_error *error)
 {
     s->partition_count = s->identity->partitions;
@@ -54,7 +65,7 @@ int workers_init(struct supervisor *s, struct mr_error *error)
     for (uint32_t p = 0; p < s->partition_count; p++) {
         struct partition *partition = &s->partitions[p];
         *partition = (struct partition){
-            .number = p + 1, .control = -1, .segment_owed = -1, .kill_at = UINT64_MAX, .restart_at = 0};
+            .number = p + 1, .control = -1, .segment_owed = -1, .kill_at = UINT64_MAX, .snapshots = {-1, -1}};
         partition->core = pick_core(s->options, p + 1);
         partition->channels = calloc(MR_CHANNELS_MAX, sizeof(*partition->channels));
         partition->slots = calloc(MR_CHANNELS_MAX, sizeof(*partition->slots));
@@ -66,6 +77,8 @@ int workers_init(struct supervisor *s, struct mr_error *error)
             partition->region = NULL;
             return error_system(error, errno, "no memory for the region of partition %" PRIu32, p + 1);
         }
+        if (s->options->durability == DURABILITY_MEMORY && make_snapshots(partition, error) != 0)
+            return -1;
     }
     return 0;
 }
@@ -80,6 +93,9 @@ void workers_free(struct supervisor *s)
         }
         for (uint32_t i = 0; i < partition->segment_count; i++)
             (void)sys_close(partition->segments[i]); /* memory: gone with this, as promised */
+        for (unsigned i = 0; i < SNAPSHOTS_KEPT; i++)
+            if (partition->snapshots[i] >= 0)
+                (void)sys_close(partition->snapshots[i]); /* likewise */
         free(partition->segments);
         free(partition->channels);
         free(partition->slots);
@@ -239,6 +255,15 @@ static void announce(struct supervisor *s)
         logline(LOGLINE_WARNING, 0, "%s", error.text);
 }
 
+/* It ends in an orderly way, and is not done: it gets its time anew, and what a slow disk takes for so many bytes. */
+static void grant_time(struct supervisor *s, struct partition *partition, uint64_t bytes)
+{
+    uint64_t until = s->now + s->stop_limit + bytes / BUSY_BYTES_A_SECOND * MR_SECOND;
+
+    if (partition->kill_at != UINT64_MAX && partition->kill_at < until)
+        partition->kill_at = until;
+}
+
 /* The descriptor (-1: none) stays the caller's. */
 static void handle(struct supervisor *s, struct partition *partition, const struct control_message *message, int fd)
 {
@@ -262,6 +287,9 @@ static void handle(struct supervisor *s, struct partition *partition, const stru
         break;
     case CONTROL_ANSWER:
         questions_answered(s, partition, message, fd);
+        break;
+    case CONTROL_BUSY:
+        grant_time(s, partition, message->size);
         break;
     default:
         kill_worker(partition, "it sent a control message that only a supervisor sends");
@@ -325,6 +353,14 @@ static void describe(char *text, size_t size, int status)
         snprintf(text, size, "exit status %d", WEXITSTATUS(status));
 }
 
+/* For the reason that stands in the region. */
+static void stop_partition(struct supervisor *s, struct partition *partition)
+{
+    atomic_store_explicit(&partition->region->state, PARTITION_STOPPED, memory_order_release);
+    logline(LOGLINE_ERROR, partition->number, "stopped: %s", partition->region->reason);
+    slots_announce_stop(s, partition);
+}
+
 /* Called between two workers: the region is the supervisor's alone. */
 static void account_fault(struct supervisor *s, struct partition *partition, const char *how)
 {
@@ -332,17 +368,23 @@ static void account_fault(struct supervisor *s, struct partition *partition, con
     uint64_t channel = atomic_load_explicit(&region->reading_channel, memory_order_acquire);
     uint64_t position = atomic_load_explicit(&region->reading_position, memory_order_acquire);
     uint64_t index = atomic_load_explicit(&region->applying_index, memory_order_acquire);
+    uint64_t snapshot = atomic_load_explicit(&region->restoring_index, memory_order_acquire);
     char why[120];
 
+    if (snapshot != 0 && snapshot == partition->fault_snapshot) {
+        snprintf(region->reason, sizeof(region->reason),
+                 "reading the snapshot of index %" PRIu64
+                 " killed the worker twice (%s); the partition stays stopped until the node is started anew",
+                 snapshot, how);
+        stop_partition(s, partition);
+    }
     if (index != 0 && index == partition->fault_index) {
         snprintf(region->reason, sizeof(region->reason),
                  "entry %" PRIu64
                  " killed the worker twice (%s); the partition stays stopped until the node is started "
                  "anew",
                  index, how);
-        atomic_store_explicit(&region->state, PARTITION_STOPPED, memory_order_release);
-        logline(LOGLINE_ERROR, partition->number, "stopped: %s", region->reason);
-        slots_announce_stop(s, partition);
+        stop_partition(s, partition);
     }
     if (channel != 0 && channel == partition->fault_channel && position == partition->fault_position) {
         snprintf(why, sizeof(why), "the request at %" PRIu64 " killed the worker twice (%.60s)", position, how);
@@ -351,6 +393,7 @@ static void account_fault(struct supervisor *s, struct partition *partition, con
     partition->fault_channel = channel;
     partition->fault_position = position;
     partition->fault_index = index;
+    partition->fault_snapshot = snapshot;
 }
 
 static void plan_restart(struct supervisor *s, struct partition *partition, pid_t pid, int status, const char *how)
@@ -408,6 +451,7 @@ static void worker_ended(struct supervisor *s, struct partition *partition, int 
     atomic_store_explicit(&region->reading_channel, 0, memory_order_relaxed);
     atomic_store_explicit(&region->reading_position, 0, memory_order_relaxed);
     atomic_store_explicit(&region->applying_index, 0, memory_order_relaxed);
+    atomic_store_explicit(&region->restoring_index, 0, memory_order_relaxed);
     if (atomic_load_explicit(&region->state, memory_order_acquire) != PARTITION_STOPPED)
         atomic_store_explicit(&region->state, PARTITION_RESTARTING, memory_order_release);
     slots_announce_stop(s, partition);

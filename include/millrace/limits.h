@@ -38,6 +38,14 @@
 #define MR_SEGMENT_BYTES_MIN (64 * MR_KIB)
 #define MR_SEGMENT_BYTES_MAX (4 * MR_GIB)
 
+/* --snapshot-bytes: so much log is written between two snapshots; 0: only on demand and at an orderly stop. */
+#define MR_SNAPSHOT_BYTES_DEFAULT (256 * MR_MIB)
+#define MR_SNAPSHOT_BYTES_MIN (64 * MR_KIB)
+#define MR_SNAPSHOT_BYTES_MAX (1024 * MR_GIB)
+/* One that failed is tried again after this, then after twice as long, and so on. */
+#define MR_SNAPSHOT_PAUSE_FIRST (10 * MR_SECOND)
+#define MR_SNAPSHOT_PAUSE_MOST (300 * MR_SECOND)
+
 /* --flush-interval: how much a power cut can take in `async`. */
 #define MR_FLUSH_INTERVAL_DEFAULT (10 * MR_MILLISECOND)
 #define MR_FLUSH_INTERVAL_MIN (1 * MR_MILLISECOND)
@@ -92,6 +100,7 @@
 #define MR_KEEP_ALIVE_OUTPUTS 1024                /* ... or so many outputs taken from streams */
 #define MR_KEEP_ALIVE_OUTPUT_BYTES (256 * MR_KIB) /* ... or so many bytes of them */
 #define MR_CLOSE_WAIT (1 * MR_SECOND)             /* mr_close() waits for the node no longer */
+#define MR_RECONNECT_DEFAULT (30 * MR_SECOND)     /* how long a node may be away until its clients take it for gone */
 
 /* Waiting. */
 #define MR_SPIN_LIMIT (50 * MR_MICROSECOND)      /* adaptive: at most this long before sleeping */

@@ -80,9 +80,9 @@ MR_API enum mr_status mr_map_clear_start(mr_map *map, struct mr_then then, uint6
  * of events keeps as much as a ring (ring_bytes); the node keeps the rest, up to the session's limit of unacknowledged
  * outputs, and ends the stream when that is passed (MR_UNAVAILABLE). One of entries keeps all that comes.
  *
- * Taking the next event acknowledges the one before. A worker's death shows in nothing but time: no event is missing,
- * none comes twice. Entries are not kept by the node: if some had been taken when its worker died, the stream ends with
- * MR_UNAVAILABLE. */
+ * Taking the next event acknowledges the one before. The death of a worker, or of the node until it is back, shows in
+ * nothing but time: no event is missing, none comes twice. Entries are not kept by the node: if some had been taken
+ * when it or its worker died, the stream ends with MR_UNAVAILABLE. */
 typedef struct mr_stream mr_stream;
 
 enum mr_event_type {

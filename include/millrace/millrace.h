@@ -19,13 +19,21 @@
  * text behind it: mr_message() for a call, `message` for an asynchronous result. Every call may return, besides what
  * stands at it:
  *     MR_INVALID    an argument out of range; a call that a callback may not make; a handle inherited by fork()
- *     MR_NO_NODE    the node went away. Outstanding requests end with it, and whether their commands were applied is
- *                   not known here. The handle is of no more use: close it and connect anew
+ *     MR_NO_NODE    the node went away, and did not come back in time (reconnect_ns). Outstanding requests end with it,
+ *                   and whether their commands were applied is not known here. The handle is of no more use: close it
+ *                   and connect anew
  *     MR_NO_MEMORY  the process has no memory (or address space, or descriptors) left
  * Calls on a service may also return what the node answers (status.h, 2 to 13) and:
  *     MR_SESSION_LOST  the node ended the handle's session in that partition, because nothing renewed it for as long
- *                      as its timeout (the process was stopped). Opening a service there anew opens a new session
+ *                      as its timeout (the process was stopped), or the node that came back serves another data
+ *                      directory (in `memory`: began anew). Opening a service there anew opens a new session
  *     MR_UNAVAILABLE   the node closed the channel to that partition; the message says why
+ *
+ * When the node goes away (it is stopped, killed, started again), the library connects as soon as it is back, goes on
+ * with its sessions and sends what was unanswered again, each command under its number, so that it is applied once. The
+ * caller sees a pause: calls wait (not beyond call_timeout_ns), what was started stays open, what is started meanwhile
+ * finds no room (MR_AGAIN), streams go on where they were. Commands keep their order. What is not certain is only what
+ * nobody waits for any more: a command that was cancelled or ended with MR_TIMEOUT may be applied or not.
  *
  * Threads. A handle and everything opened on it belongs to one thread at a time; different handles know nothing of
  * each other, and there is no global state. The library runs one thread of its own for each handle with a session,
@@ -104,7 +112,10 @@ struct mr_options {
                                    started with, which is also the most it gives */
     const void *resume; /* from mr_session_save(): sessions that a process has left, to go on with; NULL: none */
     size_t resume_size;
+    int64_t reconnect_ns; /* how long a node may be away until calls end with MR_NO_NODE; 0: 30 s; MR_FOR_EVER: it is
+                             waited for without end; MR_NO_RECONNECT: not at all */
 };
+#define MR_NO_RECONNECT 1
 
 /* Connects to the node that listens at `socket_path`; NULL: at the path in the environment's MILLRACE_SOCKET.
  * `options` may be NULL; nothing of it is kept.
@@ -213,9 +224,9 @@ MR_API void mr_flush(mr_client *client);
  * to wait_ns (MR_NO_WAIT: not at all; MR_FOR_EVER, or any other negative value: without end): first spinning a few
  * microseconds, then asleep. *completed (may be NULL) is how many results were met, those for mr_take() included.
  *
- * MR_OK: it is worth looking on: something was met, or results wait for mr_take(), or the ring has room again.
- * MR_AGAIN: nothing came in time, or no request (nor stream) is open. MR_NO_NODE: the node is gone, and all open
- * requests have been ended. */
+ * MR_OK: it is worth looking on: something was met, or results wait for mr_take(), or the ring has room again, or the
+ * node went away or came back. MR_AGAIN: nothing came in time, or no request (nor stream) is open and the node is
+ * there. MR_NO_NODE: the node is gone, and all open requests have been ended. */
 MR_API enum mr_status mr_run(mr_client *client, int64_t wait_ns, unsigned *completed);
 
 /* The next result of requests started without a callback, in the order in which they were met. Meets new ones (as
@@ -228,7 +239,8 @@ MR_API enum mr_status mr_take(mr_client *client, struct mr_result *result);
 MR_API enum mr_status mr_cancel(mr_client *client, uint64_t request);
 
 /* One descriptor for all partitions, for poll, epoll or io_uring: readable (POLLIN) when there is something to run
- * for. It belongs to the handle, stays the same all its life, and is only to be waited on. -1: not connected.
+ * for. It belongs to the handle, stays the same all its life (also while the node is away, when mr_run() has to look
+ * for it now and then), and is only to be waited on. -1: not connected.
  *
  * Before sleeping on it, and each time, call mr_arm(): only then does the node know that it has to wake this process.
  */

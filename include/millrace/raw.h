@@ -17,7 +17,14 @@
  * the frames of one request come in order, and each is given once, also when the partition's worker dies and another
  * takes over. For that it keeps a copy of each query until it is answered, and looks at each committed command for its
  * session, service and number: a command that carries them, and a query, is sent again to a new worker if the old one
- * had taken it. Commands without a number are never sent twice: the node does not lose them. */
+ * had taken it. Commands without a number need not be: a worker's death does not lose them.
+ *
+ * When the whole node goes away and comes back, all requests that are open are sent again as they were, in their order.
+ * A command with a number is applied once all the same. One without may then be applied twice: an OpenSession leaves a
+ * session that ends by its timeout, a CloseSession is MR_FORBIDDEN the second time. A query that had given some of its
+ * answers ends with MR_UNAVAILABLE. If the node that came back serves another data directory (in `memory`: began anew),
+ * nothing is sent again: all requests that were open end with MR_SESSION_LOST. Later ones go to that node; sessions of
+ * before mean nothing there. */
 #ifndef MILLRACE_RAW_H
 #define MILLRACE_RAW_H
 
@@ -68,6 +75,11 @@ MR_API enum mr_status mr_node_status(mr_client *client, struct mr_bytes *encoded
 /* The sessions of a partition that belong to this user (to anyone, for root): *encoded is a millrace.v1.SessionList,
  * valid until the next call on the handle. Waits. MR_INVALID: no such partition. */
 MR_API enum mr_status mr_node_sessions(mr_client *client, uint32_t partition, struct mr_bytes *encoded);
+
+/* Has the partition take a snapshot with all in it that is applied by now, and waits until it is whole: *encoded is a
+ * millrace.v1.SnapshotReport, valid until the next call on the handle. MR_UNAUTHORIZED: to all but root and the user
+ * that the node runs as; MR_UNAVAILABLE: it could not be written, the message says why. */
+MR_API enum mr_status mr_node_snapshot(mr_client *client, uint32_t partition, struct mr_bytes *encoded);
 
 /* Ends a session that a process has left. Waits. MR_FORBIDDEN: there is none of that id; MR_UNAUTHORIZED: it is another
  * user's; MR_UNAVAILABLE: a process uses it, which the message names. */

@@ -139,7 +139,7 @@ void answer_read(enum answer_kind answer, enum frame_kind kind, const struct res
     result->index = output.index;
     if (answer == ANSWER_ID)
         result->as.number = (int64_t)output.id;
-    else if (answer != ANSWER_PLAIN)
+    else if (answer != ANSWER_PLAIN && answer != ANSWER_CLOSED)
         read_operation(answer, &output.operation, payload, result);
 }
 

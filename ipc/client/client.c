@@ -171,6 +171,8 @@ static enum mr_status take_options(struct mr_client *client, const struct mr_opt
     if (options->call_timeout_ns < 0)
         return client_fail(client, MR_INVALID, "options.call_timeout_ns is %" PRIi64 "; 0 (for ever) or more",
                            options->call_timeout_ns);
+    if (options->reconnect_ns < 0)
+        options->reconnect_ns = MR_FOR_EVER;
     if (options->ring_bytes != 0 && !is_ring_size(options->ring_bytes))
         return client_fail(client, MR_INVALID,
                            "options.ring_bytes is %" PRIu64 "; a power of two from %" PRIu64 " to %" PRIu64
@@ -262,7 +264,7 @@ enum mr_status mr_connect(const char *socket_path, const struct mr_options *opti
 
 static void free_links(struct mr_client *client, bool mapped)
 {
-    for (uint32_t i = 0; client->links != NULL && i < client->partitions; i++) {
+    for (uint32_t i = 0; i < MR_PARTITIONS_MAX; i++) {
         struct link *link = client->links[i];
         if (link == NULL)
             continue;
@@ -273,8 +275,6 @@ static void free_links(struct mr_client *client, bool mapped)
         }
         link_free(link);
     }
-    free(client->links);
-    free(client->open);
 }
 
 static void free_all(struct mr_client *client, bool mapped)
@@ -332,13 +332,13 @@ static void end_client(struct mr_client *client, bool leave_sessions)
         return;
     }
     uint64_t deadline = sys_clock_ns(CLOCK_MONOTONIC) + MR_CLOSE_WAIT;
-    if (leave_sessions && client->connected && !client->gone)
+    if (leave_sessions && client->connected && !client->away && !client->gone)
         leave_word(client, deadline);
     client->closing = true;
     client_unpin(client);
     end_requests(client);
     renewer_stop(client);
-    if (!leave_sessions && client->connected && !client->gone)
+    if (!leave_sessions && client->connected && !client->away && !client->gone)
         close_sessions(client, deadline);
     free_all(client, true);
 }

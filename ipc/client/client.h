@@ -2,8 +2,11 @@
 /* The inside of a handle: what the library's files share. client.c makes and ends handles and says who may call; below
  * it,
  *
- *     connection.c   the socket: hand-shake, channels being opened, the node's end
+ *     connection.c   the socket: hand-shake, channels being opened
+ *     question.c     what else is asked there
+ *     reconnect.c    the node's end, and its return
  *     link.c         the channel to one partition: frames out and in, and what a new worker means for them
+ *     carry.c        what was unanswered in a channel that is gone, and goes into the next
  *     sending.c      which request was sent at which position
  *     request.c      what is open: the table of requests, their deadlines, their ends that no frame brings
  *     session.c      sessions, and which numbers have been answered
@@ -47,7 +50,8 @@ struct mr_stream;
 enum answer_kind {
     ANSWER_RAW,     /* nothing: the body is the caller's */
     ANSWER_ID,      /* OpenSession, CreateService: as.number is the id */
-    ANSWER_PLAIN,   /* KeepAlive, CloseSession, CloseService: only that it is OK */
+    ANSWER_PLAIN,   /* KeepAlive: only that it is OK */
+    ANSWER_CLOSED,  /* CloseSession, CloseService: the same; and a repeat's FORBIDDEN is as good */
     ANSWER_NUMBER,  /* an operation whose output's field 1 is an integer */
     ANSWER_ENTRY,   /* an operation whose output's field 1 is a map's Entry */
     ANSWER_NOTHING, /* an operation without output */
@@ -68,7 +72,7 @@ struct request {
     struct mr_then then;              /* what to do with its results */
     uint64_t position;                /* of its latest sending */
     uint64_t sequence_num;            /* of a numbered command; 0: it has none */
-    uint64_t session_id;              /* of a numbered command, with service_id: what a repeat needs */
+    uint64_t session_id; /* of a command, 0: of none; with service_id, what a numbered one's repeat needs */
     uint64_t service_id;
     uint64_t output;         /* the highest output number given to the caller: what is not above it is dropped */
     struct service *service; /* that it is an operation of; NULL: not of a service opened here */
@@ -85,9 +89,10 @@ struct request {
     bool send_later; /* to be sent again once link->retry_at has come */
     bool answered;   /* REQUEST_ENDING: its last frame came meanwhile */
     bool limited;    /* it has a deadline, and stands in the list by deadline */
-    bool copied;     /* of a query: `copy` holds its body */
+    bool copied;     /* `copy` holds its body: of queries, of commands without a number, of what was carried over */
     bool streams;    /* it has many outputs: then.arg is its struct mr_stream, while it is REQUEST_OPEN */
     bool counted;    /* streams: the session has counted its number as answered */
+    bool carried;    /* its channel is gone, and it has not been sent in the next one */
     /* So far what every request touches. */
     uint64_t deadline; /* when it ends with MR_TIMEOUT */
     uint32_t older;    /* in the list by deadline */
@@ -142,7 +147,7 @@ struct session {
 /* ---- The channel to one partition (link.c) ---- */
 
 enum link_stage {
-    LINK_NONE = 0, /* not asked for */
+    LINK_NONE = 0, /* there is none */
     LINK_ASKED,    /* OpenChannel is sent */
     LINK_MAPPED,   /* ChannelMapped is sent */
     LINK_OPEN,
@@ -163,6 +168,9 @@ struct link {
     struct channel channel;
     struct ring_writer requests;
     struct ring_reader responses;
+    bool wanted;         /* LINK_NONE: its channel is to be asked for, */
+    uint64_t ask_at;     /* at this time; 0: as soon as it can be */
+    bool reopening;      /* its channel is gone with the node, and another one is to come */
     uint32_t generation; /* of the worker, as last seen */
     uint64_t max_index;  /* the highest index of an answer met here: queries must not see less */
 
@@ -178,6 +186,10 @@ struct link {
     uint64_t again_end;
     uint64_t again_head; /* those before this position were taken by a worker that is dead */
     uint64_t retry_at;   /* when those with send_later are to be sent; NEVER */
+
+    /* Open requests of channels that are gone, in their order, to be sent before anything else (carry.c). */
+    struct sending *carried;
+    uint64_t carried_next, carried_end;
 
     uint64_t close_at; /* the page says CHANNEL_CLOSED: when that is taken to be all; NEVER: it does not say so */
     uint32_t held;     /* frames met whose bytes someone still looks at: the ring cannot be given back past them */
@@ -216,7 +228,8 @@ struct mr_client {
     bool connected;
     bool closing;
     bool in_callback;
-    bool gone;          /* the node is; every later call is MR_NO_NODE */
+    bool away;          /* the node is; it may come back (reconnect.c) */
+    bool gone;          /* it has not come back in time; every later call is MR_NO_NODE */
     bool may_set_aside; /* a call waits for an answer behind results that nobody takes: copy those out of the way */
     unsigned cpus;      /* that the process may use; with one, spinning keeps the worker from answering */
 
@@ -224,9 +237,10 @@ struct mr_client {
     char *path;
     uint32_t partitions;
     uint64_t max_payload;
-    uint64_t ring_bytes;   /* of channels to be opened; 0: the node's default */
-    uint8_t directory[16]; /* its identity */
-    uint64_t renew_every;  /* a third of the shortest timeout of a session */
+    uint64_t ring_bytes;      /* of channels to be opened; 0: the node's default */
+    uint64_t node_ring_bytes; /* that default, which is also the most */
+    uint8_t directory[16];    /* its identity */
+    uint64_t renew_every;     /* a third of the shortest timeout of a session */
 
     int socket;
     int wake;   /* eventfd that workers write; from Welcome */
@@ -237,8 +251,17 @@ struct mr_client {
     uint64_t timer_at;  /* what the timer is set to; NEVER: not */
     uint64_t looked_at; /* when the socket was last looked at */
 
-    struct link **links; /* by partition - 1; NULL: never used */
-    struct link **open;  /* those of LINK_OPEN, `open_count` of them */
+    unsigned losses;     /* how often the node went away */
+    unsigned strangers;  /* how often the one that came back had another directory */
+    uint32_t reopening;  /* links that are */
+    uint64_t connect_at; /* away, and not connected: when to try next */
+    uint64_t pause;      /* between two tries */
+    uint64_t give_up_at; /* when `away` becomes `gone`; NEVER */
+    char reason[400];    /* of the last try's failure */
+    char stranger_text[512];
+
+    struct link *links[MR_PARTITIONS_MAX]; /* by partition - 1; NULL: never used */
+    struct link *open[MR_PARTITIONS_MAX];  /* those of LINK_OPEN, `open_count` of them */
     uint32_t open_count;
     struct requests requests;
     struct service *services;
@@ -262,7 +285,8 @@ struct mr_client {
     uint8_t reserved_kind;
     uint64_t reserved_time_limit;
 
-    bool refused; /* the node's answer to what is being asked on the socket, if it was no */
+    bool asking;  /* a call has asked something on the socket that is not a channel */
+    bool refused; /* the node's answer to what is being asked there, if it was no */
     enum mr_status refusal;
     uint8_t *status; /* what mr_node_status() gave out */
     size_t status_size;

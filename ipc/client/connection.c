@@ -5,11 +5,14 @@
  *
  *     LINK_NONE -- OpenChannel --> LINK_ASKED -- Channel, ChannelMapped --> LINK_MAPPED -- ChannelOpened --> LINK_OPEN
  *
- * Refused says no to what was asked last. The socket stays open as long as the handle: its end is the node's end. */
+ * One channel is asked for at a time, so that a Refused says no to that one; with none asked for, to the question that
+ * a call has asked (Status, sessions), else to a channel that could not be opened after all.
+ *
+ * The socket stays open as long as the node lives: its end is the node's end, and reconnect.c's affair. */
 #include "ipc/client/connection.h"
 
 #include "ipc/client/link.h"
-#include "ipc/client/request.h"
+#include "ipc/client/reconnect.h"
 #include "ipc/client/wait.h"
 #include "ipc/handshake.h"
 #include "ipc/sys.h"
@@ -21,7 +24,9 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
+#include <sys/un.h>
 
 static void close_fd(int *fd)
 {
@@ -32,22 +37,32 @@ static void close_fd(int *fd)
 
 /* ---- The node's end ---- */
 
-static void leave_poller(struct mr_client *client)
+static void leave_poller(struct mr_client *client, int *fd)
 {
-    /* A fork()ed child may hold the socket too; it would then stay in the epoll although it is closed here. */
-    if (client->socket >= 0 && client->poller >= 0)
-        (void)sys_epoll_ctl(client->poller, EPOLL_CTL_DEL, client->socket, NULL);
-    close_fd(&client->socket);
+    /* A fork()ed child may hold it too; it would then stay in the epoll although it is closed here. */
+    if (*fd >= 0 && client->poller >= 0)
+        (void)sys_epoll_ctl(client->poller, EPOLL_CTL_DEL, *fd, NULL);
+    close_fd(fd);
 }
 
-void connection_lost(struct mr_client *client, const char *text)
+void connection_hang_up(struct mr_client *client)
+{
+    leave_poller(client, &client->socket);
+    leave_poller(client, &client->wake);
+}
+
+/* The node is gone, for now or for good. */
+static void lost(struct mr_client *client, const char *text)
 {
     unsigned moved;
 
     if (client->gone)
         return;
-    snprintf(client->gone_text, sizeof(client->gone_text), "%s", text);
-    leave_poller(client);
+    if (client->away) {
+        reconnect_failed(client, text);
+        return;
+    }
+    connection_hang_up(client);
     /* What was answered before the end has been answered. */
     do {
         moved = client->moved;
@@ -55,11 +70,7 @@ void connection_lost(struct mr_client *client, const char *text)
             if (i < client->open_count)
                 link_run(client->open[i]);
     } while (client->moved != moved);
-    client->gone = true;
-    for (uint32_t i = 0; i < client->open_count; i++)
-        client->open[i]->stage = LINK_CLOSED;
-    client->open_count = 0;
-    requests_end_all(client, NULL, MR_NO_NODE);
+    reconnect_begin(client, text);
 }
 
 void connection_close(struct mr_client *client)
@@ -72,7 +83,7 @@ void connection_close(struct mr_client *client)
 
 /* ---- Packets out ---- */
 
-static enum mr_status send_message(struct mr_client *client, const Millrace__V1__ClientMessage *message)
+enum mr_status connection_say(struct mr_client *client, const Millrace__V1__ClientMessage *message)
 {
     struct mr_error error = {.code = 0};
 
@@ -102,7 +113,7 @@ static enum mr_status say_hello(struct mr_client *client)
     hello.library.len = sizeof(library) - 1;
     message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_HELLO;
     message.hello = &hello;
-    return send_message(client, &message);
+    return connection_say(client, &message);
 }
 
 static enum mr_status say_mapped(struct link *link)
@@ -113,7 +124,7 @@ static enum mr_status say_mapped(struct link *link)
     mapped.channel_id = link->channel.channel_id;
     message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_CHANNEL_MAPPED;
     message.channel_mapped = &mapped;
-    return send_message(link->client, &message);
+    return connection_say(link->client, &message);
 }
 
 static void give_channel_back(struct mr_client *client, uint64_t channel_id)
@@ -124,7 +135,7 @@ static void give_channel_back(struct mr_client *client, uint64_t channel_id)
     close.channel_id = channel_id;
     message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_CLOSE_CHANNEL;
     message.close_channel = &close;
-    (void)send_message(client, &message); /* the node closes it with the connection otherwise */
+    (void)connection_say(client, &message); /* the node closes it with the connection otherwise */
 }
 
 /* ---- Packets in ---- */
@@ -149,12 +160,22 @@ static int add_to_poller(struct mr_client *client, int fd, struct mr_error *erro
     return error_system(error, errno, "cannot wait on a descriptor");
 }
 
+void connection_take_welcome(struct mr_client *client, const Millrace__V1__Welcome *welcome)
+{
+    client->partitions = welcome->partitions;
+    client->max_payload = welcome->max_payload;
+    client->node_ring_bytes = welcome->ring_bytes;
+    memset(client->directory, 0, sizeof(client->directory));
+    if (welcome->directory.len == sizeof(client->directory))
+        memcpy(client->directory, welcome->directory.data, sizeof(client->directory));
+}
+
 static void on_welcome(struct mr_client *client, const Millrace__V1__Welcome *welcome, int fds[HANDSHAKE_FDS],
                        unsigned fd_count)
 {
     struct mr_error error = {.code = 0};
 
-    if (client->connected)
+    if (client->connected && !client->away)
         return;
     if (welcome->version != HANDSHAKE_VERSION)
         error_set(&error, "the node at %s speaks version %" PRIu32 ", this library version %d", client->path,
@@ -162,21 +183,73 @@ static void on_welcome(struct mr_client *client, const Millrace__V1__Welcome *we
     else if (fd_count != 1 || welcome->partitions < 1 || welcome->partitions > MR_PARTITIONS_MAX)
         error_set(&error, "the node at %s sent a welcome that makes no sense", client->path);
     else if (add_to_poller(client, fds[0], &error) == 0) {
-        client->links = calloc(welcome->partitions, sizeof(*client->links));
-        client->open = calloc(welcome->partitions, sizeof(*client->open));
         client->wake = fds[0];
         fds[0] = -1;
-        client->partitions = welcome->partitions;
-        client->max_payload = welcome->max_payload;
-        if (welcome->directory.len == sizeof(client->directory))
-            memcpy(client->directory, welcome->directory.data, sizeof(client->directory));
-        if (client->links != NULL && client->open != NULL) {
-            client->connected = true;
-            return;
-        }
-        error_system(&error, ENOMEM, "cannot connect");
+        if (client->away)
+            reconnect_welcomed(client, welcome);
+        else
+            connection_take_welcome(client, welcome);
+        client->connected = true;
+        return;
     }
-    refuse_ourselves(client, MR_NOT_SUPPORTED, &error);
+    if (client->away)
+        reconnect_failed(client, error.text);
+    else
+        refuse_ourselves(client, MR_NOT_SUPPORTED, &error);
+}
+
+/* Results may still point into the channel before: those that wait are copied, what an earlier step of this call has
+ * given is not looked at any more. */
+static bool make_way(struct link *link)
+{
+    struct mr_client *client = link->client;
+
+    if (link->channel.page == NULL)
+        return true;
+    if (client->pinned.link == link)
+        client_unpin(client);
+    client_set_aside(client, link);
+    if (link->held > 0)
+        return false;
+    channel_unmap(&link->channel);
+    return true;
+}
+
+static int map_channel(struct link *link, const Millrace__V1__Channel *message, int fds[HANDSHAKE_FDS],
+                       struct mr_error *error)
+{
+    struct channel channel = {.memory_fd = -1, .node_wake_fd = -1};
+
+    if (channel_map(&channel, fds[0], fds[1], link->client->wake, message->partition, message->channel_id,
+                    message->ring_bytes, error) != 0)
+        return -1;
+    fds[0] = -1;
+    fds[1] = -1;
+    close_fd(&channel.memory_fd); /* the mappings are what is needed */
+    if (channel_dont_fork(&channel, error) == 0) {
+        if (make_way(link)) {
+            link->channel = channel;
+            return 0;
+        }
+        error_system(error, ENOMEM, "cannot keep the results that wait");
+    }
+    channel_unmap(&channel);
+    return -1;
+}
+
+/* No to a channel that was asked for. The text is the handle's. */
+static void channel_refused(struct link *link, enum mr_status status)
+{
+    struct mr_client *client = link->client;
+
+    link->stage = LINK_NONE;
+    link->wanted = false;
+    if (link->reopening) {
+        reconnect_refused(link);
+        return;
+    }
+    client->refused = true;
+    client->refusal = status;
 }
 
 static void on_channel(struct mr_client *client, const Millrace__V1__Channel *channel, int fds[HANDSHAKE_FDS],
@@ -191,23 +264,14 @@ static void on_channel(struct mr_client *client, const Millrace__V1__Channel *ch
         give_channel_back(client, channel->channel_id);
         return;
     }
-    link->stage = LINK_NONE;
-    if (channel_map(&link->channel, fds[0], fds[1], client->wake, channel->partition, channel->channel_id,
-                    channel->ring_bytes, &error) != 0) {
-        refuse_ourselves(client, MR_INTERNAL, &error);
+    if (map_channel(link, channel, fds, &error) != 0) {
+        channel_refused(link, client_fail_error(client, MR_INTERNAL, &error));
         give_channel_back(client, channel->channel_id);
-        return;
-    }
-    fds[0] = -1;
-    fds[1] = -1;
-    close_fd(&link->channel.memory_fd); /* the mappings are what is needed */
-    if (channel_dont_fork(&link->channel, &error) != 0) {
-        refuse_ourselves(client, MR_INTERNAL, &error);
-        give_channel_back(client, channel->channel_id);
-        channel_unmap(&link->channel);
-    } else if (say_mapped(link) == MR_OK) {
+    } else {
         link->stage = LINK_MAPPED;
+        (void)say_mapped(link); /* if it does not get there, the connection has ended, which the next look says */
     }
+    connection_ask_wanted(client, sys_clock_ns(CLOCK_MONOTONIC));
 }
 
 static void on_opened(struct mr_client *client, const Millrace__V1__ChannelOpened *opened)
@@ -219,27 +283,43 @@ static void on_opened(struct mr_client *client, const Millrace__V1__ChannelOpene
         link_attach(link);
         link->stage = LINK_OPEN;
         client->open[client->open_count++] = link;
+        link_reopens(link, false);
     }
+}
+
+static struct link *link_at(const struct mr_client *client, enum link_stage stage)
+{
+    for (uint32_t i = 0; i < client->partitions; i++)
+        if (client->links[i] != NULL && client->links[i]->stage == stage)
+            return client->links[i];
+    return NULL;
 }
 
 static void on_refused(struct mr_client *client, const Millrace__V1__Refused *refused)
 {
     bool known = refused->status >= MR_ERROR && refused->status <= MR_INTERNAL;
+    enum mr_status status = client_fail(client, known ? (enum mr_status)refused->status : MR_UNKNOWN, "%.*s",
+                                        text_size(&refused->message), (const char *)refused->message.data);
 
-    client->refused = true;
-    client->refusal = client_fail(client, known ? (enum mr_status)refused->status : MR_UNKNOWN, "%.*s",
-                                  text_size(&refused->message), (const char *)refused->message.data);
-    for (uint32_t i = 0; i < client->partitions; i++) {
-        struct link *link = client->links[i];
-        if (link == NULL || (link->stage != LINK_ASKED && link->stage != LINK_MAPPED))
-            continue;
-        if (link->stage == LINK_MAPPED)
-            channel_unmap(&link->channel);
-        link->stage = LINK_NONE;
-        break;
+    if (client->away) {
+        reconnect_failed(client, client->text);
+        return;
+    }
+    struct link *asked = link_at(client, LINK_ASKED);
+    struct link *mapped = link_at(client, LINK_MAPPED);
+    if (!refused->question && asked != NULL) {
+        channel_refused(asked, status);
+    } else if (!refused->question && mapped != NULL) {
+        channel_unmap(&mapped->channel);
+        channel_refused(mapped, status);
+    } else {
+        client->refused = true;
+        client->refusal = status;
     }
     if (refused->fatal)
-        connection_lost(client, client->text);
+        lost(client, client->text);
+    else
+        connection_ask_wanted(client, sys_clock_ns(CLOCK_MONOTONIC));
 }
 
 /* The reason stands in the channel's page; this says that it is the channel's own. */
@@ -328,6 +408,9 @@ static void on_message(struct mr_client *client, const Millrace__V1__NodeMessage
     case MILLRACE__V1__NODE_MESSAGE__MESSAGE_SESSIONS:
         on_memory(client, message->sessions->size, fds, fd_count);
         break;
+    case MILLRACE__V1__NODE_MESSAGE__MESSAGE_SNAPSHOT_TAKEN:
+        on_memory(client, message->snapshot_taken->size, fds, fd_count);
+        break;
     default:
         /* A stopped partition answers for itself; what is not known is of a node
          * that is newer, and not needed. */
@@ -356,11 +439,11 @@ void connection_read(struct mr_client *client)
             return;
         case HANDSHAKE_CLOSED:
             snprintf(text, sizeof(text), "the node at %s went away", client->path);
-            connection_lost(client, text);
+            lost(client, text);
             return;
         default:
             snprintf(text, sizeof(text), "the connection to the node at %s failed: %s", client->path, error.text);
-            connection_lost(client, text);
+            lost(client, text);
             return;
         }
     }
@@ -383,11 +466,30 @@ static enum mr_status make_poller(struct mr_client *client)
     return MR_OK;
 }
 
+/* Does not wait, not even for the node to take one connection of many. */
+static int connect_at_once(const char *path, struct mr_error *error)
+{
+    struct sockaddr_un address;
+
+    if (handshake_address(path, &address, error) != 0)
+        return -1;
+    int fd = sys_socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return error_system(error, errno, "cannot make a socket");
+    if (sys_connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
+        return fd;
+    int code = errno;
+    close_fd(&fd);
+    if (code == ENOENT || code == ECONNREFUSED)
+        return error_system(error, code, "no node at %s", path);
+    return error_system(error, code, "cannot connect to the node at %s", path);
+}
+
 static enum mr_status connect_socket(struct mr_client *client)
 {
     struct mr_error error = {.code = 0};
 
-    client->socket = handshake_connect(client->path, &error);
+    client->socket = client->stop < 0 ? handshake_connect(client->path, &error) : connect_at_once(client->path, &error);
     if (client->socket < 0) {
         bool forbidden = error.code == EACCES || error.code == EPERM;
         return client_fail_error(client, error.code == 0 ? MR_INVALID : forbidden ? MR_FORBIDDEN : MR_NO_NODE, &error);
@@ -398,6 +500,16 @@ static enum mr_status connect_socket(struct mr_client *client)
         return client_fail_error(client, MR_INTERNAL, &error);
     }
     return MR_OK;
+}
+
+int connection_again(struct mr_client *client, struct mr_error *error)
+{
+    client->socket = connect_at_once(client->path, error);
+    if (client->socket < 0 || add_to_poller(client, client->socket, error) != 0)
+        return -1;
+    if (say_hello(client) != MR_OK)
+        return error_set(error, "%.300s", client->message);
+    return 0;
 }
 
 static bool is_welcome(const struct mr_client *client, const void *argument)
@@ -451,26 +563,57 @@ struct link *connection_link(struct mr_client *client, uint32_t partition)
     return link;
 }
 
-enum mr_status connection_ask(struct link *link)
+/* Sends OpenChannel. */
+static enum mr_status ask_for_channel(struct link *link)
 {
     struct mr_client *client = link->client;
     Millrace__V1__OpenChannel open = MILLRACE__V1__OPEN_CHANNEL__INIT;
     Millrace__V1__ClientMessage message = MILLRACE__V1__CLIENT_MESSAGE__INIT;
 
+    open.partition = link->partition;
+    open.ring_bytes = client->ring_bytes;
+    /* A node that came back may give less than the one that it was asked of. */
+    if (client->losses > 0 && open.ring_bytes > client->node_ring_bytes && client->node_ring_bytes > 0)
+        open.ring_bytes = client->node_ring_bytes;
+    message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_OPEN_CHANNEL;
+    message.open_channel = &open;
+    return connection_say(client, &message);
+}
+
+void connection_ask_wanted(struct mr_client *client, uint64_t now)
+{
+    if (client->away || client->socket < 0 || link_at(client, LINK_ASKED) != NULL)
+        return;
+    for (uint32_t i = 0; i < client->partitions; i++) {
+        struct link *link = client->links[i];
+        if (link == NULL || link->stage != LINK_NONE || !link->wanted || link->ask_at > now)
+            continue;
+        enum mr_status status = ask_for_channel(link);
+        if (status == MR_OK) {
+            link->wanted = false;
+            link->stage = LINK_ASKED;
+            return;
+        }
+        if (status == MR_NO_NODE)
+            return; /* the next look at the socket says it to all */
+        channel_refused(link, status);
+    }
+}
+
+enum mr_status connection_ask(struct link *link)
+{
+    struct mr_client *client = link->client;
+
     if (client->gone)
         return client_fail_with(client, MR_NO_NODE, client->gone_text);
     if (link->stage == LINK_CLOSED)
         return client_fail_with(client, MR_UNAVAILABLE, link->why);
-    if (link->stage != LINK_NONE)
+    if (link->stage != LINK_NONE || link->wanted)
         return MR_OK;
-    open.partition = link->partition;
-    open.ring_bytes = client->ring_bytes;
-    message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_OPEN_CHANNEL;
-    message.open_channel = &open;
-    enum mr_status status = send_message(client, &message);
-    if (status == MR_OK)
-        link->stage = LINK_ASKED;
-    return status;
+    link->wanted = true;
+    link->ask_at = 0;
+    connection_ask_wanted(client, sys_clock_ns(CLOCK_MONOTONIC));
+    return MR_OK;
 }
 
 static bool is_open(const struct mr_client *client, const void *argument)
@@ -494,85 +637,12 @@ enum mr_status connection_wait_open(struct link *link, uint64_t deadline)
     client->may_set_aside = false;
     if (link->stage == LINK_OPEN)
         return MR_OK;
+    if (client->gone) /* which has closed the link */
+        return client_fail_with(client, MR_NO_NODE, client->gone_text);
     if (client->refused)
         return client->refusal;
     if (status == MR_TIMEOUT)
         return client_fail(client, MR_TIMEOUT,
                            "the channel to partition %" PRIu32 " did not open within call_timeout_ns", link->partition);
     return status != MR_OK ? status : client_fail_with(client, MR_UNAVAILABLE, link->why);
-}
-
-/* ---- Status ---- */
-
-static bool has_status(const struct mr_client *client, const void *argument)
-{
-    (void)argument;
-    return client->status != NULL || client->refused;
-}
-
-enum mr_status connection_ask_status(struct mr_client *client, uint64_t deadline)
-{
-    Millrace__V1__GetStatus get_status = MILLRACE__V1__GET_STATUS__INIT;
-    Millrace__V1__ClientMessage message = MILLRACE__V1__CLIENT_MESSAGE__INIT;
-
-    free(client->status);
-    client->status = NULL;
-    client->refused = false;
-    message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_GET_STATUS;
-    message.get_status = &get_status;
-    enum mr_status status = send_message(client, &message);
-    if (status != MR_OK)
-        return status;
-    client->may_set_aside = true;
-    status = client_wait(client, has_status, NULL, deadline);
-    client->may_set_aside = false;
-    if (client->status == NULL && client->refused)
-        return client->refusal;
-    if (status == MR_TIMEOUT)
-        return client_fail_with(client, status, "the node did not say its status within call_timeout_ns");
-    return status;
-}
-
-/* ---- Sessions ---- */
-
-static bool has_memory(const struct mr_client *client, const void *argument)
-{
-    (void)argument;
-    return client->memory != NULL || client->refused;
-}
-
-enum mr_status connection_ask_sessions(struct link *link, uint64_t session_id, uint64_t deadline)
-{
-    struct mr_client *client = link->client;
-    Millrace__V1__Attach attach = MILLRACE__V1__ATTACH__INIT;
-    Millrace__V1__ListSessions list = MILLRACE__V1__LIST_SESSIONS__INIT;
-    Millrace__V1__ClientMessage message = MILLRACE__V1__CLIENT_MESSAGE__INIT;
-
-    free(client->memory);
-    client->memory = NULL;
-    client->refused = false;
-    if (session_id != 0) {
-        attach.partition = link->partition;
-        attach.session_id = session_id;
-        message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_ATTACH;
-        message.attach = &attach;
-    } else {
-        list.partition = link->partition;
-        message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_LIST_SESSIONS;
-        message.list_sessions = &list;
-    }
-    enum mr_status status = send_message(client, &message);
-    if (status != MR_OK)
-        return status;
-    client->may_set_aside = true;
-    status = client_wait(client, has_memory, NULL, deadline);
-    client->may_set_aside = false;
-    if (client->memory != NULL)
-        return MR_OK;
-    if (client->refused)
-        return client->refusal;
-    if (status == MR_TIMEOUT)
-        return client_fail(client, status, "partition %" PRIu32 " did not say what it knows of sessions in time",
-                           link->partition);
-    return status;
 }

@@ -4,6 +4,7 @@
 #define IPC_CLIENT_CONNECTION_H
 
 #include "ipc/client/client.h"
+#include "millrace/v1/control.pb-c.h"
 
 /* Connects and says hello. */
 enum mr_status connection_open(struct mr_client *client);
@@ -18,16 +19,18 @@ enum mr_status connection_ask(struct link *link);
 /* Asks and waits until it is open. MR_TIMEOUT leaves it to be waited for again. */
 enum mr_status connection_wait_open(struct link *link, uint64_t deadline);
 
-/* Asks for the node's Status and waits for it: client->status. */
-enum mr_status connection_ask_status(struct mr_client *client, uint64_t deadline);
-
-/* Attaches to a session in the link's partition, or (session_id 0) asks for the list of the partition's sessions;
- * waits. What comes is client->memory: an encoded Attachment, SessionList. Refused: the node's status and text. */
-enum mr_status connection_ask_sessions(struct link *link, uint64_t session_id, uint64_t deadline);
-
+/* A message to the supervisor. MR_NO_NODE: the connection has ended, which the next look at it says to all. */
+enum mr_status connection_say(struct mr_client *client, const Millrace__V1__ClientMessage *message);
 /* Reads what has come on the socket, without waiting. */
 void connection_read(struct mr_client *client);
-/* The node is gone: all that is open ends with MR_NO_NODE, the text being given. */
-void connection_lost(struct mr_client *client, const char *text);
+
+/* For reconnect.c. Connects and says hello, to a node that has been away; waits for nothing. */
+int connection_again(struct mr_client *client, struct mr_error *error);
+/* Closes the socket, and the descriptor that came with its Welcome. */
+void connection_hang_up(struct mr_client *client);
+/* Notes what the node says of itself. */
+void connection_take_welcome(struct mr_client *client, const Millrace__V1__Welcome *welcome);
+/* Asks for the next channel that is wanted, if it can be done now. */
+void connection_ask_wanted(struct mr_client *client, uint64_t now);
 
 #endif

@@ -15,13 +15,17 @@
  * There may be no room for sending again. So it is a walk over the sendings that goes on in later runs, and nothing
  * new is sent before it is through.
  *
+ * When the node itself ends, the channel is gone; carry.c takes what is unanswered into the next one.
+ *
  * Failure modes: the node closes the channel (page->state), or something stands in a ring that cannot be. Either way
  * all requests of the link end with MR_UNAVAILABLE and the reason; other links go on. */
 #include "ipc/client/link.h"
 
 #include "ipc/client/answer.h"
+#include "ipc/client/carry.h"
 #include "ipc/client/connection.h"
 #include "ipc/client/keep_alive.h"
+#include "ipc/client/reconnect.h"
 #include "ipc/client/request.h"
 #include "ipc/client/sending.h"
 #include "ipc/client/session.h"
@@ -47,6 +51,7 @@ void link_attach(struct link *link)
     link->generation = atomic_load_explicit(&page->generation, memory_order_acquire);
     link->retry_at = NEVER;
     link->close_at = NEVER;
+    link->pause = false;
 }
 
 void link_free(struct link *link)
@@ -54,6 +59,7 @@ void link_free(struct link *link)
     channel_unmap(&link->channel);
     session_free(&link->session);
     free(link->sendings);
+    free(link->carried);
     free(link);
 }
 
@@ -64,27 +70,37 @@ static void wake_worker(struct link *link)
     (void)!sys_write(link->channel.node_wake_fd, &one, sizeof(one));
 }
 
-/* The link is of no more use. */
-static void close_link(struct link *link, const char *why)
+void link_close(struct link *link, const char *why)
 {
     struct mr_client *client = link->client;
 
     snprintf(link->why, sizeof(link->why), "partition %" PRIu32 ": the channel is closed: %s", link->partition, why);
     link->stage = LINK_CLOSED;
+    link->wanted = false;
+    link_reopens(link, false);
     for (uint32_t i = 0; i < client->open_count; i++)
         if (client->open[i] == link)
             client->open[i] = client->open[--client->open_count];
     requests_end_all(client, link, MR_UNAVAILABLE);
 }
 
+void link_reopens(struct link *link, bool reopening)
+{
+    if (link->reopening == reopening)
+        return;
+    link->reopening = reopening;
+    link->client->reopening += reopening ? 1 : UINT32_MAX;
+    link->client->moved++; /* whoever waits for it is to look */
+}
+
 static void broken(struct link *link)
 {
-    close_link(link, "what stands in its rings cannot be; connect anew, and report it");
+    link_close(link, "what stands in its rings cannot be; connect anew, and report it");
 }
 
 /* ---- Sending ---- */
 
-static void send_again(struct link *link);
+static void send_first(struct link *link);
 
 static bool again_is_open(const struct link *link)
 {
@@ -122,9 +138,11 @@ static enum mr_status refuse(struct link *link, size_t size)
         return client_fail(client, MR_INVALID,
                            "a request of %zu bytes; the node takes at most %" PRIu64 " (--max-payload)", size,
                            client->max_payload);
-    return client_fail(client, MR_INVALID,
-                       "a request of %zu bytes; a ring of %" PRIu64 " takes at most a quarter of that", size,
-                       link->channel.ring_bytes);
+    if (link->channel.page != NULL && size > link->channel.ring_bytes / 4)
+        return client_fail(client, MR_INVALID,
+                           "a request of %zu bytes; a ring of %" PRIu64 " takes at most a quarter of that", size,
+                           link->channel.ring_bytes);
+    return client_fail_with(client, MR_AGAIN, "the node is away: mr_run(), then again");
 }
 
 enum mr_status link_begin(struct link *link, size_t size, uint8_t **body)
@@ -133,13 +151,12 @@ enum mr_status link_begin(struct link *link, size_t size, uint8_t **body)
 
     if (client->gone || link->stage != LINK_OPEN || size > client->max_payload || size > link->channel.ring_bytes / 4)
         return refuse(link, size);
-    if (again_is_open(link)) {
-        send_again(link);
+    if (link_is_stuck(link)) {
+        send_first(link);
         if (link->stage != LINK_OPEN)
             return refuse(link, size);
-        if (again_is_open(link))
-            return client_fail_with(client, MR_AGAIN,
-                                    "no room: what a new worker needs goes first; mr_run(), then again");
+        if (link_is_stuck(link))
+            return client_fail_with(client, MR_AGAIN, "no room: what is sent again goes first; mr_run(), then again");
     }
     return find_room(link, size, body);
 }
@@ -153,6 +170,7 @@ static void put_frame(struct link *link, struct request *request, size_t size)
 
     memcpy(frame, &head, sizeof(head));
     request->position = link->requests.tail;
+    request->size = (uint32_t)size;
     ring_advance(&link->requests, bytes);
     sending_add(link, request);
 }
@@ -195,7 +213,7 @@ static enum mr_status repeat_command(struct link *link, struct request *request)
     return MR_OK;
 }
 
-static enum mr_status repeat_query(struct link *link, struct request *request)
+static enum mr_status repeat_copy(struct link *link, struct request *request)
 {
     uint8_t *body;
     enum mr_status status = find_room(link, request->size, &body);
@@ -206,6 +224,11 @@ static enum mr_status repeat_query(struct link *link, struct request *request)
         memcpy(body, request->copy, request->size);
     put_frame(link, request, request->size);
     return MR_OK;
+}
+
+enum mr_status link_repeat(struct link *link, struct request *request)
+{
+    return request->copied ? repeat_copy(link, request) : repeat_command(link, request);
 }
 
 /* The session's own count of what has been answered. */
@@ -224,8 +247,7 @@ static void count_stream(struct link *link, struct request *request)
     session_answered(&link->session, request->sequence_num, 0);
 }
 
-/* Nobody waits for it any more, and it has been applied: no need to ask for its answer. */
-static void give_up(struct link *link, struct request *request)
+void link_give_up(struct link *link, struct request *request)
 {
     if (request->streams)
         count_stream(link, request);
@@ -253,10 +275,9 @@ static void send_again(struct link *link)
         struct sending *sending = sending_at(link, link->again_next);
         struct request *request = sending_request(link, sending);
         if (must_be_sent_again(link, sending, request)) {
-            bool query = request->kind == FRAME_QUERY;
-            if (request->state != REQUEST_OPEN || (request->streams && !stream_sends_again(request)))
-                give_up(link, request);
-            else if ((query ? repeat_query(link, request) : repeat_command(link, request)) != MR_OK)
+            if (request->state != REQUEST_OPEN || !link_may_repeat(request))
+                link_give_up(link, request); /* applied, and nobody waits for it: no need to ask for its answer */
+            else if (link_repeat(link, request) != MR_OK)
                 return; /* no room now; or the link is closed */
             else if (request->streams)
                 stream_sent_again(request);
@@ -266,6 +287,25 @@ static void send_again(struct link *link)
         link->again_next++;
     }
     link->again_head = 0;
+}
+
+bool link_may_repeat(struct request *request)
+{
+    if (request->streams)
+        return stream_sends_again(request);
+    if (request->kind == FRAME_COMMAND || request->output == 0)
+        return true;
+    request_end_soon(request->link->client, request, MR_UNAVAILABLE);
+    return false;
+}
+
+/* What comes before anything new. */
+static void send_first(struct link *link)
+{
+    if (carry_is_left(link))
+        carry_send(link);
+    if (again_is_open(link) && link->stage == LINK_OPEN && !carry_is_left(link))
+        send_again(link);
 }
 
 static void begin_walk(struct link *link)
@@ -289,7 +329,7 @@ static void new_worker(struct link *link, uint32_t generation)
 
 bool link_is_stuck(const struct link *link)
 {
-    return again_is_open(link);
+    return again_is_open(link) || carry_is_left(link);
 }
 
 /* ---- Meeting answers ---- */
@@ -370,6 +410,9 @@ static void meet(struct link *link, struct request *request, const struct respon
         if (request->service->session_id == link->session.id)
             session_lost(&link->session, result.message);
     }
+    /* What has been sent again may have been done the first time. */
+    if (request->answer == ANSWER_CLOSED && request->sent_again && head->status == STATUS_FORBIDDEN)
+        result = (struct mr_result){.last = last, .request = request->id, .arg = then.arg};
     if (last) {
         count_answer(link, request, head->size);
         end_request(link, request);
@@ -436,8 +479,8 @@ void link_release_to(struct link *link, uint64_t position)
     tell_room(link);
 }
 
-/* The page says that the node has closed the channel: alone, or because the node itself ends, which the socket says a
- * moment later. The second is the better answer, so there is a moment for it; a ChannelClosed ends the wait. */
+/* The page says that the node has closed the channel: alone, which a ChannelClosed says, or because the node itself
+ * ends, which the end of the socket says; that may be a while, for one partition may end long before another. */
 static void meet_end(struct link *link)
 {
     struct channel_page *page = link->channel.page;
@@ -448,12 +491,12 @@ static void meet_end(struct link *link)
         return;
     uint64_t now = sys_clock_ns(CLOCK_MONOTONIC);
     if (link->close_at == NEVER)
-        link->close_at = now + CLOSED_FOR_GOOD_AFTER;
+        link->close_at = reconnect_limit(link->client, now + CLOSED_FOR_GOOD_AFTER);
     if (now < link->close_at)
         return;
     memcpy(why, page->why, sizeof(why));
     why[sizeof(why) - 1] = '\0';
-    close_link(link, why[0] != '\0' ? why : "the node gave no reason");
+    link_close(link, why[0] != '\0' ? why : "the node gave no reason");
 }
 
 static bool is_closed(const struct link *link)
@@ -491,8 +534,8 @@ void link_run(struct link *link)
         link->retry_at = NEVER;
         begin_walk(link);
     }
-    if (again_is_open(link))
-        send_again(link);
+    if (link_is_stuck(link))
+        send_first(link);
     if (link->stage != LINK_OPEN)
         return;
     keep_alive_run(link);

@@ -8,12 +8,23 @@
 /* Takes a freshly mapped channel into use. */
 void link_attach(struct link *link);
 void link_free(struct link *link);
+/* The link is of no more use: what is open on it ends with MR_UNAVAILABLE. */
+void link_close(struct link *link, const char *why);
+/* Notes that it is to have another channel, or has it. */
+void link_reopens(struct link *link, bool reopening);
 
 /* Sending, in two steps. link_begin() makes sure that a request with a body of `size` bytes can be sent, and says
  * where the body goes: MR_OK, MR_AGAIN, or why never. link_commit() sends what has been written there; it does not
  * fail. */
 enum mr_status link_begin(struct link *link, size_t size, uint8_t **body);
 void link_commit(struct link *link, struct request *request, size_t size);
+
+/* Sends a request once more: as it was, or, without a copy, its number. MR_AGAIN: no room now. */
+enum mr_status link_repeat(struct link *link, struct request *request);
+/* May it be? Not a query that has given a part of its answers: it ends. */
+bool link_may_repeat(struct request *request);
+/* It will not be sent again: counts its number as answered, and frees its place unless its end is still to be given. */
+void link_give_up(struct link *link, struct request *request);
 
 /* Makes what was sent visible, waking the worker if it sleeps. */
 void link_flush(struct link *link);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The caller's own bytes: a reservation is room in the request ring, a commit a request like any other, whose answers
- * are not read but handed on. A command is looked at once, for its session, service and number; a query is copied:
- * that is what sending again to a new worker takes. */
+ * are not read but handed on. A command is looked at once, for its session, service and number; a query, and a command
+ * without a number, is copied: that is what sending again to a new worker or node takes. */
 #include "ipc/client/connection.h"
 #include "ipc/client/link.h"
+#include "ipc/client/question.h"
 #include "ipc/client/request.h"
 #include "ipc/client/wait.h"
 #include "proto/reader.h"
@@ -29,7 +30,7 @@ enum mr_status mr_reserve(struct mr_client *client, uint32_t partition, enum mr_
     struct link *link = connection_link(client, partition);
     if (link == NULL)
         return partition < 1 || partition > client->partitions ? MR_INVALID : MR_NO_MEMORY;
-    if (link->stage != LINK_OPEN) {
+    if (link->stage != LINK_OPEN && !link->reopening) {
         if (client->in_callback)
             return client_fail(client, MR_INVALID, "a callback may not open the channel to partition %" PRIu32,
                                partition);
@@ -88,9 +89,10 @@ enum mr_status mr_commit(struct mr_client *client, size_t size, struct mr_then t
     if (request == NULL) /* mr_reserve() saw room */
         return client_out_of_memory(client);
     request->kind = client->reserved_kind;
-    if (request->kind == FRAME_COMMAND) {
+    request->session_id = 0;
+    if (request->kind == FRAME_COMMAND)
         note_number(request, client->reserved_body, size);
-    } else if ((status = request_keep(client, request, client->reserved_body, size)) != MR_OK) {
+    if (request->sequence_num == 0 && (status = request_keep(client, request, client->reserved_body, size)) != MR_OK) {
         request_free(client, request);
         return status;
     }
@@ -147,7 +149,7 @@ enum mr_status mr_node_status(struct mr_client *client, struct mr_bytes *encoded
         return status;
     if (encoded == NULL)
         return client_fail_with(client, MR_INVALID, "encoded may not be NULL");
-    status = connection_ask_status(client, client_deadline(client));
+    status = question_status(client, client_deadline(client));
     if (status == MR_OK)
         *encoded = (struct mr_bytes){client->status, client->status_size};
     return status;

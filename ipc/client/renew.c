@@ -9,7 +9,8 @@
  * and used once it is there, so that a partition which recovers for minutes keeps no other's session from being
  * renewed.
  *
- * When its connection breaks, it makes another as soon as there is a node. A session that the node no longer knows is
+ * When its connection breaks, it makes another as soon as there is a node, and renews all at once, for what was on its
+ * way may be lost. A session that the node no longer knows, or that is in another directory than the node serves, is
  * forgotten; the caller's own thread is told by the node. */
 #include "ipc/client/renew.h"
 
@@ -25,18 +26,21 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define CONNECT_AGAIN_AFTER (200 * MR_MILLISECOND)
+#define CONNECT_AGAIN_AT_MOST (200 * MR_MILLISECOND) /* and a quarter of the time between renewals */
+#define CONNECT_AGAIN_AT_LEAST (5 * MR_MILLISECOND)
 #define CONNECT_FOR (10 * MR_SECOND)
 
 /* The messages. */
 struct order {
     uint32_t partition; /* 0: stop */
     uint64_t session_id;
+    uint8_t directory[16]; /* that the session is in */
 };
 
 struct renewal {
     uint32_t partition;
     uint64_t session_id;
+    uint8_t directory[16];
     uint64_t due; /* time of the next KeepAlive */
     bool on_its_way;
     bool lost;
@@ -47,6 +51,7 @@ struct renewer {
     int orders;                                  /* its end of the socketpair */
     char *path;                                  /* of the node's socket */
     uint64_t interval;                           /* between renewals */
+    uint64_t again_after;                        /* between two tries to connect */
     struct mr_client *client;                    /* NULL: not connected */
     uint64_t connect_at;                         /* then: when to try again */
     struct renewal *sessions[MR_PARTITIONS_MAX]; /* the latest of each partition, by partition - 1 */
@@ -65,10 +70,12 @@ static void disconnect(struct renewer *renewer, uint64_t now)
     if (renewer->client != NULL)
         client_free(renewer->client);
     renewer->client = NULL;
-    renewer->connect_at = now + CONNECT_AGAIN_AFTER;
+    renewer->connect_at = now + renewer->again_after;
     for (unsigned i = 0; i < MR_PARTITIONS_MAX; i++)
-        if (renewer->sessions[i] != NULL)
+        if (renewer->sessions[i] != NULL) {
             renewer->sessions[i]->on_its_way = false;
+            renewer->sessions[i]->due = now;
+        }
 }
 
 static void take_orders(struct renewer *renewer, uint64_t now)
@@ -95,6 +102,7 @@ static void take_orders(struct renewer *renewer, uint64_t now)
             continue; /* without memory the session is not renewed, and ends */
         **session = (struct renewal){
             .partition = order.partition, .session_id = order.session_id, .due = now + renewer->interval};
+        memcpy((*session)->directory, order.directory, sizeof(order.directory));
     }
     if (size == 0)
         renewer->stop = true; /* the handle is gone */
@@ -102,7 +110,8 @@ static void take_orders(struct renewer *renewer, uint64_t now)
 
 static void connect_again(struct renewer *renewer, uint64_t now)
 {
-    struct mr_options options = {.size = sizeof(options), .ring_bytes = MR_RING_BYTES_MIN};
+    struct mr_options options = {
+        .size = sizeof(options), .ring_bytes = MR_RING_BYTES_MIN, .reconnect_ns = MR_NO_RECONNECT};
 
     if (options.ring_bytes < (uint64_t)sysconf(_SC_PAGESIZE))
         options.ring_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
@@ -135,6 +144,11 @@ static uint64_t renew(struct renewer *renewer, uint64_t now)
         struct renewal *session = renewer->sessions[i];
         if (session == NULL || session->lost || session->on_its_way)
             continue;
+        if (session->partition > renewer->client->partitions ||
+            memcmp(session->directory, renewer->client->directory, sizeof(session->directory)) != 0) {
+            session->lost = true;
+            continue;
+        }
         struct link *link = connection_link(renewer->client, session->partition);
         if (link != NULL && link->stage == LINK_CLOSED) {
             disconnect(renewer, now); /* the next connection has a new one */
@@ -149,7 +163,7 @@ static uint64_t renew(struct renewer *renewer, uint64_t now)
             }
         }
         /* Not open: the socket wakes us, and a new attempt does no harm. */
-        uint64_t at = session->due > now ? session->due : now + CONNECT_AGAIN_AFTER;
+        uint64_t at = session->due > now ? session->due : now + renewer->again_after;
         next = at < next ? at : next;
     }
     return next;
@@ -251,7 +265,11 @@ enum mr_status renewer_start(struct mr_client *client)
     int code = ENOMEM;
     if (renewer != NULL && (renewer->path = strdup(client->path)) != NULL) {
         renewer->orders = ends[1];
+        uint64_t quarter = client->renew_every / 4;
         renewer->interval = client->renew_every;
+        renewer->again_after = quarter > CONNECT_AGAIN_AT_MOST    ? CONNECT_AGAIN_AT_MOST
+                               : quarter < CONNECT_AGAIN_AT_LEAST ? CONNECT_AGAIN_AT_LEAST
+                                                                  : quarter;
         code = start_thread(client, renewer);
         if (code == 0) {
             client->renewer = ends[0];
@@ -269,7 +287,10 @@ enum mr_status renewer_start(struct mr_client *client)
 
 enum mr_status renewer_add(struct mr_client *client, uint32_t partition, uint64_t session_id)
 {
-    return send_order(client, (struct order){.partition = partition, .session_id = session_id});
+    struct order order = {.partition = partition, .session_id = session_id};
+
+    memcpy(order.directory, client->directory, sizeof(order.directory));
+    return send_order(client, order);
 }
 
 void renewer_stop(struct mr_client *client)

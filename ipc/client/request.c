@@ -5,6 +5,7 @@
  * or lost their node. Knows nothing of rings. */
 #include "ipc/client/request.h"
 
+#include "ipc/client/link.h"
 #include "ipc/client/wait.h"
 #include "ipc/sys.h"
 
@@ -99,6 +100,7 @@ struct request *request_new(struct mr_client *client)
     request->copied = false;
     request->streams = false;
     request->counted = false;
+    request->carried = false;
     if (client->options.call_timeout_ns > 0) {
         request->deadline = client_deadline(client);
         enter_by_deadline(requests, request, place);
@@ -238,8 +240,18 @@ static struct mr_bytes why_ended(const struct mr_client *client, const struct re
                            : "no answer within call_timeout_ns");
     case MR_NO_NODE:
         return mr_text(client->gone_text);
+    case MR_SESSION_LOST:
+    case MR_FORBIDDEN:
+        return mr_text(client->stranger_text);
+    case MR_INVALID:
+        return mr_text("the node came back, and takes only smaller requests now (--max-payload, --ring-bytes); a "
+                       "command may have been applied before");
+    case MR_NO_MEMORY:
+        return mr_text("no memory to keep the request while the node is away; a command may have been applied");
     default:
-        return mr_text(request->link->why);
+        if (request->link->stage == LINK_CLOSED)
+            return mr_text(request->link->why);
+        return mr_text("the node or the partition's worker died while it answered, and had given some: ask again");
     }
 }
 
@@ -264,6 +276,8 @@ static bool end_first(struct mr_client *client)
         requests->outstanding--;
         client->met++;
     }
+    if (request->carried && !request->answered)
+        link_give_up(request->link, request); /* what is not sent again will not be answered */
     if (request->answered || client->gone || request->link->stage != LINK_OPEN)
         request_free(client, request);
     else

@@ -44,7 +44,7 @@ static void move_bytes(struct mr_bytes *bytes, const uint8_t *from, size_t size,
         bytes->data = to + (data - from);
 }
 
-static void set_aside(struct mr_client *client, struct link *link)
+void client_set_aside(struct mr_client *client, struct link *link)
 {
     for (uint64_t number = client->waiting_first; number != client->waiting_end; number++) {
         struct waiting *waiting = waiting_at(client, number);
@@ -75,7 +75,7 @@ bool client_may_keep(struct mr_client *client, struct link *link)
     if (link == NULL || link->responses.head - link->responses.released <= link->responses.capacity / 2)
         return true;
     if (client->may_set_aside)
-        set_aside(client, link);
+        client_set_aside(client, link);
     else
         link_release(link);
     return client->may_set_aside || link->held == 0;

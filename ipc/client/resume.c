@@ -20,6 +20,7 @@
 #include "ipc/client/connection.h"
 #include "ipc/client/keep_alive.h"
 #include "ipc/client/link.h"
+#include "ipc/client/question.h"
 #include "ipc/client/renew.h"
 #include "ipc/client/session.h"
 #include "ipc/client/stream.h"
@@ -48,10 +49,11 @@ static const struct link *link_with_session(const struct mr_client *client, uint
     return link != NULL && link->session.id != 0 && !link->session.lost ? link : NULL;
 }
 
+/* One that ended because the node is gone is still open there. */
 static bool is_open_in(const struct link *link, const struct mr_stream *stream)
 {
     return stream->link == link && stream->sequence_num != 0 && stream->session_id == link->session.id &&
-           !stream_is_done(stream);
+           (!stream_is_done(stream) || stream->end == MR_NO_NODE);
 }
 
 /* How many streams and pending ones; writes them if `to` is not NULL. */
@@ -215,9 +217,11 @@ static enum mr_status attach(struct link *link, uint64_t session_id, uint64_t de
     enum mr_status status = connection_wait_open(link, deadline);
 
     if (status == MR_OK)
-        status = connection_ask_sessions(link, session_id, deadline);
+        status = question_sessions(link, session_id, deadline);
     if (status != MR_OK)
         return status == MR_FORBIDDEN ? MR_SESSION_LOST : status; /* the text is the node's */
+    if (client->strangers > 0)
+        return client_fail_with(client, MR_SESSION_LOST, client->stranger_text);
     Millrace__V1__Attachment *attachment = millrace__v1__attachment__unpack(NULL, client->memory_size, client->memory);
     if (attachment == NULL)
         return client_fail_with(client, MR_INTERNAL, "the node's answer to Attach does not decode");
@@ -383,7 +387,24 @@ enum mr_status mr_node_sessions(struct mr_client *client, uint32_t partition, st
     struct link *link = connection_link(client, partition);
     if (link == NULL)
         return partition < 1 || partition > client->partitions ? MR_INVALID : MR_NO_MEMORY;
-    status = connection_ask_sessions(link, 0, client_deadline(client));
+    status = question_sessions(link, 0, client_deadline(client));
+    if (status == MR_OK)
+        *encoded = (struct mr_bytes){client->memory, client->memory_size};
+    return status;
+}
+
+enum mr_status mr_node_snapshot(struct mr_client *client, uint32_t partition, struct mr_bytes *encoded)
+{
+    enum mr_status status = client_enter_alone(client);
+
+    if (status != MR_OK)
+        return status;
+    if (encoded == NULL)
+        return client_fail_with(client, MR_INVALID, "encoded may not be NULL");
+    struct link *link = connection_link(client, partition);
+    if (link == NULL)
+        return partition < 1 || partition > client->partitions ? MR_INVALID : MR_NO_MEMORY;
+    status = question_snapshot(link, client_deadline(client));
     if (status == MR_OK)
         *encoded = (struct mr_bytes){client->memory, client->memory_size};
     return status;
@@ -404,11 +425,11 @@ enum mr_status mr_node_close_session(struct mr_client *client, uint32_t partitio
     uint64_t deadline = client_deadline(client);
     status = connection_wait_open(link, deadline);
     if (status == MR_OK)
-        status = connection_ask_sessions(link, session_id, deadline);
+        status = question_sessions(link, session_id, deadline);
     if (status != MR_OK)
         return status;
     struct partition_command_input input = {.partition_id = partition,
                                             .has_command = true,
                                             .command = {.kind = COMMAND_CLOSE_SESSION, .session_id = session_id}};
-    return command_call(link, &input, ANSWER_PLAIN, deadline, NULL);
+    return command_call(link, &input, ANSWER_CLOSED, deadline, NULL);
 }

@@ -172,7 +172,7 @@ enum mr_status service_start_waiting(struct handle *handle, const struct operati
     enum mr_status status;
 
     while ((status = start(handle, operation, arguments, then, request)) == MR_AGAIN)
-        if ((status = call_wait_room(client, deadline)) != MR_OK)
+        if ((status = call_wait_room(handle->service->link, deadline)) != MR_OK)
             return status;
     return status;
 }
@@ -306,28 +306,43 @@ static enum mr_status check_name(struct mr_client *client, const char *name)
     return MR_OK;
 }
 
+/* One that has met another directory on the way may have looked in the wrong partition: that one may have more. */
+static enum mr_status find_or_open(struct mr_client *client, const char *type, const char *name, uint64_t deadline,
+                                   struct service **out)
+{
+    enum mr_status status;
+    uint32_t partition;
+    unsigned strangers;
+
+    do {
+        strangers = client->strangers;
+        if ((status = mr_partition_of(client, NULL, name, &partition)) != MR_OK)
+            return status;
+        struct link *link = connection_link(client, partition);
+        if (link == NULL)
+            return MR_NO_MEMORY;
+        status = connection_wait_open(link, deadline);
+        if (status == MR_OK)
+            status = open_in(link, type, name, deadline, out);
+    } while (client->strangers != strangers && status != MR_TIMEOUT && !client->gone);
+    return status;
+}
+
 enum mr_status service_open(struct mr_client *client, const char *type, const char *name, size_t size, void **out)
 {
-    struct service *service;
-    uint32_t partition;
+    struct service *service = NULL;
 
     if (out == NULL)
         return MR_INVALID;
     *out = NULL;
     enum mr_status status = client_enter_alone(client);
-    if (status != MR_OK || (status = check_name(client, name)) != MR_OK ||
-        (status = mr_partition_of(client, NULL, name, &partition)) != MR_OK)
+    if (status != MR_OK || (status = check_name(client, name)) != MR_OK)
         return status;
     uint64_t deadline = client_deadline(client);
-    struct link *link = connection_link(client, partition);
-    if (link == NULL)
-        return MR_NO_MEMORY;
     struct handle *handle = calloc(1, size);
     if (handle == NULL)
         return client_out_of_memory(client);
-    status = connection_wait_open(link, deadline);
-    if (status == MR_OK)
-        status = open_in(link, type, name, deadline, &service);
+    status = find_or_open(client, type, name, deadline, &service);
     if (status != MR_OK) {
         free(handle);
         return status;
@@ -367,7 +382,7 @@ static enum mr_status close_service(struct mr_client *client, struct service *se
     input.command.session_kind = SESSION_COMMAND_CLOSE_SERVICE;
     input.command.session_id = link->session.id;
     input.command.service_id = service->id;
-    status = command_call(link, &input, ANSWER_PLAIN, deadline, NULL);
+    status = command_call(link, &input, ANSWER_CLOSED, deadline, NULL);
     free_service(client, service);
     return status;
 }

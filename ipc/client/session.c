@@ -95,9 +95,15 @@ enum mr_status command_start(struct link *link, const struct partition_command_i
     if (request == NULL)
         return client_fail_with(link->client, MR_AGAIN, "too many requests are open: mr_run(), then again");
     write_partition_command_input(body, input, outputs, output_count);
+    status = request_keep(link->client, request, body, size);
+    if (status != MR_OK) {
+        request_free(link->client, request);
+        return status;
+    }
     request->then = then;
     request->kind = FRAME_COMMAND;
     request->answer = (uint8_t)answer;
+    request->session_id = input->command.session_id;
     request->time_limit = 0;
     *request_id = request->id;
     link_commit(link, request, size);
@@ -112,7 +118,7 @@ enum mr_status command_call(struct link *link, const struct partition_command_in
     enum mr_status status;
 
     while ((status = command_start(link, input, NULL, 0, answer, call_then(&call), &request)) == MR_AGAIN)
-        if ((status = call_wait_room(link->client, deadline)) != MR_OK)
+        if ((status = call_wait_room(link, deadline)) != MR_OK)
             return status;
     if (status == MR_OK)
         status = call_wait(link->client, &call, request, deadline);
@@ -155,14 +161,15 @@ enum mr_status session_open(struct link *link, uint64_t deadline)
 enum mr_status session_close(struct link *link, uint64_t deadline)
 {
     struct partition_command_input input = command(link, COMMAND_CLOSE_SESSION, link->session.id);
-    return command_call(link, &input, ANSWER_PLAIN, deadline, NULL);
+    return command_call(link, &input, ANSWER_CLOSED, deadline, NULL);
 }
 
 enum mr_status session_check(struct link *link, uint64_t deadline)
 {
     struct partition_command_input input = command(link, COMMAND_KEEP_ALIVE, link->session.id);
+    if (link->session.lost) /* its id may be somebody else's by now */
+        return client_fail_with(link->client, MR_FORBIDDEN, link->session.why);
     enum mr_status status = command_call(link, &input, ANSWER_PLAIN, deadline, NULL);
-
     if (status == MR_FORBIDDEN)
         session_lost(&link->session, mr_text(link->client->message));
     return status;

@@ -189,7 +189,8 @@ bool stream_sends_again(struct request *request)
     if (stream->given > 0) {
         stream->request = 0;
         end(stream, MR_UNAVAILABLE,
-            mr_text("the partition's worker died while it gave the entries, and some had been taken: ask again"));
+            mr_text("the node or the partition's worker died while it gave the entries, and some had been taken: "
+                    "ask again"));
         return false;
     }
     drop_all(stream);
@@ -322,7 +323,7 @@ enum mr_status stream_resume(struct handle *handle, const struct pending *pendin
                                  .given = pending->acknowledged,
                                  .acknowledged = pending->acknowledged};
     while ((status = name_command(stream, pending)) == MR_AGAIN)
-        if ((status = call_wait_room(client, deadline)) != MR_OK)
+        if ((status = call_wait_room(stream->link, deadline)) != MR_OK)
             break;
     if (status != MR_OK) {
         free(stream);

@@ -10,6 +10,7 @@
 
 #include "ipc/client/connection.h"
 #include "ipc/client/link.h"
+#include "ipc/client/reconnect.h"
 #include "ipc/client/request.h"
 #include "ipc/sys.h"
 
@@ -54,6 +55,10 @@ static uint64_t first_time(const struct mr_client *client)
 {
     uint64_t at = requests_first_deadline(client);
 
+    if (reconnect_is_on(client)) {
+        uint64_t due = reconnect_due(client);
+        at = due < at ? due : at;
+    }
     for (uint32_t i = 0; i < client->open_count; i++) {
         const struct link *link = client->open[i];
         if (link->retry_at < at)
@@ -134,6 +139,8 @@ void client_run_once(struct mr_client *client)
 
     if (client->armed)
         disarm(client);
+    if (reconnect_is_on(client))
+        reconnect_step(client);
     flush(client);
     for (uint32_t i = client->open_count; i-- > 0;)
         if (i < client->open_count)
@@ -248,24 +255,36 @@ enum mr_status call_wait(struct mr_client *client, struct call *call, uint64_t r
     return client_fail(client, status, "%.*s", (int)call->result.message.size, (const char *)call->result.message.data);
 }
 
+struct room {
+    const struct link *link;
+    unsigned moved;
+};
+
 static bool is_worth_trying(const struct mr_client *client, const void *argument)
 {
-    return client->moved != *(const unsigned *)argument || client->requests.alive == 0;
+    const struct room *room = argument;
+
+    if (room->link->reopening)
+        return false;
+    return client->moved != room->moved || client->requests.alive == 0;
 }
 
-enum mr_status call_wait_room(struct mr_client *client, uint64_t deadline)
+enum mr_status call_wait_room(struct link *link, uint64_t deadline)
 {
-    unsigned moved = client->moved;
-    uint64_t soon = now_ns() + STUCK_FOR;
+    struct mr_client *client = link->client;
+    struct room room = {link, client->moved};
+    bool away = link->reopening;
+    uint64_t soon = away ? NEVER : now_ns() + STUCK_FOR;
 
     client->may_set_aside = true;
-    enum mr_status status = client_wait(client, is_worth_trying, &moved, soon < deadline ? soon : deadline);
+    enum mr_status status = client_wait(client, is_worth_trying, &room, soon < deadline ? soon : deadline);
     client->may_set_aside = false;
     if (status == MR_TIMEOUT && deadline > soon)
         return MR_OK;
     if (status == MR_TIMEOUT)
         return client_fail_with(client, MR_TIMEOUT,
-                                "no room in the request ring within call_timeout_ns; nothing was sent");
+                                away ? "the node is away, and was not back within call_timeout_ns; nothing was sent"
+                                     : "no room in the request ring within call_timeout_ns; nothing was sent");
     return status;
 }
 
@@ -282,7 +301,9 @@ static bool has_run(const struct mr_client *client, const void *argument)
     (void)argument;
     if (client->met > 0 || client->waiting_first != client->waiting_end)
         return true;
-    return client->requests.outstanding == 0 && (client->moved > 0 || client->requests.alive == 0);
+    if (client->requests.outstanding > 0)
+        return false;
+    return client->moved > 0 || (client->requests.alive == 0 && !reconnect_is_on(client));
 }
 
 enum mr_status mr_run(struct mr_client *client, int64_t wait_ns, unsigned *completed)

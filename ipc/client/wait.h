@@ -21,6 +21,8 @@ bool client_may_keep(struct mr_client *client, struct link *link);
  * bytes stand, in the frame of `size` bytes that ends at the reader's head. */
 void client_give(struct mr_client *client, const struct mr_then *then, const struct mr_result *result,
                  struct link *link, uint64_t size);
+/* Copies the results that wait out of the link's ring, as far as there is memory (link->held says). */
+void client_set_aside(struct mr_client *client, struct link *link);
 /* Lets go of what the last call gave out. */
 void client_unpin(struct mr_client *client);
 void client_free_waiting(struct mr_client *client);
@@ -33,7 +35,7 @@ struct call {
 struct mr_then call_then(struct call *call);
 /* Waits for it, and leaves the text if it failed. At the deadline the request is abandoned. */
 enum mr_status call_wait(struct mr_client *client, struct call *call, uint64_t request, uint64_t deadline);
-/* After a start that gave MR_AGAIN: runs until it is worth trying again. */
-enum mr_status call_wait_room(struct mr_client *client, uint64_t deadline);
+/* After a start on the link that gave MR_AGAIN: runs until it is worth trying again. */
+enum mr_status call_wait_room(struct link *link, uint64_t deadline);
 
 #endif

@@ -92,6 +92,16 @@ class Streams(unittest.TestCase):
             self.assertEqual(follower.line(), ["INSERT", index, "k", "v"])
             self.assertEqual(follower.line(), ["REMOVE", index, "k", "v"])
 
+    def test_a_restart(self):
+        with Follower(self.node, "m") as follower:
+            follower.line()
+            first = self.put("k", "1")
+            self.assertEqual(follower.line(), ["INSERT", first, "k", "1"])
+            self.assertEqual(self.node.stop(), 0)
+            self.node.start()
+            second = self.put("k", "2")
+            self.assertEqual(follower.line(), ["UPDATE", second, "k", "2"])
+
     def test_interrupted(self):
         for number in [signal.SIGINT, signal.SIGTERM]:
             with Follower(self.node, "m") as follower:
@@ -124,7 +134,7 @@ class Streams(unittest.TestCase):
         self.assertEqual(done.returncode, 2)
         done = self.node.run("map", "entries", "m", "--replay")
         self.assertEqual(done.returncode, 2)
-        with Follower(self.node, "m") as follower:
+        with Follower(self.node, "m", "--timeout", "3s") as follower:
             follower.line()
             self.assertEqual(self.node.stop(), 0)
             status, error = follower.end()

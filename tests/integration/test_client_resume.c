@@ -281,6 +281,43 @@ static void test_killed(void **state)
     }
 }
 
+/* ---- The node gone ---- */
+
+static void test_saved_when_the_node_is_gone(void **state)
+{
+    (void)state;
+    struct mr_options options = {.size = sizeof(options), .reconnect_ns = MR_NO_RECONNECT};
+    mr_client *client;
+    struct mr_event event;
+    mr_stream *stream;
+    mr_map *map;
+
+    connect_writer();
+    assert_int_equal(mr_connect(node.socket, &options, &client), MR_OK);
+    assert_int_equal(mr_map_open(client, "m", &map), MR_OK);
+    assert_int_equal(mr_map_events(map, mr_text(""), false, &stream), MR_OK);
+    assert_int_equal(mr_stream_next(stream, SECONDS(30), &event), MR_OK);
+    put_numbers(1, 20);
+    expect_numbers(client, stream, 1, 10);
+    mr_close(writer);
+    writer = NULL;
+    node_kill(&node);
+    unsigned taken = 10; /* some of the others have come before */
+    while (mr_stream_next(stream, SECONDS(30), &event) == MR_OK)
+        taken = number_of(&event);
+    assert_int_equal(mr_stream_next(stream, MR_NO_WAIT, &event), MR_NO_NODE);
+    save(client);
+    mr_detach(client);
+
+    node_start(&node);
+    client = come_back();
+    stream = go_on(client, &map);
+    connect_writer();
+    put_numbers(21, 21);
+    expect_numbers(client, stream, taken + 1, 21);
+    mr_close(client);
+}
+
 /* ---- Refused ---- */
 
 static int hold(void *argument)
@@ -363,6 +400,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_left_and_come_back_to, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_killed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_saved_when_the_node_is_gone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refused, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -184,7 +184,8 @@ static void test_what_was_acknowledged_is_there_after_the_node_s_end(void **stat
 
     for (unsigned i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
         int64_t found;
-        assert_int_equal(mr_connect(node.socket, NULL, &client), MR_OK);
+        struct mr_options options = {.size = sizeof(options), .reconnect_ns = MR_NO_RECONNECT};
+        assert_int_equal(mr_connect(node.socket, &options, &client), MR_OK);
         assert_int_equal(mr_counter_open(client, "hits", &counter), MR_OK);
         assert_int_equal(mr_counter_get(counter, &found), MR_OK);
         assert_int_equal(found, value);

@@ -121,6 +121,8 @@ class Damage(unittest.TestCase):
         if cls.node.stop() != 0:
             raise AssertionError(cls.node.log())
         cls.pristine = cls.node.folder.name + "/pristine"
+        for path in glob.glob(cls.node.directory + "/*/snapshot-*"):
+            os.remove(path)  # all is to be read from the log
         os.rename(cls.node.directory, cls.pristine)
 
     def setUp(self):

@@ -139,7 +139,8 @@ static void *run_writer(void *argument)
     mr_counter *counter = NULL;
     mr_map *map = NULL;
 
-    if (mr_connect(writer->node->socket, NULL, &client) != MR_OK ||
+    struct mr_options options = {.size = sizeof(options), .reconnect_ns = MR_NO_RECONNECT};
+    if (mr_connect(writer->node->socket, &options, &client) != MR_OK ||
         mr_counter_open(client, writer->counter_name, &counter) != MR_OK ||
         mr_map_open(client, writer->map_name, &map) != MR_OK)
         fail_writer(writer, "cannot begin", mr_message(client));

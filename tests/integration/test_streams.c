@@ -26,7 +26,7 @@ static mr_map *written; /* the same map */
 
 static void connect_small(mr_client **out, mr_map **out_map)
 {
-    struct mr_options options = {.size = sizeof(options), .ring_bytes = 16384};
+    struct mr_options options = {.size = sizeof(options), .ring_bytes = 16384, .reconnect_ns = MR_NO_RECONNECT};
     assert_int_equal(mr_connect(node.socket, &options, out), MR_OK);
     assert_int_equal(mr_map_open(*out, "m", out_map), MR_OK);
 }

@@ -288,6 +288,26 @@ static void test_an_entry_that_kills_twice_stops_its_partition(void **state)
     assert_int_equal(stub_node_stop(&node), 0);
 }
 
+static void test_a_snapshot_that_kills_twice_stops_its_partition(void **state)
+{
+    (void)state;
+
+    start(&(struct stub_config){.partitions = 1});
+    stub_greet(&client, &node);
+    node.workers[0].at_snapshot = 1000;
+    end_worker(SIGSEGV);
+    node.workers[0].at_snapshot = 0; /* an older one, or the log, did no harm */
+    end_worker(SIGSEGV);
+    node.workers[0].at_snapshot = 1000;
+    end_worker(SIGSEGV);
+    assert_string_not_equal(stub_status(&client, 1).state, "stopped");
+    end_worker(SIGSEGV);
+    struct stub_status status = stub_status(&client, 1);
+    assert_string_equal(status.state, "stopped");
+    assert_non_null(strstr(status.reason, "the snapshot of index 1000 killed the worker twice"));
+    assert_int_equal(stub_node_stop(&node), 0);
+}
+
 static void test_memory_segments_outlive_workers(void **state)
 {
     (void)state;
@@ -344,6 +364,17 @@ static void test_a_worker_that_does_not_stop_is_killed(void **state)
     assert_int_equal(stub_node_stop(&node), 1);
     assert_true(stub_node_said(&node, "did not stop in time"));
     assert_true(is_gone(pid));
+}
+
+static void test_a_worker_that_is_busy_has_its_time(void **state)
+{
+    (void)state;
+
+    start(&(struct stub_config){.partitions = 1, .stop_limit = 200 * MR_MILLISECOND});
+    node.workers[0].busy = 500;
+    assert_int_equal(stub_node_stop(&node), 0);
+    assert_int_equal(node.workers[0].busy, 0);
+    assert_false(stub_node_said(&node, "did not stop in time"));
 }
 
 static void test_a_second_signal_ends_at_once(void **state)
@@ -424,6 +455,37 @@ static void test_a_socket_in_use_is_not_taken_over(void **state)
     temp_dir_remove(other);
 }
 
+/* A process listens and ends; its child keeps the socket until somebody has connected, and ends then. */
+static void leave_a_listener(const char *path)
+{
+    struct sockaddr_un address;
+    struct mr_error error;
+
+    assert_int_equal(handshake_address(path, &address, &error), 0);
+    pid_t parent = fork();
+    assert_true(parent >= 0);
+    if (parent == 0) {
+        int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        if (bind(listener, (struct sockaddr *)&address, sizeof(address)) != 0 || listen(listener, 1) != 0)
+            _exit(1);
+        if (fork() == 0)
+            _exit(wait_fd(listener, POLLIN, WAIT_MS) ? 0 : 1);
+        _exit(0);
+    }
+    assert_int_equal(fork_wait(parent, WAIT_MS), 0);
+}
+
+static void test_a_socket_that_a_dead_node_left_is_waited_for(void **state)
+{
+    (void)state;
+    char path[TEMP_PATH_MAX];
+
+    leave_a_listener(temp_dir_file(path, dir, "millrace.sock"));
+    start(&(struct stub_config){.partitions = 1});
+    stub_greet(&client, &node);
+    assert_int_equal(stub_node_stop(&node), 0);
+}
+
 static void test_a_file_at_the_sockets_path_is_left_alone(void **state)
 {
     (void)state;
@@ -492,6 +554,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_node_that_cannot_run_ends, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_request_that_kills_twice_loses_its_channel, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_an_entry_that_kills_twice_stops_its_partition, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_snapshot_that_kills_twice_stops_its_partition, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_worker_that_is_busy_has_its_time, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_memory_segments_outlive_workers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_segments_of_a_node_on_disk_are_not_memory, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_stopping_closes_channels_with_a_reason, set_up, tear_down),
@@ -501,6 +565,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_workers_die_with_the_supervisor, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_second_node_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_socket_in_use_is_not_taken_over, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_socket_that_a_dead_node_left_is_waited_for, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_file_at_the_sockets_path_is_left_alone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_the_service_manager_is_told, set_up, tear_down),
     };

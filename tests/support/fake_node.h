@@ -2,7 +2,8 @@
 /* A node for tests of the client library: a thread of the test that does the hand-shake and answers requests from real
  * channels, with counters that obey the protocol's rule of numbers and nothing else of a node. (A query of no bytes is
  * answered with as many as its time limit says.) While it is held (fake_node_hold()) it leaves the channels alone, and
- * the test is the worker: it reads requests, writes any frame, kills "the worker", closes channels. */
+ * the test is the worker: it reads requests, writes any frame, kills "the worker", closes channels. It can go away and
+ * come back, at a point that the test names too, with what it has applied, or with none of it. */
 #ifndef TESTS_SUPPORT_FAKE_NODE_H
 #define TESTS_SUPPORT_FAKE_NODE_H
 
@@ -16,13 +17,29 @@
 
 #define FAKE_CHANNELS 16
 
+/* Where it dies. Having died, it is back at once, with what it has applied. */
+enum fake_death {
+    FAKE_LIVES = 0,
+    FAKE_AT_HELLO,
+    FAKE_BEHIND_WELCOME,
+    FAKE_AT_OPEN_CHANNEL,
+    FAKE_BEHIND_CHANNEL,
+    FAKE_AT_MAPPED,
+    FAKE_BEHIND_OPENED,
+    FAKE_AT_STATUS,
+    FAKE_AT_REQUEST,     /* in a ring */
+    FAKE_BEHIND_REQUEST, /* having applied it */
+    FAKE_DEATHS
+};
+
 struct fake_options {
     uint32_t partitions;  /* 0: 1 */
     uint64_t ring_bytes;  /* 0: 64 KiB */
     uint64_t max_payload; /* 0: a quarter of the ring */
     bool refuse_hello;    /* Refused, fatal, UNAVAILABLE: "no more" */
     bool refuse_channels; /* Refused, UNAVAILABLE: "too many channels" */
-    bool never_open;      /* channels stay ASKED for ever */
+    bool never_open;      /* channels stay ASKED for ever; ListSessions is always Refused */
+    uint8_t directory;    /* each byte of its identity */
 };
 
 /* One channel as the node has it. `number` counts them in the order of their making, from 0; that of the thread that
@@ -51,6 +68,7 @@ struct fake_counts {
     uint64_t wakes;              /* that it was owed and gave */
     uint64_t connections;        /* so far ... */
     uint64_t connected;          /* ... and now */
+    uint64_t deaths;             /* of fake_node_die() */
 };
 
 struct fake_node;
@@ -59,6 +77,14 @@ struct fake_node *fake_node_start(const char *socket_path, const struct fake_opt
 void fake_node_stop(struct fake_node *node);
 /* Ends all connections, and takes no others: the node is gone. */
 void fake_node_vanish(struct fake_node *node);
+/* It is there again, with its sessions. Waits until it was gone. */
+void fake_node_return(struct fake_node *node);
+/* Other options from now on; those of 0 mean what they meant at first. */
+void fake_node_change(struct fake_node *node, const struct fake_options *options);
+/* It has never had a session nor applied anything. */
+void fake_node_empty(struct fake_node *node);
+/* It dies when it comes to that point, having come past it `after` times; `times` times in all. */
+void fake_node_die(struct fake_node *node, enum fake_death where, unsigned after, unsigned times);
 struct fake_counts fake_counts(struct fake_node *node);
 
 /* From the return of hold() to release() the channels are the test's; the hand-shake goes on. */
@@ -98,5 +124,7 @@ void fake_publish(struct fake_node *node, struct fake_channel *channel);
 /* What a new worker does first. */
 void fake_new_worker(struct fake_channel *channel);
 void fake_close_channel(struct fake_channel *channel, const char *why);
+/* Says so on the socket as well, as the node does while it lives. */
+void fake_say_closed(struct fake_node *node, const struct fake_channel *channel);
 
 #endif

@@ -20,8 +20,8 @@
 #include "millrace/v1/control.pb-c.h"
 #include "tests/support/wait.h"
 
-static const char *const small[] = {"--cpus",        "none", "--ring-bytes",    "256K", "--max-payload", "32K",
-                                    "--batch-bytes", "64K",  "--segment-bytes", "1M"};
+static const char *const small[] = {"--cpus",        "none", "--ring-bytes",    "256K", "--max-payload",    "32K",
+                                    "--batch-bytes", "64K",  "--segment-bytes", "1M",   "--snapshot-bytes", "256K"};
 #define SMALL (sizeof(small) / sizeof(small[0]))
 
 static const char *program(void)
@@ -62,7 +62,8 @@ typedef Millrace__V1__Status node_status;
 /* NULL: there is no node, or it does not answer. */
 static node_status *ask_status(const struct node *node)
 {
-    struct mr_options options = {.size = sizeof(options), .call_timeout_ns = 10 * (int64_t)MR_SECOND};
+    struct mr_options options = {
+        .size = sizeof(options), .call_timeout_ns = 10 * (int64_t)MR_SECOND, .reconnect_ns = MR_NO_RECONNECT};
     mr_client *client = NULL;
     struct mr_bytes encoded;
     node_status *status = NULL;
@@ -237,6 +238,9 @@ struct node_partition node_partition(const struct node *node, uint32_t partition
     result.sessions = from->sessions;
     result.channels = from->channels;
     result.restarts = from->restarts;
+    result.log_bytes = from->log_bytes;
+    result.snapshot_index = from->snapshot_index;
+    result.snapshot_bytes = from->snapshot_bytes;
     millrace__v1__status__free_unpacked(status, NULL);
     return result;
 }

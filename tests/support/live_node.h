@@ -30,10 +30,11 @@ struct node_partition {
     char reason[512];
     pid_t pid; /* 0: no worker */
     uint64_t applied, sessions, channels, restarts;
+    uint64_t log_bytes, snapshot_index, snapshot_bytes;
 };
 
 /* A place for a node, and its options (NULL-terminated strings that live as long as it). Small rings and segments come
- * first, so that it starts at once and fills several segments. Nothing is started. */
+ * first, so that it starts at once, fills several segments and takes snapshots. Nothing is started. */
 void node_prepare(struct node *node, const char *const options[]);
 /* Starts it and waits until every partition serves, or is stopped. */
 void node_start(struct node *node);

@@ -101,6 +101,10 @@ class Node:
         self.process.stdout.close()
         self.process = None
 
+    def wait_gone(self):
+        """After kill(): until the last of its workers has let go of the directory."""
+        wait_until(lambda: millrace("verify", self.directory).returncode != 3, "the workers are gone")
+
     def run(self, *arguments, given=b"", env=None):
         """The command, told the node's socket by the environment."""
         return millrace(*arguments, given=given, env={"MILLRACE_SOCKET": self.socket, **(env or {})})

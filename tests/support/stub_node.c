@@ -40,6 +40,7 @@ static int end_worker(const struct worker_birth *birth, struct stub_worker *stub
     birth->region->reading_channel = stub->at_channel;
     birth->region->reading_position = stub->at_position;
     birth->region->applying_index = stub->at_index;
+    birth->region->restoring_index = stub->at_snapshot;
     if (how >= STUB_EXIT)
         return (int)(how - STUB_EXIT);
     signal((int)how, SIG_DFL);
@@ -85,6 +86,15 @@ static void take_segment(struct stub_worker *stub, const int *fds, unsigned fd_c
         close(fds[0]);
 }
 
+static void be_busy(const struct worker_birth *birth, struct stub_worker *stub)
+{
+    while (stub->busy > 0) {
+        stub->busy--;
+        say(birth->control, CONTROL_BUSY, 0, 0, "");
+        wait_pause();
+    }
+}
+
 /* Returns true if it is to stop. */
 static bool take_messages(const struct worker_birth *birth, struct stub_worker *stub, struct channel *channels)
 {
@@ -102,8 +112,10 @@ static bool take_messages(const struct worker_birth *birth, struct stub_worker *
             drop(birth, stub, channels, message.slot, message.channel_id, "");
         else if (message.kind == CONTROL_SEGMENT)
             take_segment(stub, fds, fd_count);
-        else if (message.kind == CONTROL_STOP && !stub->ignore_stop)
+        else if (message.kind == CONTROL_STOP && !stub->ignore_stop) {
+            be_busy(birth, stub);
             return true;
+        }
     }
     return false;
 }

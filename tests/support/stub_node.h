@@ -38,8 +38,10 @@ struct stub_worker {
     _Atomic uint32_t ready_first;                       /* ... having said READY */
     _Atomic uint32_t end_now;                           /* the living one ends like this */
     _Atomic uint64_t at_channel, at_position, at_index; /* what its region says when it dies */
+    _Atomic uint64_t at_snapshot;                       /* likewise */
     _Atomic uint32_t hold_added;                        /* CONTROL_ADD is not answered */
     _Atomic uint32_t ignore_stop;
+    _Atomic uint32_t busy;           /* told to stop, it says so many times that it is busy, and ends then */
     _Atomic uint32_t close_channels; /* lets go of every channel by itself, saying why */
     _Atomic uint32_t want_segment;   /* 1 + the slot to ask for */
 };

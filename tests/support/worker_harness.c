@@ -38,6 +38,17 @@ struct harness *harness_create(uint64_t seed)
     return harness;
 }
 
+static void notice(void *context, enum logline_level level, const char *text)
+{
+    struct harness *harness = context;
+
+    snprintf(harness->notice, sizeof(harness->notice), "%s", text);
+    if (level == LOGLINE_INFO)
+        return;
+    snprintf(harness->warning, sizeof(harness->warning), "%s", text);
+    harness->warnings++;
+}
+
 static int memory_segment(void *context, uint32_t slot, struct mr_error *error)
 {
     struct harness *harness = context;
@@ -51,6 +62,21 @@ static int memory_segment(void *context, uint32_t slot, struct mr_error *error)
     mr_assert(file >= 0 && ftruncate(file, (off_t)harness->segment_bytes) == 0);
     harness->memory_segments[harness->memory_count++] = file;
     return file;
+}
+
+struct snapshots_config harness_snapshots(struct harness *harness)
+{
+    struct snapshots_config config = {
+        .place = {.io = harness->io, .path = PARTITION_PATH, .partition = 1, .secret = 42},
+        .every = harness->snapshot_bytes};
+
+    if (harness->durability != DURABILITY_MEMORY)
+        return config;
+    for (unsigned i = 0; i < SNAPSHOTS_KEPT; i++)
+        if (harness->memory_snapshots[i] == 0)
+            mr_assert((harness->memory_snapshots[i] = memfd_create("snapshot", MFD_CLOEXEC)) > 0);
+    config.place.memory = harness->memory_snapshots;
+    return config;
 }
 
 static int start_log(struct harness *harness)
@@ -73,7 +99,9 @@ static int start_log(struct harness *harness)
     struct fsm_config state = {
         .hash_seed = harness->hash_seed, .session_output_limit = harness->session_output_limit, .types = service_types};
 
-    return worker_recover(worker, &log, &state, &harness->found, &harness->error);
+    struct snapshots_config snapshots = harness_snapshots(harness);
+
+    return worker_recover(worker, &log, &snapshots, &state, &harness->found, &harness->error);
 }
 
 /* The worker's own mapping and descriptors of a client's channel. */
@@ -100,7 +128,9 @@ int harness_start(struct harness *harness)
                               .io = harness->io,
                               .region = harness->region,
                               .closed = closed,
-                              .closed_context = harness};
+                              .closed_context = harness,
+                              .notice = notice,
+                              .notice_context = harness};
     mr_assert(channels_init(worker, &harness->error) == 0);
     worker->now = harness->io->ops->monotonic(harness->io);
     for (uint32_t slot = 0; slot < HARNESS_CLIENTS; slot++) {
@@ -118,11 +148,11 @@ int harness_start(struct harness *harness)
     return result;
 }
 
-void harness_kill(struct harness *harness)
+/* What a process's end frees. */
+static void bury(struct harness *harness)
 {
     struct worker *worker = &harness->worker;
 
-    fake_io_crash_process(harness->io);
     if (worker->log != NULL)
         log_abandon(worker->log);
     if (worker->fsm != NULL)
@@ -139,6 +169,44 @@ void harness_kill(struct harness *harness)
     harness->io = NULL;
 }
 
+void harness_kill(struct harness *harness)
+{
+    fake_io_crash_process(harness->io);
+    bury(harness);
+}
+
+int harness_stop(struct harness *harness)
+{
+    int result = worker_stop(&harness->worker, NULL, NULL, &harness->error);
+
+    fake_io_crash_process(harness->io);
+    bury(harness);
+    return result;
+}
+
+static void hear_snapshot(void *context, const struct attach_answer *answer)
+{
+    *(int *)context = (int)answer->status;
+}
+
+bool harness_snapshot(struct harness *harness)
+{
+    struct worker *worker = &harness->worker;
+    void (*answered)(void *, const struct attach_answer *) = worker->answered;
+    void *answered_context = worker->answered_context;
+    int status = -1;
+
+    worker->answered = hear_snapshot;
+    worker->answered_context = &status;
+    snapshots_ask(worker, &(struct snapshot_question){.number = 1});
+    for (int i = 0; i < 100000 && status == -1; i++)
+        if (!turn_run(worker))
+            harness->io->ops->sleep(harness->io, MR_MILLISECOND);
+    worker->answered = answered;
+    worker->answered_context = answered_context;
+    return status == STATUS_OK;
+}
+
 void harness_destroy(struct harness *harness)
 {
     if (harness->io != NULL)
@@ -150,6 +218,9 @@ void harness_destroy(struct harness *harness)
         }
     while (harness->memory_count > 0)
         close(harness->memory_segments[--harness->memory_count]);
+    for (unsigned i = 0; i < SNAPSHOTS_KEPT; i++)
+        if (harness->memory_snapshots[i] != 0)
+            close(harness->memory_snapshots[i]);
     fake_machine_destroy(harness->machine);
     free(harness->region);
     free(harness);

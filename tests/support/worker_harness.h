@@ -41,15 +41,26 @@ struct harness {
     uint64_t segment_bytes;
     int memory_segments[HARNESS_MEMORY_SEGMENTS]; /* memfds, memory_count of them: what a supervisor keeps */
     uint32_t memory_count;
+    int memory_snapshots[SNAPSHOTS_KEPT]; /* likewise, once there was a start with DURABILITY_MEMORY */
+    uint64_t snapshot_bytes;              /* 0 (default): only on demand and at a stop */
+    unsigned warnings;                    /* notices of that level, in all lives */
+    char notice[600];                     /* the last one */
+    char warning[600];                    /* the last one of that level */
     uint64_t session_output_limit;
     uint64_t hash_seed;
 };
 
 struct harness *harness_create(uint64_t seed);
 void harness_destroy(struct harness *harness);
+/* Where its workers keep snapshots and when they take them; for who starts one by himself. */
+struct snapshots_config harness_snapshots(struct harness *harness);
 /* A worker's life begins: recovery. 0, or -1: harness->error says why (then it is a stopped partition's worker). */
 int harness_start(struct harness *harness);
 void harness_kill(struct harness *harness);
+/* An orderly end: what is logged is answered, the log closed, a snapshot written. 0, or -1: harness->error. */
+int harness_stop(struct harness *harness);
+/* Has a snapshot taken and waits until it is there. False: there is none; the notice says why. */
+bool harness_snapshot(struct harness *harness);
 /* A new channel in slot n, of this user. */
 struct harness_client *harness_client(struct harness *harness, uint32_t slot, uint32_t uid, uint64_t ring_bytes);
 /* Puts a frame in the request ring, publishes it, and wakes the worker if it asked for that. Its position, or

@@ -26,7 +26,8 @@ static mr_counter *counter;
 
 static int set_up(void **state)
 {
-    struct mr_options options = {.size = sizeof(options), .session_timeout_ns = (int64_t)(60 * MR_MILLISECOND)};
+    struct mr_options options = {
+        .size = sizeof(options), .session_timeout_ns = (int64_t)(60 * MR_MILLISECOND), .reconnect_ns = MR_NO_RECONNECT};
 
     (void)state;
     dir = temp_dir_make();

@@ -31,7 +31,8 @@ static int set_up(void **state)
     (void)state;
     dir = temp_dir_make();
     node = fake_node_start(temp_dir_file(path, dir, "socket"), &(struct fake_options){.ring_bytes = 32768});
-    assert_int_equal(mr_connect(path, NULL, &client), MR_OK);
+    struct mr_options options = {.size = sizeof(options), .reconnect_ns = MR_NO_RECONNECT};
+    assert_int_equal(mr_connect(path, &options, &client), MR_OK);
     assert_int_equal(mr_map_open(client, "m", &map), MR_OK);
     fake_node_hold(node);
     channel = fake_channel(node, 1);

@@ -34,7 +34,8 @@ static struct seen seen;
 
 static void start(const struct fake_options *options, int64_t call_timeout_ns)
 {
-    struct mr_options wanted = {.size = sizeof(wanted), .call_timeout_ns = call_timeout_ns};
+    struct mr_options wanted = {
+        .size = sizeof(wanted), .call_timeout_ns = call_timeout_ns, .reconnect_ns = MR_NO_RECONNECT};
 
     node = fake_node_start(temp_dir_file(path, dir, "socket"), options);
     assert_int_equal(mr_connect(path, &wanted, &client), MR_OK);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the client library does when a partition's worker dies and another takes over, when a channel is closed, and
- * when the node goes away: what is sent again, what is dropped because it was seen, and how open requests end. The test
- * is the worker. */
+ * when the node goes away for good: what is sent again, what is dropped because it was seen, and how open requests end.
+ * The test is the worker. */
 #include <millrace/counter.h>
 #include <millrace/raw.h>
 
@@ -59,7 +59,8 @@ static int set_up(void **state)
     (void)state;
     dir = temp_dir_make();
     node = fake_node_start(temp_dir_file(path, dir, "socket"), &(struct fake_options){.ring_bytes = 32768});
-    assert_int_equal(mr_connect(path, NULL, &client), MR_OK);
+    struct mr_options options = {.size = sizeof(options), .reconnect_ns = MR_NO_RECONNECT};
+    assert_int_equal(mr_connect(path, &options, &client), MR_OK);
     assert_int_equal(mr_counter_open(client, "hits", &counter), MR_OK);
     fake_node_hold(node);
     channel = fake_channel(node, 1);

@@ -304,7 +304,7 @@ static int politeness(void *context, struct io *io)
 static void it_lets_others_go_first(void **state)
 {
     struct fixture *f = *state;
-    assert_int_equal(politeness(NULL, NULL), 20);
+    assert_true(politeness(NULL, NULL) < 30);
     assert_int_equal(result(f, politeness, NULL), 30);
 }
 

@@ -293,7 +293,7 @@ static void any_call_may_fail(void **state)
         shelf_init(&shelf, 1, false);
         for (uint64_t index = 1; index < 5; index++) {
             if (index == 3)
-                fake_machine_fail(shelf.machine, list ? FAKE_LIST : FAKE_REMOVE, NULL, list ? 1 : 2, 1, EIO);
+                fake_machine_fail(shelf.machine, list ? FAKE_LIST : FAKE_REMOVE, NULL, 2, 1, EIO);
             assert_int_equal(write_one(&shelf, index, 1, 10, 10), 0);
             assert_int_equal(count_files(&shelf), index == 3 ? 3 : index < 3 ? index : 2);
         }

@@ -64,6 +64,7 @@ static void test_defaults(void **state)
     assert_int_equal(options.batch_bytes, 256 * MR_KIB);
     assert_int_equal(options.segment_bytes, 64 * MR_MIB);
     assert_int_equal(options.flush_interval, 10 * MR_MILLISECOND);
+    assert_int_equal(options.snapshot_bytes, 256 * MR_MIB);
     assert_int_equal(options.session_outputs, 64 * MR_MIB);
     assert_false(options.session_outputs_given);
     assert_true(options.pin);
@@ -77,7 +78,9 @@ static void test_each_option(void **state)
     (void)state;
 
     expect_ok("--dir d --socket /run/m.sock --partitions 64 --durability async --idle spin --ring-bytes 16K "
-              "--max-payload 4K --batch-bytes 8K --segment-bytes 1M --flush-interval 1s --session-outputs 128K");
+              "--max-payload 4K --batch-bytes 8K --segment-bytes 1M --flush-interval 1s --session-outputs 128K "
+              "--snapshot-bytes 1024G");
+    assert_int_equal(options.snapshot_bytes, 1024 * MR_GIB);
     assert_int_equal(options.session_outputs, 128 * MR_KIB);
     assert_true(options.session_outputs_given);
     assert_string_equal(options.socket, "/run/m.sock");
@@ -90,7 +93,9 @@ static void test_each_option(void **state)
     assert_int_equal(options.batch_bytes, 8192);
     assert_int_equal(options.segment_bytes, MR_MIB);
     assert_int_equal(options.flush_interval, MR_SECOND);
-    expect_ok("--dir=d --durability=memory --idle=block --ring-bytes=1G --segment-bytes=4G --flush-interval=1m");
+    expect_ok(
+        "--dir=d --durability=memory --idle=block --ring-bytes=1G --segment-bytes=4G --flush-interval=1m --snapshot-bytes=0");
+    assert_int_equal(options.snapshot_bytes, 0);
     assert_int_equal(options.durability, DURABILITY_MEMORY);
     assert_int_equal(options.idle, IDLE_BLOCK);
     assert_int_equal(options.ring_bytes, MR_GIB);
@@ -130,6 +135,9 @@ static void test_wrong_values(void **state)
         {"--flush-interval", "999us", "1ms to 1m"},
         {"--flush-interval", "2m", "1ms to 1m"},
         {"--flush-interval", "1d", "1ms to 1m"},
+        {"--snapshot-bytes", "63K", "0, or 64K to 1024G"},
+        {"--snapshot-bytes", "1025G", "0, or 64K to 1024G"},
+        {"--snapshot-bytes", "-1", "0, or 64K to 1024G"},
         {"--session-outputs", "63K", "64K to 64G"},
         {"--session-outputs", "65G", "64K to 64G"},
         {"--cpus", "x", "none, or numbers and ranges"},

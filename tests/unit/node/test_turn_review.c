@@ -382,7 +382,8 @@ static void start_in_memory(struct harness *harness)
                          0);
         channels_add(worker, slot, &channel);
     }
-    if (worker_recover(worker, &log, &fsm, &harness->found, &harness->error) != 0)
+    struct snapshots_config snapshots = harness_snapshots(harness);
+    if (worker_recover(worker, &log, &snapshots, &fsm, &harness->found, &harness->error) != 0)
         fail_msg("%s", harness->error.text);
     worker_resume_channels(worker);
     worker->accepting = true;

@@ -21,6 +21,7 @@
 
 #undef MAP_TYPE /* the kernel's; the requests have one too */
 
+#include "engine/log/snapshot.h"
 #include "engine/node/control.h"
 #include "engine/node/worker.h"
 #include "ipc/frame.h"
@@ -39,6 +40,7 @@ struct supervised {
     int control;
     int segments[64];
     unsigned segment_count;
+    int snapshots[SNAPSHOTS_KEPT];
     pid_t pid;
 };
 
@@ -71,7 +73,10 @@ static struct supervised *prepare_worker(void)
                                      .core = -1,
                                      .region = s->region,
                                      .control = pair[1],
-                                     .channels = s->channels};
+                                     .channels = s->channels,
+                                     .memory_snapshots = s->snapshots};
+    for (unsigned i = 0; i < SNAPSHOTS_KEPT; i++)
+        assert_true((s->snapshots[i] = memfd_create("snapshot", MFD_CLOEXEC)) >= 0);
     return s;
 }
 
@@ -98,6 +103,8 @@ static void end_worker(struct supervised *s)
     }
     while (s->segment_count > 0)
         close(s->segments[--s->segment_count]);
+    for (unsigned i = 0; i < SNAPSHOTS_KEPT; i++)
+        close(s->snapshots[i]);
     close(s->control);
     munmap(s->region, sizeof(*s->region));
     free(s->channels);

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Questions to the supervisor. One at a time: a call asks and waits. An answer that comes to nobody is dropped; should
+ * the node go away before it answers, it is asked anew when it is back. */
+#include "ipc/client/question.h"
+
+#include "ipc/client/connection.h"
+#include "ipc/client/wait.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+struct question {
+    const void *const *answer; /* where it will be */
+    unsigned losses;           /* as it was asked: more, and nobody will answer */
+};
+
+static bool is_over(const struct mr_client *client, const void *argument)
+{
+    const struct question *question = argument;
+    return *question->answer != NULL || client->refused || client->losses != question->losses;
+}
+
+static bool is_there(const struct mr_client *client, const void *argument)
+{
+    (void)argument;
+    return !client->away && !client->gone;
+}
+
+/* Asks, and waits for the answer; a node that comes back is asked anew. Leaves no text for MR_TIMEOUT. */
+static enum mr_status ask(struct mr_client *client, const Millrace__V1__ClientMessage *message,
+                          const void *const *answer, uint64_t deadline)
+{
+    enum mr_status status;
+
+    client->may_set_aside = true;
+    client->asking = true;
+    do {
+        struct question question = {answer, client->losses};
+        client->refused = false;
+        status = is_there(client, NULL) ? MR_OK : client_wait(client, is_there, NULL, deadline);
+        if (status != MR_OK)
+            break;
+        question.losses = client->losses;
+        status = connection_say(client, message);
+        if (status == MR_OK || status == MR_NO_NODE)
+            status = client_wait(client, is_over, &question, deadline);
+    } while (status == MR_OK && *answer == NULL && !client->refused);
+    client->asking = false;
+    client->may_set_aside = false;
+    return *answer != NULL ? MR_OK : status == MR_OK ? client->refusal : status;
+}
+
+enum mr_status question_status(struct mr_client *client, uint64_t deadline)
+{
+    Millrace__V1__GetStatus get_status = MILLRACE__V1__GET_STATUS__INIT;
+    Millrace__V1__ClientMessage message = MILLRACE__V1__CLIENT_MESSAGE__INIT;
+
+    free(client->status);
+    client->status = NULL;
+    message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_GET_STATUS;
+    message.get_status = &get_status;
+    enum mr_status status = ask(client, &message, (const void *const *)&client->status, deadline);
+    if (status == MR_TIMEOUT)
+        return client_fail_with(client, status, "the node did not say its status within call_timeout_ns");
+    return status;
+}
+
+enum mr_status question_sessions(struct link *link, uint64_t session_id, uint64_t deadline)
+{
+    struct mr_client *client = link->client;
+    Millrace__V1__Attach attach = MILLRACE__V1__ATTACH__INIT;
+    Millrace__V1__ListSessions list = MILLRACE__V1__LIST_SESSIONS__INIT;
+    Millrace__V1__ClientMessage message = MILLRACE__V1__CLIENT_MESSAGE__INIT;
+
+    free(client->memory);
+    client->memory = NULL;
+    if (session_id != 0) {
+        attach.partition = link->partition;
+        attach.session_id = session_id;
+        message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_ATTACH;
+        message.attach = &attach;
+    } else {
+        list.partition = link->partition;
+        message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_LIST_SESSIONS;
+        message.list_sessions = &list;
+    }
+    enum mr_status status = ask(client, &message, (const void *const *)&client->memory, deadline);
+    if (status == MR_TIMEOUT)
+        return client_fail(client, status, "partition %" PRIu32 " did not say what it knows of sessions in time",
+                           link->partition);
+    return status;
+}
+
+enum mr_status question_snapshot(struct link *link, uint64_t deadline)
+{
+    struct mr_client *client = link->client;
+    Millrace__V1__TakeSnapshot take = MILLRACE__V1__TAKE_SNAPSHOT__INIT;
+    Millrace__V1__ClientMessage message = MILLRACE__V1__CLIENT_MESSAGE__INIT;
+
+    free(client->memory);
+    client->memory = NULL;
+    take.partition = link->partition;
+    message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_TAKE_SNAPSHOT;
+    message.take_snapshot = &take;
+    enum mr_status status = ask(client, &message, (const void *const *)&client->memory, deadline);
+    if (status == MR_TIMEOUT)
+        return client_fail(client, status, "partition %" PRIu32 " has not finished its snapshot within call_timeout_ns",
+                           link->partition);
+    return status;
+}

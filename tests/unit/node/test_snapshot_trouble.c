@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Snapshots where something else is wrong: a disk without room, on which they are what makes room; one that cannot be
+ * read where it stands; a flush that has failed; one in memory that cannot be believed. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/support/worker_scene.h"
+
+#define RING (64 * MR_KIB)
+#define FOLDER "/partition-0001"
+#define BLOCK 4096
+#define BATCH MR_BATCH_BYTES_MIN
+
+/* ---- what is there ---- */
+
+static uint64_t used(struct harness *harness)
+{
+    const char *name;
+    uint64_t bytes = 0;
+
+    for (unsigned i = 0; (name = fake_file_name(harness->machine, FOLDER, i)) != NULL; i++)
+        bytes += ((uint64_t)fake_file_size(harness->machine, FOLDER, name) + BLOCK - 1) / BLOCK * BLOCK;
+    return bytes;
+}
+
+static uint64_t newest(const struct harness *harness)
+{
+    return harness->worker.snapshots.known_count > 0 ? harness->worker.snapshots.known[0].point.index : 0;
+}
+
+static const char *trouble(const struct harness *harness)
+{
+    return log_trouble(harness->worker.log);
+}
+
+static void begin(struct scene *scene, enum durability durability, uint64_t every)
+{
+    *scene = (struct scene){.harness = harness_create(1)};
+    scene->harness->durability = durability;
+    scene->harness->snapshot_bytes = every;
+    assert_int_equal(harness_start(scene->harness), 0);
+    scene->client = harness_client(scene->harness, 0, SCENE_USER, RING);
+    scene_open_all(scene);
+}
+
+/* A put of a kilobyte, and its acknowledgement. False: refused. */
+static bool put(struct scene *scene)
+{
+    struct harness_frame frame;
+    uint64_t position = scene_put(scene, scene->next, 1000);
+
+    harness_settle(scene->harness);
+    scene_take(scene, position, &frame);
+    if (frame.head.status != STATUS_OK) {
+        assert_int_equal(frame.head.status, STATUS_UNAVAILABLE);
+        return false;
+    }
+    request_keep_alive(&scene->request, scene->session, (struct slice){NULL, 0}, scene->next++, NULL, 0);
+    scene_send(scene, FRAME_COMMAND);
+    harness_settle(scene->harness);
+    assert_true(harness_take(scene->client, &frame));
+    return true;
+}
+
+static void put_some(struct scene *scene, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        assert_true(put(scene));
+}
+
+/* From now on the disk has this much room; the log runs until it is full. */
+static void fill(struct scene *scene, uint64_t room)
+{
+    fake_machine_config(scene->harness->machine)->space = used(scene->harness) + room;
+    for (unsigned i = 0; put(scene); i++)
+        assert_true(i < 10000);
+    assert_non_null(trouble(scene->harness));
+    assert_non_null(strstr(trouble(scene->harness), "no space for"));
+}
+
+/* Two snapshots in two segments, and the log a good way behind them. */
+static void make_history(struct scene *scene)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        put_some(scene, 60);
+        assert_true(harness_snapshot(scene->harness));
+    }
+}
+
+/* ---- no room ---- */
+
+static void what_was_left_unfinished_makes_room(void **state)
+{
+    static uint8_t half[MR_MIB];
+    struct scene scene;
+
+    (void)state;
+    begin(&scene, DURABILITY_SYNC, 0);
+    put_some(&scene, 20);
+    fake_file_write(scene.harness->machine, FOLDER, "snapshot-new-1", half, sizeof(half), 0);
+    harness_kill(scene.harness);
+    assert_int_equal(harness_start(scene.harness), 0);
+    harness_settle(scene.harness);
+    fake_machine_config(scene.harness->machine)->space = used(scene.harness);
+    assert_true(harness_snapshot(scene.harness));
+    assert_int_equal(fake_file_size(scene.harness->machine, FOLDER, "snapshot-new-1"), -1);
+    scene_end(&scene);
+}
+
+static void a_full_disk_is_helped_by_a_snapshot(void **state)
+{
+    struct scene scene;
+
+    (void)state;
+    begin(&scene, DURABILITY_SYNC, 64 * MR_MIB); /* not due for long */
+    make_history(&scene);
+    uint64_t before = newest(scene.harness);
+    fill(&scene, 8 * BLOCK); /* for a snapshot, but no segment: one is made when the log is full */
+    unsigned warnings = scene.harness->warnings;
+    fake_machine_advance(scene.harness->machine, 2 * MR_SECOND);
+    harness_settle(scene.harness);
+    assert_true(newest(scene.harness) > before);
+    assert_null(trouble(scene.harness));
+    assert_int_equal(scene.harness->warnings, warnings);
+    put_some(&scene, 20);
+    scene_end(&scene);
+}
+
+static void a_restart_uses_what_no_snapshot_needs(void **state)
+{
+    struct scene scene;
+
+    (void)state;
+    begin(&scene, DURABILITY_SYNC, 0); /* none by itself, but at the end */
+    make_history(&scene);
+    fill(&scene, 8 * BLOCK);
+    assert_int_equal(harness_stop(scene.harness), 0);
+    if (harness_start(scene.harness) != 0)
+        fail_msg("%s", scene.harness->error.text);
+    harness_settle(scene.harness);
+    assert_null(trouble(scene.harness));
+    put_some(&scene, 20);
+    scene_end(&scene);
+}
+
+/* ---- a place that cannot be read ---- */
+
+static void an_unreadable_one_is_passed_over(void **state)
+{
+    struct scene scene;
+    char name[SNAPSHOT_NAME_SIZE];
+
+    (void)state;
+    begin(&scene, DURABILITY_SYNC, 0);
+    make_history(&scene);
+    put_some(&scene, 5);
+    uint64_t index = fsm_index(scene.harness->worker.fsm);
+    snprintf(name, sizeof(name), "snapshot-%020llu", (unsigned long long)newest(scene.harness));
+    harness_kill(scene.harness);
+    fake_machine_fail(scene.harness->machine, FAKE_READ, name, 1, UINT64_MAX, EIO);
+    if (harness_start(scene.harness) != 0)
+        fail_msg("%s", scene.harness->error.text);
+    harness_settle(scene.harness);
+    assert_int_equal(fsm_index(scene.harness->worker.fsm), index);
+    assert_int_equal(scene.harness->warnings, 1);
+    assert_non_null(strstr(scene.harness->warning, name));
+    /* the next one takes its place */
+    uint64_t sound = newest(scene.harness);
+    put_some(&scene, 5);
+    assert_true(harness_snapshot(scene.harness));
+    assert_int_equal(scene.harness->worker.snapshots.known[1].point.index, sound);
+    assert_int_equal(fake_file_size(scene.harness->machine, FOLDER, name), -1);
+    /* if none can be read it is the disk, and no damage */
+    harness_kill(scene.harness);
+    fake_machine_fail(scene.harness->machine, FAKE_READ, NULL, 1, UINT64_MAX, EIO);
+    assert_int_equal(harness_start(scene.harness), -1);
+    assert_int_equal(scene.harness->error.code, EIO);
+    scene_end(&scene);
+}
+
+/* ---- async ---- */
+
+static void settle_for(struct harness *harness, uint64_t nanoseconds)
+{
+    for (uint64_t i = 0; i < nanoseconds / MR_MILLISECOND; i++) {
+        fake_machine_advance(harness->machine, MR_MILLISECOND);
+        harness_settle(harness);
+    }
+}
+
+/* What the kernel let go of as a flush failed, the next flush does not bring back. */
+static void a_failed_flush_spoils_a_snapshot(void **state)
+{
+    struct scene scene;
+
+    (void)state;
+    begin(&scene, DURABILITY_ASYNC, 0);
+    put_some(&scene, 20);
+    fake_machine_fail(scene.harness->machine, FAKE_SYNC, NULL, 1, UINT64_MAX, EIO);
+    settle_for(scene.harness, 50 * MR_MILLISECOND);
+    assert_non_null(trouble(scene.harness));
+    assert_false(harness_snapshot(scene.harness));
+    assert_int_equal(newest(scene.harness), 0);
+    fake_machine_heal(scene.harness->machine);
+    settle_for(scene.harness, 3 * MR_SECOND);
+    assert_null(trouble(scene.harness));
+    assert_true(harness_snapshot(scene.harness));
+    /* nor may one count that was begun before */
+    put_some(&scene, 1);
+    struct fake_config *config = fake_machine_config(scene.harness->machine);
+    config->order = FAKE_MANUAL;
+    snapshots_ask(&scene.harness->worker, &(struct snapshot_question){.number = 0});
+    uint64_t before = newest(scene.harness);
+    scene.harness->worker.answered = NULL; /* nobody is answered before it is over */
+    turn_run(&scene.harness->worker);
+    assert_true(fake_io_child_runs(scene.harness->io));
+    scene.harness->worker.snapshots.question_count = 0;
+    fake_machine_fail(scene.harness->machine, FAKE_SYNC, NULL, 1, 1, EIO);
+    for (unsigned i = 0; i < 100 && trouble(scene.harness) == NULL; i++) {
+        fake_machine_advance(scene.harness->machine, MR_MILLISECOND);
+        turn_run(&scene.harness->worker);
+        fake_io_finish_all(scene.harness->io);
+    }
+    assert_non_null(trouble(scene.harness));
+    turn_run(&scene.harness->worker);
+    assert_false(fake_io_child_runs(scene.harness->io));
+    assert_int_equal(newest(scene.harness), before);
+    scene_end(&scene);
+}
+
+/* ---- memory ---- */
+
+static void in_memory_the_sound_one_stays(void **state)
+{
+    struct scene scene;
+
+    (void)state;
+    begin(&scene, DURABILITY_MEMORY, 0);
+    make_history(&scene);
+    put_some(&scene, 5);
+    uint64_t sound = newest(scene.harness), index = fsm_index(scene.harness->worker.fsm);
+    /* all of it is as it was written, and yet it is no state */
+    struct snapshot_place place = harness_snapshots(scene.harness).place;
+    struct snapshot_point point = {
+        .index = index, .time = 1, .segment = scene.harness->worker.snapshots.known[0].point.segment};
+    struct snapshot_writer *writer = snapshot_begin(&place, &point, 9, &scene.harness->error);
+    uint64_t bytes;
+    assert_non_null(writer);
+    snapshot_write(writer, "nothing", 7);
+    assert_int_equal(snapshot_commit(writer, NULL, NULL, &bytes, &scene.harness->error), 0);
+    harness_kill(scene.harness);
+    assert_int_equal(harness_start(scene.harness), 0);
+    harness_settle(scene.harness);
+    assert_int_equal(newest(scene.harness), sound);
+    assert_true(scene.harness->warnings > 0);
+    /* the next one does not begin by overwriting what there is */
+    put_some(&scene, 5);
+    assert_true(harness_snapshot(scene.harness));
+    struct snapshot_list list;
+    place = harness_snapshots(scene.harness).place;
+    assert_int_equal(snapshot_find(&place, &list, &scene.harness->error), 0);
+    assert_int_equal(list.count, 2);
+    assert_int_equal(list.snapshots[1].point.index, sound);
+    snapshot_list_free(&list);
+    scene_end(&scene);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_was_left_unfinished_makes_room),   cmocka_unit_test(a_full_disk_is_helped_by_a_snapshot),
+        cmocka_unit_test(a_restart_uses_what_no_snapshot_needs), cmocka_unit_test(an_unreadable_one_is_passed_over),
+        cmocka_unit_test(a_failed_flush_spoils_a_snapshot),      cmocka_unit_test(in_memory_the_sound_one_stays),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
