@@ -264,7 +264,7 @@ static void fill_maps(struct load *load)
         if (status == MR_OK) {
             load->in_flight++;
             n++;
-        } else if (status != MR_AGAIN || (status = mr_run(load->client, MR_FOR_EVER, NULL)) != MR_OK) {
+        } else if (status != MR_AGAIN || mr_run(load->client, MR_FOR_EVER, NULL) != MR_OK) {
             bench_client_fail(load->account, "cannot fill the map: %s", mr_message(load->client));
         }
         if (load->in_flight >= 4096)

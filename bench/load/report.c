@@ -42,7 +42,7 @@ struct spread {
 
 static struct spread spread_of(const struct bench_round *rounds, unsigned count)
 {
-    struct spread spread;
+    struct spread spread = {.median.ops_per_second = 0};
     double values[BENCH_REPEATS_MAX];
 
     for (size_t n = 0; n < FIGURES; n++) {
