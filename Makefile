@@ -93,8 +93,10 @@ LIB_SOURCES := $(filter proto/% ipc/%,$(SOURCES))
 PROTOS := $(patsubst proto/%,%,$(sort $(shell find proto -name '*.proto')))
 SYSTEM_PROTOS := google/protobuf/timestamp.proto google/protobuf/duration.proto
 SUPPORT := $(sort $(wildcard tests/support/*.c))
-TESTS := $(sort $(shell find tests/unit tests/integration -name 'test_*.c' -o -name 'test_*.py'))
+TESTS := $(sort $(shell find tests/unit tests/integration tests/crash -name 'test_*.c' -o -name 'test_*.py'))
 SELECTED := $(if $(T),$(foreach test,$(TESTS),$(if $(findstring $(T),$(test)),$(test))),$(TESTS))
+SIM := $(sort $(wildcard tests/sim/*.c))
+CRASH := $(filter-out tests/crash/crash.c tests/crash/test_%,$(sort $(wildcard tests/crash/*.c)))
 EXAMPLES := $(basename $(sort $(wildcard tests/examples/*.c tests/examples/*.cc)))
 
 GEN_NAMES := $(basename $(SYSTEM_PROTOS) $(PROTOS))
@@ -108,6 +110,8 @@ RELEASE_O := $(SOURCES:%.c=$(B)/obj/release/%.o)
 TEST_O := $(SOURCES:%.c=$(B)/obj/test/%.o)
 LIB_O := $(LIB_SOURCES:%.c=$(B)/obj/release/%.o)
 SUPPORT_O := $(SUPPORT:%.c=$(B)/obj/test/%.o)
+CRASH_O := $(CRASH:%.c=$(B)/obj/test/%.o)
+SIM_O := $(SIM:%.c=$(B)/obj/test/%.o)
 NODE := $(if $(WHOLE),$(B)/millrace)
 TEST_NODE := $(if $(WHOLE),$(B)/test/millrace)
 LIB_A := $(B)/libmillrace.a
@@ -115,10 +119,18 @@ LIB_SO := $(B)/libmillrace.so
 DEMO := $(if $(wildcard bench/demo.c),$(B)/millrace-demo $(B)/millrace-streams)
 BENCH := $(B)/millrace-bench
 BENCH_O := $(patsubst %.c,$(B)/obj/release/%.o,$(wildcard bench/load/*.c))
+PARTS_O := $(patsubst %.c,$(B)/obj/release/%.o,$(wildcard bench/parts/*.c))
+# With a node's other end for the hand-shake, which the tests have.
+INSTRUCTIONS_O := $(addprefix $(B)/obj/release/,bench/instructions.o $(addprefix tests/support/,fake_node.o temp_dir.o wait.o))
+# What loads Redis in `make bench`, where Redis's own tools do not do it.
+REDIS_LOADS := $(if $(wildcard bench/compare/redis.c),$(B)/redis-events $(B)/redis-rate)
+REDIS_LOADS_O := $(patsubst %.c,$(B)/obj/release/%.o,$(wildcard bench/compare/*.c))
 EXAMPLE_PROGRAMS := $(EXAMPLES:tests/examples/%=$(B)/examples/%)
 TEST_PROGRAMS := $(patsubst %.c,$(B)/%,$(filter %.c,$(SELECTED)))
+CRASH_PROGRAM := $(if $(WHOLE),$(B)/tests/crash/crash)
+SIM_PROGRAM := $(if $(WHOLE),$(B)/tests/sim/sim)
 
-.PHONY: build test rows agreement demo bench-streams examples install uninstall clean deps help format format-check FORCE
+.PHONY: build bench test rows agreement every-call-fails crash simulate demo bench-streams bench-parts bench-instructions examples install uninstall clean deps help format format-check FORCE
 .SECONDARY:
 
 build: $(NODE) $(LIB_A) $(LIB_SO) $(if $(WHOLE),$(BENCH)) ## the node and its command, the client library, millrace-bench (default)
@@ -132,8 +144,16 @@ NEED := gcc:gcc libc6-dev:stdio.h binutils:objcopy liburing-dev:liburing.h libpr
 NEED_TEST := g++:g++ libcmocka-dev:cmocka.h protobuf-compiler:protoc python3:python3 \
 	python3-protobuf:/usr/lib/python3/dist-packages/google/protobuf/message.py strace:strace pkg-config:pkg-config
 NEED_FORMAT := clang-format:clang-format
-ifneq ($(filter test examples rows agreement,$(MAKECMDGOALS)),)
+ifneq ($(filter test examples rows agreement crash simulate,$(MAKECMDGOALS)),)
 NEED += $(NEED_TEST)
+endif
+ifneq ($(filter bench-instructions,$(MAKECMDGOALS)),)
+NEED += valgrind:valgrind libcmocka-dev:cmocka.h
+endif
+NEED_BENCH := redis-server:redis-server redis-tools:redis-benchmark etcd-server:etcd nghttp2-client:h2load \
+	gnuplot-nox:gnuplot python3:python3
+ifneq ($(filter bench,$(MAKECMDGOALS)),)
+NEED += $(NEED_BENCH)
 endif
 ifneq ($(findstring format,$(MAKECMDGOALS)),)
 NEED := $(NEED_FORMAT)
@@ -143,6 +163,7 @@ NEED += clang:clang $(if $(SANITIZE),libclang-rt-14-dev:clang)
 endif
 NEED_PACKAGES = $(foreach need,$(NEED),$(firstword $(subst :, ,$(need))))
 
+# Debian starts a server that it installs; meanwhile policy-rc.d, its own means, says that it must not.
 deps: ## what is needed and missing: installed as root, else the line to type is printed
 	@missing=; \
 	if command -v dpkg-query >/dev/null 2>&1; then \
@@ -168,6 +189,13 @@ deps: ## what is needed and missing: installed as root, else the line to type is
 	        "$$line" >&2; exit 1; \
 	fi; \
 	export DEBIAN_FRONTEND=noninteractive; \
+	policy=/usr/sbin/policy-rc.d; \
+	case "$$missing" in *-server*) \
+	    if [ ! -e $$policy ]; then \
+	        trap 'rm -f /usr/sbin/policy-rc.d' EXIT; trap 'exit 1' INT TERM HUP; \
+	        printf '#!/bin/sh\nexit 101\n' >$$policy && chmod 755 $$policy; \
+	    fi;; \
+	esac; \
 	echo "  DEPS $$missing"; \
 	if ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 && $$install >/dev/null 2>&1; then exit 0; fi; \
 	apt-get update -q >/dev/null && $$install -q >/dev/null || { echo "make: '$$install' failed" >&2; exit 1; }
@@ -189,6 +217,8 @@ $(eval $(call stamp,$(B)/obj/link,$(CC) $(CXX) $(LINK) $(C_USER) $(LIBRARIES)))
 $(eval $(call stamp,$(B)/obj/release/list,$(SOURCES)))
 $(eval $(call stamp,$(B)/obj/test/list,$(SOURCES)))
 $(eval $(call stamp,$(B)/obj/test/support-list,$(SUPPORT)))
+$(eval $(call stamp,$(B)/obj/test/crash-list,$(CRASH)))
+$(eval $(call stamp,$(B)/obj/test/sim-list,$(SIM)))
 $(eval $(call stamp,$(B)/obj/gen/list,$(GEN_NAMES)))
 
 # -- generated code --------------------------------------------------------------------------------
@@ -240,7 +270,8 @@ $(B)/obj/test/%.o: %.c $(B)/obj/test/flags | deps $(GEN_H)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(C_TEST) -MMD -MP -c -o $@ $<
 
--include $(wildcard $(patsubst %.o,%.d,$(RELEASE_O) $(TEST_O) $(SUPPORT_O) $(GEN_O) $(BENCH_O) \
+-include $(wildcard $(patsubst %.o,%.d,$(RELEASE_O) $(TEST_O) $(SUPPORT_O) $(CRASH_O) $(SIM_O) $(GEN_O) \
+	$(B)/obj/test/tests/crash/crash.o $(BENCH_O) $(PARTS_O) $(INSTRUCTIONS_O) $(REDIS_LOADS_O) \
 	$(B)/obj/release/$(MAIN:.c=.o) $(B)/obj/test/$(MAIN:.c=.o) $(patsubst %.c,$(B)/obj/test/%.o,$(filter %.c,$(TESTS)))) \
 	$(addsuffix .d,$(EXAMPLE_PROGRAMS) $(DEMO)))
 
@@ -286,6 +317,25 @@ $(B)/tests/%: $(B)/obj/test/tests/%.o $(TEST_ARCHIVES) $(B)/obj/link
 	@mkdir -p $(@D)
 	$(Q)$(CC) -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(LINK) \
 	    $$(cat tests/$*.ldflags 2>/dev/null) -lcmocka $(LIBRARIES)
+# What is under tests/crash is linked with the rest of that folder.
+$(B)/obj/test/libcrash.a: $(CRASH_O) $(B)/obj/test/crash-list
+	$(Q)rm -f $@ && ar rcs $@ $(filter %.o,$^)
+$(B)/tests/crash/%: $(B)/obj/test/tests/crash/%.o $(B)/obj/test/libcrash.a $(TEST_ARCHIVES) $(B)/obj/link
+	$(say) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) -o $@ $< -Wl,--start-group $(B)/obj/test/libcrash.a $(TEST_ARCHIVES) -Wl,--end-group $(LINK) \
+	    -lcmocka $(LIBRARIES)
+# The simulator takes a worker's memory away when that dies: the node's objects get it from tests/sim/life.c.
+SIM_MALLOC := $(foreach f,malloc calloc realloc aligned_alloc free,--redefine-sym $(f)=sim_$(f))
+SIM_WRAP := -Wl,--wrap=fsm_apply,--wrap=sys_mmap,--wrap=sys_munmap,--wrap=sys_close,--wrap=channel_unmap
+$(B)/obj/test/libnode-sim.a: $(B)/obj/test/libnode.a
+	$(Q)objcopy $(SIM_MALLOC) $< $@
+$(B)/tests/sim/sim: $(SIM_O) $(B)/obj/test/libnode-sim.a $(B)/obj/test/libsupport.a $(GEN_A) $(B)/obj/test/sim-list \
+	$(B)/obj/link
+	$(say) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(SIM_WRAP) $(LINK) \
+	    -lcmocka $(LIBRARIES)
 $(foreach f,$(wildcard $(SELECTED:.c=.ldflags)),$(eval $(B)/$(f:.ldflags=): $(f)))
 
 $(B)/examples/%: tests/examples/%.c $(LIB_A) $(B)/obj/link | deps
@@ -311,11 +361,35 @@ $(BENCH): $(BENCH_O) $(LIB_A) $(GEN_A) $(B)/obj/link
 	$(say) LINK $@
 	$(Q)$(CC) -o $@ $(BENCH_O) $(LIB_A) $(GEN_A) $(LINK) $(CLIENT_LIBRARIES) -lm
 
+$(B)/redis-%: $(B)/obj/release/bench/compare/redis_%.o $(B)/obj/release/bench/compare/redis.o \
+	$(B)/obj/release/bench/load/histogram.o $(B)/obj/link
+	$(say) LINK $@
+	$(Q)$(CC) -o $@ $(filter %.o,$^) $(LINK) -lm
+
+bench: build $(B)/millrace-parts $(REDIS_LOADS) ## beside Redis, etcd, the bare machine; QUICK=1: two minutes; ARGS="--only ring"
+	@/usr/bin/python3 bench/compare/compare.py --programs '$(B)' $(if $(filter-out 0,$(QUICK)),--quick) $(ARGS)
+
+# Parts of the node alone, and its instructions: linked with the node's objects as users get them.
+$(B)/millrace-parts: $(PARTS_O) $(RELEASE_O) $(GEN_A) $(B)/obj/link
+	$(say) LINK $@
+	$(Q)$(CC) -o $@ $(PARTS_O) $(RELEASE_O) $(GEN_A) $(LINK) $(LIBRARIES)
+
+$(B)/millrace-instructions: $(INSTRUCTIONS_O) $(RELEASE_O) $(GEN_A) $(B)/obj/link
+	$(say) LINK $@
+	$(Q)$(CC) -o $@ $(INSTRUCTIONS_O) $(RELEASE_O) $(GEN_A) $(LINK) $(LIBRARIES) -lcmocka
+
+bench-parts: $(B)/millrace-parts ## parts of a node alone, each beside its bare limit; PARTS="ring log" ARGS="--seconds 2"
+	@$(B)/millrace-parts $(ARGS) $(PARTS)
+
+bench-instructions: $(B)/millrace-instructions ## instructions per command, against those last accepted; UPDATE=1
+	@CC='$(CC)' UPDATE='$(UPDATE)' MILLRACE_INSTRUCTIONS='$(abspath $(B)/millrace-instructions)' bash bench/instructions.sh
+
 examples: $(EXAMPLE_PROGRAMS) ## the example clients of tests/examples, in $(OUT)/examples
 
 TEST_NEEDS := $(TEST_PROGRAMS) $(B)/gen-py/stamp
 ifneq ($(WHOLE),)
-TEST_NEEDS += $(TEST_NODE) $(NODE) $(LIB_A) $(LIB_SO) $(EXAMPLE_PROGRAMS) $(DEMO) $(BENCH)
+TEST_NEEDS += $(TEST_NODE) $(NODE) $(LIB_A) $(LIB_SO) $(EXAMPLE_PROGRAMS) $(DEMO) $(CRASH_PROGRAM) $(SIM_PROGRAM) $(BENCH) \
+	$(REDIS_LOADS) $(B)/millrace-parts
 endif
 test: $(TEST_NEEDS) ## all tests; T=log: those whose path contains `log`; SANITIZE=address,undefined or thread
 	@MILLRACE_TOP='$(CURDIR)' MILLRACE_OUT='$(abspath $(B))' MILLRACE_BIN='$(abspath $(B)/test/millrace)' \
@@ -328,11 +402,28 @@ rows: $(ROWS_NEED) ## each row of fsm.proto, when dropped, fails its own test; T
 	@MILLRACE_TOP='$(CURDIR)' MILLRACE_OUT='$(abspath $(B))' MILLRACE_BIN='$(abspath $(B)/test/millrace)' \
 	    /usr/bin/python3 tests/rows/try '$(T)'
 
+EVERY_CALL ?= all
+every-call-fails: $(TEST_NODE) $(B)/gen-py/stamp ## each system call of a node fails, at each place; EVERY_CALL=fsync
+	@MILLRACE_TOP='$(CURDIR)' MILLRACE_OUT='$(abspath $(B))' MILLRACE_BIN='$(abspath $(B)/test/millrace)' \
+	    PYTHONPATH='$(abspath $(B)/gen-py):$(CURDIR)/tests/support' PYTHONDONTWRITEBYTECODE=1 EVERY_CALL='$(EVERY_CALL)' \
+	    /usr/bin/python3 tests/integration/test_every_call_fails.py EveryCall.test_each_fails
+
 CASES ?= 2000000
 SEED ?= 1
 agreement: $(B)/tests/unit/proto/test_agreement $(B)/gen-py/stamp ## reader and protobuf; CASES=n SEED=n
 	@MILLRACE_OUT='$(abspath $(B))' MILLRACE_AGREEMENT_CASES=$(CASES) MILLRACE_AGREEMENT_SEED=$(SEED) \
 	    /usr/bin/python3 tests/unit/proto/test_agreement.py Agreement.test_made_messages
+
+ROUNDS ?= 5
+FROM ?= 1
+JOBS ?= 1
+crash: $(TEST_NODE) $(CRASH_PROGRAM) ## a real node killed at random, all answers checked; ROUNDS=n SEED=n FROM=n JOBS=n
+	@MILLRACE_BIN='$(abspath $(B)/test/millrace)' $(CRASH_PROGRAM) --rounds $(ROUNDS) --seed $(SEED) --from $(FROM) \
+	    --jobs $(JOBS) $(CRASH_OPTIONS)
+
+SEEDS ?= 10000
+simulate: $(SIM_PROGRAM) ## the worker in a simulated world, from seeds; SEEDS=n FROM=n JOBS=n VERBOSE=1
+	@$(SIM_PROGRAM) --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS) $(if $(VERBOSE),--verbose) $(if $(PLANT),--plant $(PLANT))
 
 demo: build $(DEMO) ## count a million words over a kill and a restart; FILE=text WORDS=number
 	@MILLRACE_TOP='$(CURDIR)' MILLRACE_OUT='$(abspath $(B))' MILLRACE_BIN='$(abspath $(B)/millrace)' \
@@ -340,6 +431,8 @@ demo: build $(DEMO) ## count a million words over a kill and a restart; FILE=tex
 
 bench-streams: build $(B)/millrace-streams ## what a sleeping listener and a large walk cost others; EVENTS= ENTRIES=
 	@MILLRACE_BIN='$(abspath $(B)/millrace)' MILLRACE_STREAMS='$(abspath $(B)/millrace-streams)' bash bench/streams.sh
+
+include tests/checks.mk
 
 # -- the rest --------------------------------------------------------------------------------------
 
@@ -374,5 +467,5 @@ format-check: | deps ## say where the layout differs
 	$(Q)clang-format --dry-run --Werror $(FORMATTED)
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## /    make \1\t/p' Makefile | expand -t 24
+	@sed -n 's/^\([a-z-]*\):[^#]*## /    make \1\t/p' Makefile tests/checks.mk | expand -t 24
 	@printf '\n    Variables: OUT=%s PREFIX=%s DESTDIR= CC= CFLAGS= SANITIZE= WERROR=1 V=1\n' '$(OUT)' '$(PREFIX)'

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+# What is looked for rather than tested: fuzzing, data races, memory errors, what clang-tidy and cppcheck see. Part of
+# the Makefile, whose variables it uses.
+
+# -- fuzzing ---------------------------------------------------------------------------------------
+
+# Built by clang with libFuzzer, in a folder of its own; what is found from run to run is carried on in
+# $(OUT)/fuzz/corpus, beside the seeds of tests/fuzz/seeds. An input that fails is kept in $(OUT)/fuzz/found/TARGET and
+# reproduced by `make fuzz TARGET=... INPUT=file`.
+FUZZ_TARGETS := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+FUZZ_CC ?= clang
+# NULL + 0, which an empty slice comes to, has no meaning in C11, and has one in C2y and in every compiler.
+FUZZ_MAKE := $(MAKE) --no-print-directory OUT='$(OUT)' CC='$(FUZZ_CC)' SANITIZE=fuzzer-no-link,address,undefined \
+	CPPFLAGS='$(CPPFLAGS) -fno-sanitize=pointer-overflow' WERROR=
+FUZZ_O := $(FUZZ_TARGETS:%=$(B)/obj/test/tests/fuzz/fuzz_%.o) $(B)/obj/test/tests/fuzz/fuzz.o
+FUZZ_CORPUS = $(OUT)/fuzz/corpus/$*
+FUZZ_FOUND = $(OUT)/fuzz/found/$*
+FUZZ_OPTIONS = -timeout=30 -rss_limit_mb=2560 -max_len=1024 -len_control=0 -print_final_stats=1 -verbosity=1
+FUZZ_NEED := $(FUZZ_CC):$(FUZZ_CC) libclang-rt-14-dev:clang
+FUZZ_SEEDS := 40
+SECONDS ?= 20
+TARGET ?=
+INPUT ?=
+
+ifneq ($(filter fuzz%,$(MAKECMDGOALS)),)
+NEED += $(FUZZ_NEED) $(NEED_TEST)
+endif
+-include $(wildcard $(FUZZ_O:.o=.d) $(B)/obj/test/tests/fuzz/replay.d)
+
+.PHONY: fuzz fuzz-all fuzz-planted fuzz-minimize fuzz-keep fuzz-target
+
+fuzz-target:
+	@case ' $(FUZZ_TARGETS) ' in *' $(TARGET) '*) ;; *) echo 'TARGET is one of: $(FUZZ_TARGETS)' >&2; exit 1;; esac
+
+fuzz: fuzz-target ## search for SECONDS=20 with TARGET=reader ...; INPUT=file: only that, again
+	+@$(FUZZ_MAKE) $(if $(INPUT),fuzz-input-$(TARGET) INPUT='$(INPUT)',fuzz-run-$(TARGET) SECONDS=$(SECONDS))
+
+fuzz-all: ## all of them, SECONDS=20 each
+	+@$(FUZZ_MAKE) $(FUZZ_TARGETS:%=fuzz-run-%) SECONDS=$(SECONDS)
+
+fuzz-planted: ## does each target find the fault that is planted for it?
+	+@$(FUZZ_MAKE) $(FUZZ_TARGETS:%=fuzz-planted-%) SECONDS=$(SECONDS)
+
+fuzz-minimize: fuzz-target ## the smallest form of a finding: TARGET= INPUT=file
+	+@$(FUZZ_MAKE) fuzz-minimize-$(TARGET) INPUT='$(INPUT)' SECONDS=$(SECONDS)
+
+fuzz-keep: fuzz-target ## what of TARGET's corpus reaches something new becomes its seeds, if small
+	+@$(FUZZ_MAKE) fuzz-keep-$(TARGET)
+
+# What follows runs in the make that FUZZ_MAKE starts.
+$(B)/tests/fuzz/fuzz_%: $(B)/obj/test/tests/fuzz/fuzz_%.o $(B)/obj/test/tests/fuzz/fuzz.o $(TEST_ARCHIVES) $(B)/obj/link
+	$(say) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) -o $@ $(filter %.o,$^) -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(LINK) -fsanitize=fuzzer \
+	    $$(cat tests/fuzz/fuzz_$*.ldflags 2>/dev/null) -lcmocka $(LIBRARIES)
+
+fuzz-run-%: $(B)/tests/fuzz/fuzz_%
+	@mkdir -p $(FUZZ_CORPUS) $(FUZZ_FOUND) tests/fuzz/seeds/$*
+	@log=$(OUT)/fuzz/$*.log; \
+	if $< $(FUZZ_OPTIONS) -max_total_time=$(SECONDS) -artifact_prefix=$(FUZZ_FOUND)/ $(FUZZ_CORPUS) tests/fuzz/seeds/$* \
+	    >$$log 2>&1; then \
+	    printf '  FUZZ  %-10s %10s runs, %s inputs kept\n' $* \
+	        "$$(sed -n 's/^stat::number_of_executed_units: *//p' $$log)" "$$(ls $(FUZZ_CORPUS) | wc -l)"; \
+	else \
+	    tail -n 60 $$log; echo "fuzz $*: FOUND; again: make fuzz TARGET=$* INPUT=FILE, a file of $(FUZZ_FOUND)" >&2; exit 1; \
+	fi
+
+fuzz-planted-%: $(B)/tests/fuzz/fuzz_%
+	@log=$(OUT)/fuzz/$*.planted.log; corpus=$(OUT)/fuzz/planted/$*; \
+	rm -rf $$corpus; mkdir -p $$corpus $(FUZZ_CORPUS) tests/fuzz/seeds/$*; \
+	if FUZZ_PLANTED=1 $< $(FUZZ_OPTIONS) -max_total_time=$(SECONDS) -artifact_prefix=$$corpus/ $$corpus $(FUZZ_CORPUS) \
+	    tests/fuzz/seeds/$* >$$log 2>&1; then \
+	    echo "fuzz $*: the planted fault was NOT found in $(SECONDS) s" >&2; exit 1; \
+	fi; \
+	printf '  FUZZ  %-10s planted fault found: %s\n' $* "$$(grep -m1 -E 'does not hold|assertion|ERROR|SUMMARY' $$log)"
+
+fuzz-input-%: $(B)/tests/fuzz/fuzz_%
+	@$< $(FUZZ_OPTIONS) $(INPUT)
+
+fuzz-minimize-%: $(B)/tests/fuzz/fuzz_%
+	@mkdir -p $(FUZZ_FOUND)
+	@$< $(FUZZ_OPTIONS) -minimize_crash=1 -max_total_time=$(SECONDS) -exact_artifact_path=$(FUZZ_FOUND)/minimized $(INPUT)
+
+fuzz-keep-%: $(B)/tests/fuzz/fuzz_%
+	@rm -rf $(OUT)/fuzz/merged/$*; mkdir -p $(OUT)/fuzz/merged/$* $(FUZZ_CORPUS) tests/fuzz/seeds/$*
+	@$< $(FUZZ_OPTIONS) -merge=1 $(OUT)/fuzz/merged/$* tests/fuzz/seeds/$* $(FUZZ_CORPUS) 2>&1 | tail -n 1
+	@for file in $$(ls -Sr $(OUT)/fuzz/merged/$* | head -n $(FUZZ_SEEDS)); do \
+	    cp $(OUT)/fuzz/merged/$*/$$file tests/fuzz/seeds/$*/; done; du -sh tests/fuzz/seeds/$*
