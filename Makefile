@@ -121,7 +121,7 @@ BENCH := $(B)/millrace-bench
 BENCH_O := $(patsubst %.c,$(B)/obj/release/%.o,$(wildcard bench/load/*.c))
 PARTS_O := $(patsubst %.c,$(B)/obj/release/%.o,$(wildcard bench/parts/*.c))
 # With a node's other end for the hand-shake, which the tests have.
-INSTRUCTIONS_O := $(addprefix $(B)/obj/release/,bench/instructions.o $(addprefix tests/support/,fake_node.o temp_dir.o wait.o))
+INSTRUCTIONS_O := $(addprefix $(B)/obj/release/,bench/instructions.o $(addprefix tests/support/,fake_node.o fake_requests.o temp_dir.o wait.o))
 # What loads Redis in `make bench`, where Redis's own tools do not do it.
 REDIS_LOADS := $(if $(wildcard bench/compare/redis.c),$(B)/redis-events $(B)/redis-rate)
 REDIS_LOADS_O := $(patsubst %.c,$(B)/obj/release/%.o,$(wildcard bench/compare/*.c))

@@ -96,7 +96,13 @@ static void start_worker(struct bench *bench)
         .memory_context = bench,
     };
     worker->now = worker->io->ops->monotonic(worker->io);
-    if (worker_recover(worker, &log, &state, &found, &error) != 0)
+    struct snapshots_config snapshots = {.place = {.io = worker->io, .path = "memory", .partition = 1, .secret = 42}};
+    static int memory[SNAPSHOTS_KEPT];
+    for (unsigned i = 0; i < SNAPSHOTS_KEPT; i++)
+        if ((memory[i] = memfd_create("snapshot", MFD_CLOEXEC)) < 0)
+            fail("no memory for a snapshot");
+    snapshots.place.memory = memory;
+    if (worker_recover(worker, &log, &snapshots, &state, &found, &error) != 0)
         fail(error.text);
     worker->accepting = true;
 }

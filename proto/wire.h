@@ -146,14 +146,22 @@ static inline const uint8_t *wire_plain_last(const uint8_t *at, const uint8_t *e
     return length.at != NULL && length.value == (uint64_t)(end - length.at) ? length.at : NULL;
 }
 
-/* Behind the number of this tag. */
+/* Behind the number of this tag: indexes and sequence numbers mostly, which are of two or three bytes for long. */
 static inline const uint8_t *wire_plain_varint(const uint8_t *at, const uint8_t *end, uint8_t tag, uint64_t *value)
 {
     if (end - at < 2 || at[0] != tag)
         return NULL;
     *value = at[1];
-    if (__builtin_expect(at[1] < 0x80, 1))
+    if (at[1] < 0x80)
         return at + 2;
+    if (end - at >= 4) {
+        *value = (at[1] & 0x7fU) | (uint64_t)at[2] << 7;
+        if (at[2] < 0x80)
+            return at + 3;
+        *value = (at[1] & 0x7fU) | (at[2] & 0x7fU) << 7 | (uint64_t)at[3] << 14;
+        if (at[3] < 0x80)
+            return at + 4;
+    }
     struct wire_varint number = wire_varint_long(at + 1, end);
     *value = number.value;
     return number.at;

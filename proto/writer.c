@@ -114,15 +114,6 @@ static uint8_t *write_operation_output(uint8_t *to, const struct operation_outpu
     return field_write_bytes(to, ROW(OperationOutput, message), output->message);
 }
 
-/* Sizes of the messages in a PartitionCommandOutput, without their heads; 0 for those that are not there. */
-struct command_output_sizes {
-    size_t operation;       /* OperationOutput */
-    size_t service_command; /* ServiceCommandOutput */
-    size_t session_member;  /* the member of SessionCommandOutput, whichever it is */
-    size_t member;          /* the member of CommandOutput, whichever it is */
-    size_t command;         /* CommandOutput */
-};
-
 /* The members of the two `oneof`s; SessionCommandOutput's are numbered one lower than the input's. */
 static inline unsigned member_row(const struct command_output *output)
 {
@@ -134,7 +125,7 @@ static inline unsigned session_member_row(const struct command_output *output)
     return ROW_OF(SessionCommandOutput, output->session_kind - 1);
 }
 
-static struct command_output_sizes command_output_sizes(const struct command_output *output)
+struct command_output_sizes command_output_sizes(const struct command_output *output)
 {
     struct command_output_sizes sizes = {0};
     if (output->kind == COMMAND_OPEN_SESSION) {
@@ -152,31 +143,38 @@ static struct command_output_sizes command_output_sizes(const struct command_out
     sizes.command = field_varint_size(ROW(CommandOutput, index), output->index);
     if (output->kind != COMMAND_NONE)
         sizes.command += message_size(member_row(output), sizes.member);
+    sizes.whole = message_size(ROW(PartitionCommandOutput, command), sizes.command);
     return sizes;
 }
 
 size_t partition_command_output_size(const struct command_output *output)
 {
-    return message_size(ROW(PartitionCommandOutput, command), command_output_sizes(output).command);
+    return command_output_sizes(output).whole;
 }
 
 uint8_t *write_partition_command_output(uint8_t *to, const struct command_output *output)
 {
     struct command_output_sizes sizes = command_output_sizes(output);
+    return write_command_output_sized(to, output, &sizes);
+}
+
+uint8_t *write_command_output_sized(uint8_t *to, const struct command_output *output,
+                                    const struct command_output_sizes *sizes)
+{
     if (ROW_DROPPED(ROW(PartitionCommandOutput, command)))
         return to;
-    to = field_write_message_head(to, ROW(PartitionCommandOutput, command), sizes.command);
+    to = field_write_message_head(to, ROW(PartitionCommandOutput, command), sizes->command);
     to = field_write_varint(to, ROW(CommandOutput, index), output->index);
     if (output->kind == COMMAND_NONE || ROW_DROPPED(member_row(output)))
         return to;
-    to = field_write_message_head(to, member_row(output), sizes.member);
+    to = field_write_message_head(to, member_row(output), sizes->member);
     if (output->kind == COMMAND_OPEN_SESSION)
         return field_write_varint(to, ROW(OpenSessionOutput, session_id), output->id);
     if (output->kind != COMMAND_SESSION_COMMAND || output->session_kind == SESSION_COMMAND_NONE)
         return to;
     if (ROW_DROPPED(session_member_row(output)))
         return to;
-    to = field_write_message_head(to, session_member_row(output), sizes.session_member);
+    to = field_write_message_head(to, session_member_row(output), sizes->session_member);
     if (output->session_kind == SESSION_COMMAND_CREATE_SERVICE)
         return field_write_varint(to, ROW(CreateServiceOutput, service_id), output->id);
     if (output->session_kind != SESSION_COMMAND_SERVICE_COMMAND)
@@ -184,7 +182,7 @@ uint8_t *write_partition_command_output(uint8_t *to, const struct command_output
     to = field_write_varint(to, ROW(ServiceCommandOutput, sequence_num), output->sequence_num);
     if (ROW_DROPPED(ROW(ServiceCommandOutput, operation)))
         return to;
-    to = field_write_message_head(to, ROW(ServiceCommandOutput, operation), sizes.operation);
+    to = field_write_message_head(to, ROW(ServiceCommandOutput, operation), sizes->operation);
     return write_operation_output(to, &output->operation);
 }
 

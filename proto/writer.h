@@ -24,6 +24,18 @@ uint8_t *field_write_message_head(uint8_t *to, unsigned number, size_t size);
 /* Answers: PartitionCommandOutput and PartitionQueryOutput. The payload's parts are copied one behind the other. */
 size_t partition_command_output_size(const struct command_output *output);
 uint8_t *write_partition_command_output(uint8_t *to, const struct command_output *output);
+/* The same two for who needs the size first: the sizes of the messages within, without their heads; 0 for those that
+ * are not there. */
+struct command_output_sizes {
+    size_t operation;      /* OperationOutput */
+    size_t session_member; /* the member of SessionCommandOutput, whichever it is */
+    size_t member;         /* the member of CommandOutput, whichever it is */
+    size_t command;        /* CommandOutput */
+    size_t whole;          /* PartitionCommandOutput */
+};
+struct command_output_sizes command_output_sizes(const struct command_output *output);
+uint8_t *write_command_output_sized(uint8_t *to, const struct command_output *output,
+                                    const struct command_output_sizes *sizes);
 size_t partition_query_output_size(const struct operation_output *output);
 uint8_t *write_partition_query_output(uint8_t *to, const struct operation_output *output);
 

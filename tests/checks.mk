@@ -13,11 +13,14 @@ FUZZ_CC ?= clang
 FUZZ_MAKE := $(MAKE) --no-print-directory OUT='$(OUT)' CC='$(FUZZ_CC)' SANITIZE=fuzzer-no-link,address,undefined \
 	CPPFLAGS='$(CPPFLAGS) -fno-sanitize=pointer-overflow' WERROR=
 FUZZ_O := $(FUZZ_TARGETS:%=$(B)/obj/test/tests/fuzz/fuzz_%.o) $(B)/obj/test/tests/fuzz/fuzz.o
+FUZZ_REPLAYS := $(FUZZ_TARGETS:%=$(B)/tests/fuzz/replay_%)
 FUZZ_CORPUS = $(OUT)/fuzz/corpus/$*
 FUZZ_FOUND = $(OUT)/fuzz/found/$*
 FUZZ_OPTIONS = -timeout=30 -rss_limit_mb=2560 -max_len=1024 -len_control=0 -print_final_stats=1 -verbosity=1
 FUZZ_NEED := $(FUZZ_CC):$(FUZZ_CC) libclang-rt-14-dev:clang
+# Of what reaches something new so many are kept as seeds, of all sizes up to this.
 FUZZ_SEEDS := 40
+FUZZ_SEED_BYTES := 300
 SECONDS ?= 20
 TARGET ?=
 INPUT ?=
@@ -47,11 +50,21 @@ fuzz-minimize: fuzz-target ## the smallest form of a finding: TARGET= INPUT=file
 fuzz-keep: fuzz-target ## what of TARGET's corpus reaches something new becomes its seeds, if small
 	+@$(FUZZ_MAKE) fuzz-keep-$(TARGET)
 
+test: $(if $(filter %/test_fuzz_seeds.py,$(SELECTED)),$(FUZZ_REPLAYS))
+
 # What follows runs in the make that FUZZ_MAKE starts.
 $(B)/tests/fuzz/fuzz_%: $(B)/obj/test/tests/fuzz/fuzz_%.o $(B)/obj/test/tests/fuzz/fuzz.o $(TEST_ARCHIVES) $(B)/obj/link
 	$(say) LINK $@
 	@mkdir -p $(@D)
 	$(Q)$(CC) -o $@ $(filter %.o,$^) -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(LINK) -fsanitize=fuzzer \
+	    $$(cat tests/fuzz/fuzz_$*.ldflags 2>/dev/null) -lcmocka $(LIBRARIES)
+
+# With any compiler: what was found before, run again. `make test` does that.
+$(B)/tests/fuzz/replay_%: $(B)/obj/test/tests/fuzz/fuzz_%.o $(B)/obj/test/tests/fuzz/fuzz.o \
+	$(B)/obj/test/tests/fuzz/replay.o $(TEST_ARCHIVES) $(B)/obj/link
+	$(say) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) -o $@ $(filter %.o,$^) -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(LINK) \
 	    $$(cat tests/fuzz/fuzz_$*.ldflags 2>/dev/null) -lcmocka $(LIBRARIES)
 
 fuzz-run-%: $(B)/tests/fuzz/fuzz_%
@@ -84,5 +97,57 @@ fuzz-minimize-%: $(B)/tests/fuzz/fuzz_%
 fuzz-keep-%: $(B)/tests/fuzz/fuzz_%
 	@rm -rf $(OUT)/fuzz/merged/$*; mkdir -p $(OUT)/fuzz/merged/$* $(FUZZ_CORPUS) tests/fuzz/seeds/$*
 	@$< $(FUZZ_OPTIONS) -merge=1 $(OUT)/fuzz/merged/$* tests/fuzz/seeds/$* $(FUZZ_CORPUS) 2>&1 | tail -n 1
-	@for file in $$(ls -Sr $(OUT)/fuzz/merged/$* | head -n $(FUZZ_SEEDS)); do \
-	    cp $(OUT)/fuzz/merged/$*/$$file tests/fuzz/seeds/$*/; done; du -sh tests/fuzz/seeds/$*
+	@cd $(OUT)/fuzz/merged/$*; find . -type f -size -$(FUZZ_SEED_BYTES)c -printf '%s %f\n' | sort -n | \
+	    awk '{ name[NR] = $$2 } END { for (n = 1; n <= $(FUZZ_SEEDS); n++) print name[int(n * NR / $(FUZZ_SEEDS))] }' | \
+	    uniq | xargs -I{} cp {} $(CURDIR)/tests/fuzz/seeds/$*/
+
+# -- data races ------------------------------------------------------------------------------------
+
+.PHONY: check-tsan check-memory lint check-all
+
+# The ring's two ends on one mapping (across two mappings of one memfd the sanitizer sees nothing) and the library with
+# its helper thread. tests/unit/ipc/test_ring_race.c plants a race, which must be reported.
+TSAN_MAKE := $(MAKE) --no-print-directory OUT='$(OUT)' SANITIZE=thread DIRS='proto ipc ipc/client engine/fsm' WERROR= test
+check-tsan: ## the rings and the library's thread under ThreadSanitizer
+	+@$(TSAN_MAKE) T=unit/ipc/test_ring
+	+@$(TSAN_MAKE) T=unit/client/test_renew
+	+@$(TSAN_MAKE) T=unit/client/test_calls
+	+@$(TSAN_MAKE) T=unit/client/test_node
+
+# -- memory errors ---------------------------------------------------------------------------------
+
+ifneq ($(filter check-memory check-all,$(MAKECMDGOALS)),)
+NEED += $(NEED_TEST) valgrind:valgrind
+endif
+MEMCHECKED := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/unit/client/test_*.c)) \
+	$(addprefix tests/unit/ipc/test_,channel.c handshake.c ring.c) $(addprefix tests/unit/proto/test_,reader.c writer.c))
+
+$(B)/tests/checks/planted_memory: tests/checks/planted_memory.c | deps
+	@mkdir -p $(@D)
+	$(Q)$(CC) -O0 -g -o $@ $<
+
+check-memory: $(B)/millrace $(EXAMPLE_PROGRAMS) $(MEMCHECKED) $(B)/tests/checks/planted_memory ## the client library under valgrind
+	@/usr/bin/python3 tests/checks/memcheck '$(abspath $(B))' '$(abspath $(B)/millrace)' $(MEMCHECKED)
+
+# -- analysis --------------------------------------------------------------------------------------
+
+ifneq ($(filter lint check-all,$(MAKECMDGOALS)),)
+NEED += clang-tidy:clang-tidy cppcheck:cppcheck
+endif
+LINTED := $(sort $(wildcard $(addsuffix /*.c,$(ALL_DIRS)) bench/*.c bench/load/*.c bench/parts/*.c tests/fuzz/*.c))
+
+lint: $(GEN_H) ## clang-tidy and cppcheck
+	@/usr/bin/python3 tests/checks/lint '$(DEFINES) -DMR_TESTING $(INCLUDES)' $(LINTED)
+
+# -- all of it -------------------------------------------------------------------------------------
+
+check-all: ## everything that looks for mistakes, sanitizers and SECONDS=20 of each fuzz target included: takes long
+	+@$(MAKE) --no-print-directory test WERROR=1
+	+@$(MAKE) --no-print-directory CC=clang build WERROR=1
+	+@$(MAKE) --no-print-directory format-check
+	+@$(MAKE) --no-print-directory lint
+	+@$(MAKE) --no-print-directory SANITIZE=address,undefined test
+	+@$(MAKE) --no-print-directory check-tsan
+	+@$(MAKE) --no-print-directory check-memory
+	+@$(MAKE) --no-print-directory fuzz-planted
+	+@$(MAKE) --no-print-directory fuzz-all

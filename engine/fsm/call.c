@@ -53,7 +53,7 @@ static const struct service_operation *find_operation(const struct service_type 
 {
     for (size_t i = 0; i < type->operation_count; i++) {
         const struct service_operation *operation = &type->operations[i];
-        if (strlen(operation->name) == name.size && memcmp(operation->name, name.data, name.size) == 0)
+        if (operation_is(operation, name))
             return operation;
     }
     return NULL;

@@ -36,7 +36,7 @@ static enum status check_session_command(const struct fsm *fsm, const struct com
     return refuse(STATUS_INVALID, message, "SessionCommandInput: more than one of its `input` members is set");
 }
 
-enum status check_command(const struct fsm *fsm, const struct command_input *command, const char **message)
+enum status check_command_closely(const struct fsm *fsm, const struct command_input *command, const char **message)
 {
     uint64_t timeout;
     switch (command->kind) {
@@ -82,8 +82,7 @@ bool fsm_check_frees(const struct fsm *fsm, const struct command_input *command)
     for (const struct service_type *const *type = fsm->config.types; *type != NULL; type++)
         for (size_t n = 0; n < (*type)->operation_count; n++) {
             const struct service_operation *operation = &(*type)->operations[n];
-            if (operation->frees && strlen(operation->name) == name.size &&
-                memcmp(operation->name, name.data, name.size) == 0)
+            if (operation->frees && operation_is(operation, name))
                 return true;
         }
     return false;

@@ -77,6 +77,8 @@ static void end_session(struct fsm *fsm, struct session *session)
         fsm_detach_cursors(opening);
         service_table_close(opening);
     }
+    if (fsm->recent == session)
+        fsm->recent = NULL;
     timers_cancel(&fsm->timers, &session->expiry);
     table_remove(&fsm->sessions_by_id, &session->by_id);
     list_remove(&session->order);
@@ -121,9 +123,13 @@ struct session *fsm_find_session(const struct fsm *fsm, uint64_t session_id)
 struct session *fsm_demand_session(struct fsm *fsm, uint64_t session_id, uint32_t uid, enum status *status,
                                    const char **message)
 {
-    struct session *session = fsm_find_session(fsm, session_id);
-    if (session != NULL && session->uid == uid)
+    struct session *session = fsm->recent;
+    if (session == NULL || session->id != session_id)
+        session = fsm_find_session(fsm, session_id);
+    if (session != NULL && session->uid == uid) {
+        fsm->recent = session;
         return session;
+    }
     *status = session == NULL ? STATUS_FORBIDDEN : STATUS_UNAUTHORIZED;
     snprintf(fsm->text, sizeof(fsm->text),
              session == NULL ? "session %" PRIu64 " is unknown, closed or expired"

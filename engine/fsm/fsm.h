@@ -77,6 +77,10 @@ struct fsm_entry {
 /* Fires every deadline up to entry->time, then applies the command. */
 void fsm_apply(struct fsm *fsm, const struct fsm_entry *entry, const struct fsm_sink *sink);
 
+/* Commands that will be applied next, in this order as far as is known: asks for the memory that they will look at, so
+ * that many wait for it at a time and not one after the other. Does nothing else; nobody need call it. */
+void fsm_expect(struct fsm *fsm, const struct command_input *const *commands, unsigned count);
+
 /* Goes on with a command at a route where the sink had no room: gives its stored outputs that the route has not taken,
  * in order, until the sink has no room again. True: all is given; of an open command, later outputs follow as they
  * arise. *gone, with true: there is nothing to give, neither now nor later, and the route has not had its last frame,

@@ -81,8 +81,7 @@ static bool opens(const struct service_type *type, struct slice name)
 {
     for (size_t i = 0; i < type->operation_count; i++) {
         const struct service_operation *operation = &type->operations[i];
-        if (operation->kind == OPERATION_STREAM && strlen(operation->name) == name.size &&
-            memcmp(operation->name, name.data, name.size) == 0)
+        if (operation->kind == OPERATION_STREAM && operation_is(operation, name))
             return true;
     }
     return false;

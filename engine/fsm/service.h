@@ -4,6 +4,8 @@
 #ifndef ENGINE_FSM_SERVICE_H
 #define ENGINE_FSM_SERVICE_H
 
+#include <string.h>
+
 #include "engine/fsm/blob.h"
 #include "engine/fsm/timers.h"
 #include "proto/messages.h"
@@ -20,11 +22,19 @@ enum operation_kind {
 };
 
 struct service_operation {
-    const char *name; /* OperationInput.name */
+    const char *name; /* OperationInput.name: by OPERATION_NAME() */
+    size_t name_size;
     enum operation_kind kind;
     void (*run)(void *state, struct service_call *call);
     bool frees; /* only takes away: admitted at any limit but an unwritable disk */
 };
+
+#define OPERATION_NAME(text) .name = (text), .name_size = sizeof(text) - 1
+
+static inline bool operation_is(const struct service_operation *operation, struct slice name)
+{
+    return operation->name_size == name.size && memcmp(operation->name, name.data, name.size) == 0;
+}
 
 /* The hooks that a service's state uses towards the state machine; lives as long as the service. */
 struct service_host {
@@ -47,6 +57,9 @@ struct service_type {
     /* Fills a state that has just been created with what dump() wrote. The bytes come from a file: false if they cannot
      * be what dump() writes. For each of its open streams the type calls stream_restore() once. */
     bool (*restore)(void *state, struct slice data);
+    /* Commands with these payloads, whatever operations they are for, will run soon: asks for the memory that they will
+     * look at. Changes nothing; a payload may be any bytes. NULL: not worth while. */
+    void (*expect)(const void *state, const struct slice *payloads, unsigned count);
     /* A stream has been ended from outside: by KeepAlive, CloseService, its session's end or the session's limit. The
      * service forgets it, and what call_open() was given for it. NULL if the type opens none. */
     void (*ended)(void *state, void *listener);

@@ -222,3 +222,14 @@ bool log_next(struct log *log, struct log_entry *entry)
     hand_out(log, batch, entry);
     return true;
 }
+
+unsigned log_next_few(struct log *log, struct log_entry *entries, unsigned most)
+{
+    if (!log_next(log, entries))
+        return 0;
+    const struct batch *batch = queue_at(log, log->head);
+    unsigned count = 1;
+    for (; count < most && log->hand_left > 0; count++)
+        hand_out(log, batch, &entries[count]);
+    return count;
+}

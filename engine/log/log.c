@@ -132,11 +132,21 @@ uint64_t log_last_index(const struct log *log)
     return log->next_index - 1;
 }
 
+bool log_unsafe(const struct log *log)
+{
+    return log->failing && log->config.durability == DURABILITY_ASYNC;
+}
+
+bool log_lacks_room(const struct log *log)
+{
+    return !log->failing && log->full && log->prepare.trouble[0] != '\0';
+}
+
 const char *log_trouble(const struct log *log)
 {
     if (log->failing)
         return log->trouble;
-    return log->full && log->prepare.trouble[0] != '\0' ? log->prepare.trouble : NULL;
+    return log_lacks_room(log) ? log->prepare.trouble : NULL;
 }
 
 /* ---- closing ---- */

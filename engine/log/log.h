@@ -88,6 +88,8 @@ struct log;
 struct log_start {
     uint64_t index;
     uint64_t segment;
+    uint64_t
+        needed; /* segments below this one are not, as by log_forget(): they can be used for the new epoch; 0: all */
 };
 
 /* Takes an entry in place; the bytes are gone when it returns. 0, or -1 to stop with the *error that it filled. */
@@ -130,19 +132,27 @@ void log_complete(struct log *log, const struct io_completion *completion);
 
 /* The next entry that is durable (or has failed) and was not handed out yet. */
 bool log_next(struct log *log, struct log_entry *entry);
+/* Several of them at a time, up to `most`, all of one batch; 0: there are none. */
+unsigned log_next_few(struct log *log, struct log_entry *entries, unsigned most);
 
 /* ---- what a snapshot needs, and what it allows ---- */
 /* The segment in which reading the log behind the entry handed out last has to begin. */
 uint64_t log_segment(const struct log *log);
 /* Segments with a number below this one are not needed any more; they are used again, or removed if there are many
- * (one at a time, by log_tick()). log_open() keeps those before its start too until this is called: an older snapshot
- * may need them. */
+ * (one at a time, by log_tick()). log_open() keeps those before its start too, but for what the start says, until this
+ * is called: an older snapshot may need them. */
 void log_forget(struct log *log, uint64_t segment);
 /* `async`, in a child: waits until all that was written when it was forked is on stable storage; `io` is the child's.
- * 0 (at once in the other modes), or -1 with *error. */
+ * 0 (at once in the other modes), or -1 with *error, as also when log_unsafe(). */
 int log_flush_now(const struct log *log, struct io *io, struct mr_error *error);
 /* Bytes of batches with entries, ever sealed or replayed by this log since it was opened: only grows. */
 uint64_t log_grown(const struct log *log);
+
+/* `async`: a write or a flush has failed, and the log does not go on yet. What the kernel let go of then no later flush
+ * brings back: no snapshot of what was handed out may count. */
+bool log_unsafe(const struct log *log);
+/* Nothing can be appended, and all that is lacking is room for a new segment, which log_forget() could give. */
+bool log_lacks_room(const struct log *log);
 
 bool log_in_flight(const struct log *log);        /* is any batch's write not complete? */
 uint64_t log_oldest_write(const struct log *log); /* monotonic time at which the oldest one in flight began; 0: none */

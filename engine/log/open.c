@@ -133,6 +133,7 @@ static int take_over(struct log *log, const struct recovery *recovery, struct mr
     log->highest_epoch = recovery->highest_epoch;
     log->next_number = recovery->highest_number + 1;
     log->next_slot = recovery->next_slot;
+    log->needed = recovery->start.needed;
     log->time = recovery->last.time;
     log->grown = recovery->report->bytes;
     bool kept = true;

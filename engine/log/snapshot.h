@@ -56,7 +56,8 @@ struct snapshot_point {
 /* ---- writing: by a child, or by the worker itself when it ends ---- */
 
 struct snapshot_writer;
-/* `epoch` is the worker's; it names the file until it is whole. NULL with *error. */
+/* `epoch` is the worker's; it names the file until it is whole. What is left of unfinished ones of earlier epochs is
+ * removed. NULL with *error. */
 struct snapshot_writer *snapshot_begin(const struct snapshot_place *place, const struct snapshot_point *point,
                                        uint64_t epoch, struct mr_error *error);
 /* Bytes of the section at hand; what goes wrong is told by snapshot_commit(). `writer` is void so that this fits where
@@ -64,9 +65,9 @@ struct snapshot_writer *snapshot_begin(const struct snapshot_place *place, const
 void snapshot_write(void *writer, const void *data, size_t size);
 void snapshot_next_section(struct snapshot_writer *writer);
 /* Writes the rest and syncs it; `ready` (may be NULL) then makes sure that nothing else is missing before the snapshot
- * may count (in `async` that the log up to it is flushed); then it gets its name, older ones than the newest two and
- * what is left of unfinished ones of earlier epochs are removed. Frees the writer in any case. 0 and *bytes, its size;
- * or -1 with *error, and what had been written is removed. */
+ * may count (in `async` that the log up to it is flushed); then it gets its name, and older ones than the newest two
+ * are removed. Frees the writer in any case. 0 and *bytes, its size; or -1 with *error, and what had been written is
+ * removed. */
 int snapshot_commit(struct snapshot_writer *writer, int (*ready)(void *context, struct io *io, struct mr_error *error),
                     void *context, uint64_t *bytes, struct mr_error *error);
 

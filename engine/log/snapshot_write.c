@@ -67,13 +67,57 @@ static int take_slot(struct snapshot_writer *writer, struct mr_error *error)
                : error_system(error, -invalid, "cannot write to the snapshot %s/%s", writer->path, writer->name);
 }
 
-/* A file under the name of an unfinished one. One of that name can only be ours: of an attempt that was given up. */
+/* Names found while the directory is listed, of files that are to be removed afterwards. */
+struct leftovers {
+    const struct snapshot_writer *writer;
+    uint64_t newest; /* of the whole ones but for ours; there is one if `other` */
+    bool other;
+    char (*names)[SNAPSHOT_NAME_SIZE];
+    unsigned count, room;
+};
+
+static void note_leftover(struct leftovers *leftovers, const char *name)
+{
+    if (leftovers->count == leftovers->room) {
+        unsigned room = leftovers->room > 0 ? leftovers->room * 2 : 8;
+        void *names = realloc(leftovers->names, room * sizeof *leftovers->names);
+        if (!names)
+            return; /* it is found again the next time */
+        leftovers->names = names;
+        leftovers->room = room;
+    }
+    snprintf(leftovers->names[leftovers->count++], SNAPSHOT_NAME_SIZE, "%s", name);
+}
+
+/* What `look` notes of the names that there are. A name that cannot be removed now is tried again with the next
+ * snapshot. */
+static void remove_leftovers(const struct snapshot_writer *writer, void (*look)(void *leftovers, const char *name))
+{
+    struct io *io = writer->place.io;
+    struct leftovers leftovers = {.writer = writer};
+    if (io->ops->list(io, writer->directory, look, &leftovers) == 0)
+        for (unsigned n = 0; n < leftovers.count; n++)
+            (void)io->ops->remove(io, writer->directory, leftovers.names[n]);
+    free(leftovers.names);
+}
+
+static void look_for_unfinished(void *context, const char *name)
+{
+    struct leftovers *leftovers = context;
+    uint64_t epoch;
+    if (snapshot_parse_new_name(name, &epoch) && epoch < leftovers->writer->epoch)
+        note_leftover(leftovers, name);
+}
+
+/* A file under the name of an unfinished one. One of that name can only be ours: of an attempt that was given up. What
+ * predecessors left unfinished goes first: it may be just what this one lacks the room for. */
 static int make_file(struct snapshot_writer *writer, struct mr_error *error)
 {
     struct io *io = writer->place.io;
     writer->directory = io->ops->open_directory(io, writer->path);
     if (writer->directory < 0)
         return error_system(error, -writer->directory, "cannot open the directory %s", writer->path);
+    remove_leftovers(writer, look_for_unfinished);
     snapshot_new_name(writer->name, writer->epoch);
     int removed = io->ops->remove(io, writer->directory, writer->name);
     if (removed < 0 && removed != -ENOENT)
@@ -251,39 +295,13 @@ static void take_back(struct snapshot_writer *writer)
         (void)io->ops->remove(io, writer->directory, writer->name);
 }
 
-/* What is not needed any more, found while the directory is listed: it is removed afterwards. */
-struct leftovers {
-    const struct snapshot_writer *writer;
-    uint64_t newest; /* but for ours; there is one if `other` */
-    bool other;
-    char (*names)[SNAPSHOT_NAME_SIZE];
-    unsigned count, room;
-};
-
-static void note_leftover(struct leftovers *leftovers, const char *name)
+/* All but ours and the newest of the others. */
+static void look_for_old(void *context, const char *name)
 {
-    if (leftovers->count == leftovers->room) {
-        unsigned room = leftovers->room > 0 ? leftovers->room * 2 : 8;
-        void *names = realloc(leftovers->names, room * sizeof *leftovers->names);
-        if (!names)
-            return; /* it is found again the next time */
-        leftovers->names = names;
-        leftovers->room = room;
-    }
-    snprintf(leftovers->names[leftovers->count++], SNAPSHOT_NAME_SIZE, "%s", name);
-}
-
-static void look_at_name(void *context, const char *name)
-{
+    static_assert(SNAPSHOTS_KEPT == 2, "ours and one more");
     struct leftovers *leftovers = context;
-    const struct snapshot_writer *writer = leftovers->writer;
     uint64_t number;
-    if (snapshot_parse_new_name(name, &number)) {
-        if (number < writer->epoch)
-            note_leftover(leftovers, name);
-        return;
-    }
-    if (!snapshot_parse_name(name, &number) || number == writer->point.index)
+    if (!snapshot_parse_name(name, &number) || number == leftovers->writer->point.index)
         return;
     if (leftovers->other) { /* of two one has to go */
         char older[SNAPSHOT_NAME_SIZE];
@@ -293,18 +311,6 @@ static void look_at_name(void *context, const char *name)
     if (!leftovers->other || number > leftovers->newest)
         leftovers->newest = number;
     leftovers->other = true;
-}
-
-/* A name that cannot be removed now is tried again after the next snapshot. */
-static void remove_leftovers(const struct snapshot_writer *writer)
-{
-    static_assert(SNAPSHOTS_KEPT == 2, "ours and one more");
-    struct io *io = writer->place.io;
-    struct leftovers leftovers = {.writer = writer};
-    if (io->ops->list(io, writer->directory, look_at_name, &leftovers) == 0)
-        for (unsigned n = 0; n < leftovers.count; n++)
-            (void)io->ops->remove(io, writer->directory, leftovers.names[n]);
-    free(leftovers.names);
 }
 
 int snapshot_commit(struct snapshot_writer *writer, int (*ready)(void *context, struct io *io, struct mr_error *error),
@@ -320,7 +326,7 @@ int snapshot_commit(struct snapshot_writer *writer, int (*ready)(void *context, 
         if (error)
             *error = writer->error;
     } else if (!in_memory(writer)) {
-        remove_leftovers(writer);
+        remove_leftovers(writer, look_for_old);
     }
     writer_free(writer);
     return result;

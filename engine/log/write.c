@@ -166,6 +166,8 @@ int log_flush_now(const struct log *log, struct io *io, struct mr_error *error)
 {
     if (log->config.durability != DURABILITY_ASYNC)
         return 0;
+    if (log_unsafe(log))
+        return error_set(error, "%s", log->trouble);
     for (unsigned n = 0; n < log->open_count; n++) {
         const struct segment *segment = log->open_segments[n];
         int synced = segment->dirty || segment->flushing ? io->ops->sync_now(io, segment->file) : 0;

@@ -72,16 +72,16 @@ static void put_message(struct worker *worker, struct worker_channel *channel, u
 }
 
 static void put_output(struct worker *worker, struct worker_channel *channel, uint64_t position,
-                       const struct fsm_answer *answer, size_t size)
+                       const struct fsm_answer *answer, const struct command_output_sizes *sizes)
 {
-    struct response_head head = {.size = (uint32_t)size,
+    struct response_head head = {.size = (uint32_t)sizes->whole,
                                  .status = STATUS_OK,
                                  .flags = answer->last ? FRAME_LAST : 0,
                                  .request = position,
                                  .number = answer->number};
     uint8_t *body = begin_frame(worker, channel, &head);
     if (body != NULL)
-        write_partition_command_output(body, &answer->output);
+        write_command_output_sized(body, &answer->output, sizes);
 }
 
 static void owe(struct worker *worker, struct worker_channel *channel, uint64_t position,
@@ -151,7 +151,8 @@ static void request_over(struct worker *worker, struct worker_channel *channel, 
 static bool take_output(struct worker *worker, struct worker_channel *channel, uint64_t position,
                         const struct fsm_answer *answer)
 {
-    size_t size = partition_command_output_size(&answer->output);
+    struct command_output_sizes sizes = command_output_sizes(&answer->output);
+    size_t size = sizes.whole;
     bool has_room = answer->last && response_frame_bytes(size) <= MR_SMALL_FRAME;
 
     if (!has_room && response_frame_bytes(size) > channel->channel.ring_bytes / 2) {
@@ -166,7 +167,7 @@ static bool take_output(struct worker *worker, struct worker_channel *channel, u
         return false; /* enough for one turn */
     if (!has_room && !answer_fits(worker, channel, size, answer->last ? MR_SMALL_FRAME : 0))
         return false;
-    put_output(worker, channel, position, answer, size);
+    put_output(worker, channel, position, answer, &sizes);
     return true;
 }
 
@@ -181,7 +182,8 @@ bool answer_from_fsm(void *context, const struct fsm_route *route, const struct 
     if (answer->status != STATUS_OK) {
         put_message(worker, channel, route->position, answer->status, answer->last, answer->message);
     } else if (answer->number == 0) {
-        put_output(worker, channel, route->position, answer, partition_command_output_size(&answer->output));
+        struct command_output_sizes sizes = command_output_sizes(&answer->output);
+        put_output(worker, channel, route->position, answer, &sizes);
     } else if (!take_output(worker, channel, route->position, answer)) {
         if (!worker->delivering)
             owe(worker, channel, route->position, answer);

@@ -13,6 +13,8 @@
 /* Objects that are freed a turn: some always, more where more may have been unlinked. */
 #define COLLECT_A_TURN 64
 #define COLLECT_AN_ENTRY 4
+/* Entries that are read before the first of them is applied. */
+#define APPLIED_AT_ONCE 16
 
 static void take_completion(struct worker *worker, const struct io_completion *completion)
 {
@@ -60,28 +62,42 @@ static bool take_completions(struct worker *worker)
     return count > 0;
 }
 
-int turn_apply(struct worker *worker, const struct log_entry *entry, struct mr_error *error)
+/* Nothing to read is fine: an entry can carry time alone. */
+static int read_entry(const struct log_entry *entry, struct partition_command_input *input, struct mr_error *error)
 {
-    struct partition_command_input input;
+    if (entry->size == 0 || read_partition_command_input(entry->body, entry->size, input) == READ_OK)
+        return 0;
+    return error_set(error, "the entry with index %llu does not decode: it was written by something else",
+                     (unsigned long long)entry->index);
+}
+
+/* An entry that has been read. */
+static void apply_entry(struct worker *worker, const struct log_entry *entry,
+                        const struct partition_command_input *input)
+{
     struct fsm_entry apply = {
         .index = entry->index,
         .time = entry->time,
         .uid = entry->origin.uid,
         .route = {.channel = entry->origin.channel, .position = entry->origin.position},
+        .command = entry->size > 0 ? &input->command : NULL,
     };
 
-    if (entry->size > 0) {
-        if (read_partition_command_input(entry->body, entry->size, &input) != READ_OK)
-            return error_set(error, "the entry with index %llu does not decode: it was written by something else",
-                             (unsigned long long)entry->index);
-        apply.command = &input.command;
-    }
     worker->applied_session = apply.command == NULL                         ? 0
                               : apply.command->kind == COMMAND_OPEN_SESSION ? entry->index
                                                                             : apply.command->session_id;
     atomic_store_explicit(&worker->region->applying_index, entry->index, memory_order_relaxed);
     fsm_apply(worker->fsm, &apply, &worker->sink);
     atomic_store_explicit(&worker->region->applying_index, 0, memory_order_relaxed);
+}
+
+int turn_apply(struct worker *worker, const struct log_entry *entry, struct mr_error *error)
+{
+    struct partition_command_input input;
+
+    if (read_entry(entry, &input, error) != 0)
+        return -1;
+    apply_entry(worker, entry, &input);
     return 0;
 }
 
@@ -102,20 +118,42 @@ static void request_done(struct worker *worker, const struct log_entry *entry)
     answer_touch(worker, channel);
 }
 
+/* Entries that were decoded at admission; nobody else can have touched the bytes since. The state machine sees what
+ * comes before it is applied, so that it can ask for the memory. */
+static void read_few(struct worker *worker, const struct log_entry *entries, struct partition_command_input *inputs,
+                     unsigned count)
+{
+    const struct command_input *commands[APPLIED_AT_ONCE];
+    unsigned command_count = 0;
+    struct mr_error error;
+
+    for (unsigned i = 0; i < count; i++) {
+        int read = read_entry(&entries[i], &inputs[i], &error);
+        mr_assert(read == 0);
+        if (entries[i].size > 0)
+            commands[command_count++] = &inputs[i].command;
+    }
+    fsm_expect(worker->fsm, commands, command_count);
+}
+
 static bool apply_durable(struct worker *worker)
 {
-    struct log_entry entry;
-    struct mr_error error;
+    struct log_entry entries[APPLIED_AT_ONCE];
+    struct partition_command_input inputs[APPLIED_AT_ONCE];
+    unsigned count;
     bool any = false;
 
-    while (log_next(worker->log, &entry)) {
-        worker->to_collect += COLLECT_AN_ENTRY;
-        if (entry.failed)
-            worker->logged_time = fsm_time(worker->fsm); /* time that was logged behind it is not */
-        /* It was decoded at admission, and nobody else can have touched the bytes since. */
-        int applied = entry.failed ? 0 : turn_apply(worker, &entry, &error);
-        mr_assert(applied == 0);
-        request_done(worker, &entry);
+    while ((count = log_next_few(worker->log, entries, APPLIED_AT_ONCE)) > 0) {
+        worker->to_collect += COLLECT_AN_ENTRY * count;
+        if (!entries[0].failed)
+            read_few(worker, entries, inputs, count);
+        for (unsigned i = 0; i < count; i++) {
+            if (entries[i].failed)
+                worker->logged_time = fsm_time(worker->fsm); /* time that was logged behind it is not */
+            else
+                apply_entry(worker, &entries[i], &inputs[i]);
+            request_done(worker, &entries[i]);
+        }
         any = true;
     }
     return any;

@@ -240,6 +240,21 @@ static void clear(void *state, struct service_call *call)
     map_clear(&map->entries);
 }
 
+static void expect(const void *state, const struct slice *payloads, unsigned count)
+{
+    const struct map *map = state;
+    struct slice keys[MAP_EXPECTED_AT_ONCE];
+    unsigned found = 0;
+    for (unsigned i = 0; i < count; i++) {
+        keys[found] = map_peek_key(payloads[i]);
+        found += keys[found].size > 0;
+        if (found == MAP_EXPECTED_AT_ONCE || (i + 1 == count && found > 0)) {
+            map_expect(&map->entries, keys, found);
+            found = 0;
+        }
+    }
+}
+
 /* ---- queries ---- */
 
 static void get(void *state, struct service_call *call)
@@ -330,15 +345,15 @@ static bool restore(void *state, struct slice data)
 }
 
 static const struct service_operation operations[] = {
-    {.name = "Put", .kind = OPERATION_COMMAND, .run = put},
-    {.name = "Get", .kind = OPERATION_QUERY, .run = get},
-    {.name = "Update", .kind = OPERATION_COMMAND, .run = update},
-    {.name = "Insert", .kind = OPERATION_COMMAND, .run = insert},
-    {.name = "Size", .kind = OPERATION_QUERY, .run = size},
-    {.name = "Remove", .kind = OPERATION_COMMAND, .run = remove_entry, .frees = true},
-    {.name = "Clear", .kind = OPERATION_COMMAND, .run = clear, .frees = true},
-    {.name = "Events", .kind = OPERATION_STREAM, .run = events},
-    {.name = "Entries", .kind = OPERATION_QUERY_STREAM, .run = entries},
+    {OPERATION_NAME("Put"), .kind = OPERATION_COMMAND, .run = put},
+    {OPERATION_NAME("Get"), .kind = OPERATION_QUERY, .run = get},
+    {OPERATION_NAME("Update"), .kind = OPERATION_COMMAND, .run = update},
+    {OPERATION_NAME("Insert"), .kind = OPERATION_COMMAND, .run = insert},
+    {OPERATION_NAME("Size"), .kind = OPERATION_QUERY, .run = size},
+    {OPERATION_NAME("Remove"), .kind = OPERATION_COMMAND, .run = remove_entry, .frees = true},
+    {OPERATION_NAME("Clear"), .kind = OPERATION_COMMAND, .run = clear, .frees = true},
+    {OPERATION_NAME("Events"), .kind = OPERATION_STREAM, .run = events},
+    {OPERATION_NAME("Entries"), .kind = OPERATION_QUERY_STREAM, .run = entries},
 };
 
 const struct service_type map_type = {
@@ -349,5 +364,6 @@ const struct service_type map_type = {
     .destroy = destroy,
     .dump = dump,
     .restore = restore,
+    .expect = expect,
     .ended = ended,
 };

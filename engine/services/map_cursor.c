@@ -33,8 +33,15 @@ static struct map_entry *given(const struct map_cursor *cursor, struct list *lin
 static void stand(struct map_cursor *cursor, struct map_entry *entry)
 {
     cursor->at = entry;
-    if (entry != NULL)
+    if (entry != NULL && entry->cursors < MAP_CURSORS_MANY)
         entry->cursors++;
+}
+
+/* It stands there no longer. */
+static void leave(struct map_entry *entry)
+{
+    if (entry->cursors < MAP_CURSORS_MANY)
+        entry->cursors--;
 }
 
 static bool show(struct service_cursor *base, struct service_call *output)
@@ -51,7 +58,7 @@ static void advance(struct service_cursor *base)
     struct map_cursor *cursor = of(base);
     if (cursor->at == NULL)
         return;
-    cursor->at->cursors--;
+    leave(cursor->at);
     stand(cursor, given(cursor, cursor->at->order.next));
 }
 
@@ -59,7 +66,7 @@ static void close(struct service_cursor *base)
 {
     struct map_cursor *cursor = of(base);
     if (cursor->at != NULL)
-        cursor->at->cursors--;
+        leave(cursor->at);
     list_remove(&cursor->order);
     free(cursor);
 }

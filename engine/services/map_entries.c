@@ -6,15 +6,11 @@
 #include "engine/fsm/memory.h"
 #include "ipc/error.h"
 
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct map_expiry {
-    struct timer timer;
-    struct map_entry *entry;
-    struct map_entries *entries;
-};
+#define MAP_CONTENT_MAX (UINT32_MAX - MAP_CONTENT_HEAD) /* bytes of key and value */
+#define MAP_SERIALS ((UINT64_C(1) << 56) - 1)           /* more than can ever be inserted */
 
 /* ---- deadlines ---- */
 
@@ -47,21 +43,29 @@ static void expired(struct timer *timer, void *context)
     map_remove(expiry->entries, expiry->entry);
 }
 
+static void drop_expiry(struct map_entries *entries, struct map_entry *entry)
+{
+    timers_cancel(&entries->timers, &entry->expiry->timer);
+    free(entry->expiry);
+    entry->expiry = NULL;
+}
+
 static void set_expiry(struct map_entries *entries, struct map_entry *entry, uint64_t expire)
 {
-    entry->expire = expire;
-    if (expire == 0 || expire == UINT64_MAX) { /* never asked for, or never to come */
-        if (entry->expiry == NULL)
-            return;
-        timers_cancel(&entries->timers, &entry->expiry->timer);
-        free(entry->expiry);
-        entry->expiry = NULL;
+    if (expire == 0 && entry->expiry == NULL)
+        return;
+    if (expire == 0) {
+        drop_expiry(entries, entry);
     } else {
         if (entry->expiry == NULL) {
             entry->expiry = memory_zeroed(1, sizeof(*entry->expiry));
             *entry->expiry = (struct map_expiry){.timer.fire = expired, .entry = entry, .entries = entries};
         }
-        timers_set(&entries->timers, &entry->expiry->timer, expire, entry->index);
+        entry->expiry->expire = expire;
+        if (expire == UINT64_MAX) /* never to come */
+            timers_cancel(&entries->timers, &entry->expiry->timer);
+        else
+            timers_set(&entries->timers, &entry->expiry->timer, expire, entry->index);
     }
     show_earliest(entries);
 }
@@ -81,12 +85,16 @@ static uint64_t hash_of(const struct map_entries *entries, struct slice key)
     return hash_bytes(key, entries->host->hash_seed);
 }
 
+static bool equal(struct slice a, struct slice b)
+{
+    return a.size == b.size && (a.size == 0 || memcmp(a.data, b.data, a.size) == 0);
+}
+
 static struct map_entry *find(const struct map_entries *entries, struct slice key, uint64_t hash)
 {
     for (struct table_node *node = table_first(&entries->by_key, hash); node != NULL; node = node->next) {
         struct map_entry *entry = container_of(node, struct map_entry, by_key);
-        if (node->hash == hash && entry->key_size == key.size &&
-            (key.size == 0 || memcmp(entry->blob->data, key.data, key.size) == 0))
+        if (node->hash == hash && equal(map_key(entry), key))
             return entry;
     }
     return NULL;
@@ -97,22 +105,45 @@ struct map_entry *map_find(const struct map_entries *entries, struct slice key)
     return find(entries, key, hash_of(entries, key));
 }
 
+/* In steps, because each address stands in the memory that the step before has asked for. */
+void map_expect(const struct map_entries *entries, const struct slice *keys, unsigned count)
+{
+    uint64_t hashes[MAP_EXPECTED_AT_ONCE];
+    mr_assert(count <= MAP_EXPECTED_AT_ONCE);
+    if (entries->by_key.count == 0)
+        return;
+    for (unsigned i = 0; i < count; i++) {
+        hashes[i] = hash_of(entries, keys[i]);
+        __builtin_prefetch(table_bucket(&entries->by_key, hashes[i]));
+    }
+    for (unsigned i = 0; i < count; i++)
+        __builtin_prefetch(table_first(&entries->by_key, hashes[i]));
+    for (unsigned i = 0; i < count; i++) {
+        const struct table_node *node = table_first(&entries->by_key, hashes[i]);
+        while (node != NULL && node->hash != hashes[i])
+            node = node->next;
+        if (node != NULL)
+            __builtin_prefetch(container_of(node, struct map_entry, by_key)->blob, 1);
+    }
+}
+
 static struct blob *key_and_value(struct slice key, struct slice value)
 {
-    mr_assert(key.size <= UINT32_MAX && value.size <= UINT32_MAX - key.size);
-    struct blob *blob = blob_create((uint32_t)(key.size + value.size));
+    mr_assert(key.size <= MAP_CONTENT_MAX && value.size <= MAP_CONTENT_MAX - key.size);
+    struct blob *blob = blob_create((uint32_t)(MAP_CONTENT_HEAD + key.size + value.size));
+    struct map_content *content = (struct map_content *)(void *)blob->data;
+    content->key_size = (uint32_t)key.size;
     if (key.size > 0)
-        memcpy(blob->data, key.data, key.size);
+        memcpy(content->bytes, key.data, key.size);
     if (value.size > 0)
-        memcpy(blob->data + key.size, value.data, value.size);
+        memcpy(content->bytes + key.size, value.data, value.size);
     return blob;
 }
 
-static struct map_entry *add_entry(struct map_entries *entries, struct slice key, uint64_t hash)
+static struct map_entry *add_entry(struct map_entries *entries, uint64_t hash)
 {
     struct map_entry *entry = memory_zeroed(1, sizeof(*entry));
-    entry->key_size = (uint32_t)key.size;
-    entry->serial = ++entries->last_serial;
+    entry->serial = ++entries->last_serial & MAP_SERIALS;
     table_insert(&entries->by_key, &entry->by_key, hash);
     list_append(&entries->order, &entry->order);
     return entry;
@@ -123,7 +154,7 @@ struct map_entry *map_write(struct map_entries *entries, struct map_entry *entry
 {
     struct blob *blob = key_and_value(key, value);
     if (entry == NULL)
-        entry = add_entry(entries, key, hash_of(entries, key));
+        entry = add_entry(entries, hash_of(entries, key));
     blob_release(entry->blob);
     entry->blob = blob;
     entry->index = index;
@@ -134,10 +165,10 @@ struct map_entry *map_write(struct map_entries *entries, struct map_entry *entry
 static bool restore(struct map_entries *entries, const struct map_kept *kept, uint64_t hash)
 {
     if (kept->index == 0 || (kept->expire != 0 && kept->expire <= *entries->host->time) ||
-        kept->key.size > UINT32_MAX || kept->value.size > UINT32_MAX - kept->key.size ||
+        kept->key.size > MAP_CONTENT_MAX || kept->value.size > MAP_CONTENT_MAX - kept->key.size ||
         find(entries, kept->key, hash) != NULL)
         return false;
-    struct map_entry *entry = add_entry(entries, kept->key, hash);
+    struct map_entry *entry = add_entry(entries, hash);
     entry->blob = key_and_value(kept->key, kept->value);
     entry->index = kept->index;
     if (kept->expire != 0)
@@ -185,10 +216,11 @@ void map_remove(struct map_entries *entries, struct map_entry *entry)
 
 uint64_t map_remaining(const struct map_entry *entry, uint64_t now)
 {
-    if (entry->expire == 0)
+    uint64_t expire = map_expire(entry);
+    if (expire == 0)
         return 0;
     /* A query can see an entry whose deadline no command has passed yet. It is there, so something remains. */
-    return entry->expire > now ? entry->expire - now : 1;
+    return expire > now ? expire - now : 1;
 }
 
 /* ---- emptying ---- */

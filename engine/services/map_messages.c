@@ -1,34 +1,36 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The map's messages. Of an Entry, only tags, lengths and numbers are written; key and value are shared from the
- * entry's blob. */
+ * entry's blob, unless it is small. */
 #include "engine/services/map_messages.h"
 
 #include "engine/fsm/duration.h"
-#include "proto/reader.h"
+#include "proto/wire.h"
 #include "proto/writer.h"
 
 /* ---- inputs ---- */
 
-static bool read_duration(const struct field_reader *outer, struct duration *duration)
+static bool read_duration(struct field_reader reader, struct duration *duration)
 {
-    struct field_reader reader = field_reader_within(outer);
     duration->present = true;
-    while (field_next(&reader)) {
+    while (wire_next(&reader)) {
         if (reader.tag == FIELD(1, WIRE_VARINT))
-            duration->seconds = (int64_t)reader.value;
+            duration->seconds = (int64_t)wire_varint(&reader);
         else if (reader.tag == FIELD(2, WIRE_VARINT))
-            duration->nanos = (int32_t)(uint32_t)reader.value; /* an int32 is cut, as protobuf cuts it */
+            duration->nanos = (int32_t)(uint32_t)wire_varint(&reader); /* an int32 is cut, as protobuf cuts it */
+        else
+            wire_skip(&reader);
     }
     return !reader.malformed;
 }
 
-static bool read_value(const struct field_reader *outer, struct map_input *input)
+static inline bool read_value(struct field_reader reader, struct map_input *input)
 {
-    struct field_reader reader = field_reader_within(outer);
-    while (field_next(&reader)) {
+    while (wire_next(&reader)) {
         if (reader.tag == FIELD(1, WIRE_BYTES))
-            input->value = reader.bytes;
-        else if (reader.tag == FIELD(2, WIRE_BYTES) && !read_duration(&reader, &input->ttl))
+            input->value = wire_bytes(&reader);
+        else if (reader.tag != FIELD(2, WIRE_BYTES))
+            wire_skip(&reader);
+        else if (!read_duration(wire_message(&reader), &input->ttl))
             return false;
     }
     return !reader.malformed;
@@ -37,38 +39,45 @@ static bool read_value(const struct field_reader *outer, struct map_input *input
 bool map_read_write_input(struct slice payload, struct map_input *input)
 {
     *input = (struct map_input){0};
-    struct field_reader reader = field_reader(payload);
-    while (field_next(&reader)) {
+    struct field_reader reader = {.at = payload.data, .end = payload.data + payload.size};
+    while (wire_next(&reader)) {
         switch (reader.tag) {
         case FIELD(1, WIRE_BYTES):
-            if (!utf8_valid(reader.bytes))
-                return false;
-            input->key = reader.bytes;
+            input->key = wire_string(&reader);
             break;
         case FIELD(2, WIRE_BYTES):
-            if (!read_value(&reader, input))
+            if (!read_value(wire_message(&reader), input))
                 return false;
             break;
         case FIELD(3, WIRE_VARINT):
-            input->index = reader.value;
+            input->index = wire_varint(&reader);
             break;
+        default:
+            wire_skip(&reader);
         }
     }
     return !reader.malformed;
 }
 
+struct slice map_peek_key(struct slice payload)
+{
+    const uint8_t *bytes = payload.data;
+    if (payload.size < 2 || bytes[0] != FIELD(1, WIRE_BYTES) || bytes[1] >= 0x80 || bytes[1] > payload.size - 2)
+        return (struct slice){NULL, 0};
+    return (struct slice){bytes + 2, bytes[1]};
+}
+
 bool map_read_key_input(struct slice payload, bool has_key, struct map_input *input)
 {
     *input = (struct map_input){0};
-    struct field_reader reader = field_reader(payload);
-    while (field_next(&reader)) {
-        if (reader.tag == FIELD(1, WIRE_BYTES) && has_key) {
-            if (!utf8_valid(reader.bytes))
-                return false;
-            input->key = reader.bytes;
-        } else if (reader.tag == FIELD(2, WIRE_VARINT)) {
-            input->index = reader.value;
-        }
+    struct field_reader reader = {.at = payload.data, .end = payload.data + payload.size};
+    while (wire_next(&reader)) {
+        if (reader.tag == FIELD(1, WIRE_BYTES) && has_key)
+            input->key = wire_string(&reader);
+        else if (reader.tag == FIELD(2, WIRE_VARINT))
+            input->index = wire_varint(&reader);
+        else
+            wire_skip(&reader);
     }
     return !reader.malformed;
 }
@@ -105,6 +114,8 @@ static uint8_t *write_time(uint8_t *to, uint64_t nanoseconds)
 
 /* Fields of at most this size are written before key and value and between them: three heads and a number. */
 enum { BETWEEN_MAX = 64 };
+/* An entry of no more bytes is copied: that costs less than sharing its blob. */
+enum { COPIED_MAX = 256 };
 
 struct entry_sizes {
     size_t ttl, value, entry; /* of the messages, without their heads */
@@ -115,36 +126,55 @@ static struct entry_sizes entry_sizes(const struct map_entry *entry, uint64_t tt
     struct entry_sizes sizes = {.ttl = ttl == 0 ? 0 : time_size(ttl)};
     sizes.value =
         field_bytes_size(1, map_value(entry).size) + (ttl == 0 ? 0 : field_message_head_size(2, sizes.ttl) + sizes.ttl);
-    sizes.entry = field_bytes_size(1, entry->key_size) + field_message_head_size(2, sizes.value) + sizes.value +
+    sizes.entry = field_bytes_size(1, map_key(entry).size) + field_message_head_size(2, sizes.value) + sizes.value +
                   field_varint_size(3, entry->index);
     return sizes;
+}
+
+static uint8_t *write_after_value(uint8_t *to, const struct map_entry *entry, uint64_t ttl, struct entry_sizes sizes)
+{
+    if (ttl > 0)
+        to = write_time(field_write_message_head(to, 2, sizes.ttl), ttl);
+    return field_write_varint(to, 3, entry->index);
+}
+
+/* What stands before an entry's fields, and these. */
+static void copy_entry(struct service_call *call, const struct map_entry *entry, uint64_t ttl, struct entry_sizes sizes,
+                       const uint8_t *before, size_t before_size)
+{
+    uint8_t *to = call_put(call, before_size + sizes.entry);
+    __builtin_memcpy(to, before, before_size);
+    to = field_write_bytes(to + before_size, 1, map_key(entry));
+    to = field_write_message_head(to, 2, sizes.value);
+    to = field_write_bytes(to, 1, map_value(entry));
+    write_after_value(to, entry, ttl, sizes);
 }
 
 /* The entry's fields. What stands before them has been written into `bytes`, up to `at`. */
 static void put_entry(struct service_call *call, const struct map_entry *entry, uint64_t ttl, struct entry_sizes sizes,
                       uint8_t bytes[BETWEEN_MAX], uint8_t *at)
 {
-    size_t key_size = entry->key_size, value_bytes = map_value(entry).size;
+    size_t key_size = map_key(entry).size, value_bytes = map_value(entry).size;
+    if (sizes.entry <= COPIED_MAX) {
+        copy_entry(call, entry, ttl, sizes, bytes, (size_t)(at - bytes));
+        return;
+    }
 
     /* A message's head and that of bytes are alike; field_bytes_size() of nothing is 0. */
     if (key_size > 0)
         at = field_write_message_head(at, 1, key_size);
     size_t size = (size_t)(at - bytes);
     __builtin_memcpy(call_put(call, size), bytes, size);
-    call_put_blob(call, entry->blob, 0, key_size);
+    call_put_blob(call, entry->blob, MAP_CONTENT_HEAD, key_size);
 
     at = field_write_message_head(bytes, 2, sizes.value);
     if (value_bytes > 0)
         at = field_write_message_head(at, 1, value_bytes);
     size = (size_t)(at - bytes);
     __builtin_memcpy(call_put(call, size), bytes, size);
-    call_put_blob(call, entry->blob, key_size, value_bytes);
+    call_put_blob(call, entry->blob, MAP_CONTENT_HEAD + key_size, value_bytes);
 
-    at = bytes;
-    if (ttl > 0)
-        at = write_time(field_write_message_head(at, 2, sizes.ttl), ttl);
-    at = field_write_varint(at, 3, entry->index);
-    size = (size_t)(at - bytes);
+    size = (size_t)(write_after_value(bytes, entry, ttl, sizes) - bytes);
     __builtin_memcpy(call_put(call, size), bytes, size);
 }
 
@@ -210,10 +240,11 @@ void map_write_snapshot(const struct map_entries *entries, const struct map_list
     for (const struct list *link = entries->order.next; link != &entries->order; link = link->next) {
         const struct map_entry *entry = container_of(link, struct map_entry, order);
         struct slice key = map_key(entry), value = map_value(entry);
-        size_t expire_size = entry->expire == 0 ? 0 : time_size(entry->expire);
+        uint64_t expire = map_expire(entry);
+        size_t expire_size = expire == 0 ? 0 : time_size(expire);
         size_t key_size = field_varint_size(1, entry->index) + field_bytes_size(2, key.size);
-        size_t value_size = field_bytes_size(1, value.size) +
-                            (entry->expire == 0 ? 0 : field_message_head_size(2, expire_size) + expire_size);
+        size_t value_size =
+            field_bytes_size(1, value.size) + (expire == 0 ? 0 : field_message_head_size(2, expire_size) + expire_size);
         size_t size =
             field_message_head_size(1, key_size) + key_size + field_message_head_size(2, value_size) + value_size;
 
@@ -229,9 +260,9 @@ void map_write_snapshot(const struct map_entries *entries, const struct map_list
             at = field_write_message_head(at, 1, value.size);
         write(context, bytes, (size_t)(at - bytes));
         write(context, value.data, value.size);
-        if (entry->expire != 0)
+        if (expire != 0)
             write(context, bytes,
-                  (size_t)(write_time(field_write_message_head(bytes, 2, expire_size), entry->expire) - bytes));
+                  (size_t)(write_time(field_write_message_head(bytes, 2, expire_size), expire) - bytes));
     }
 }
 

@@ -156,11 +156,12 @@ static inline void ended(void *state, void *context)
     free(listening);
 }
 
-static const struct service_operation operations[] = {{.name = "Listen", .kind = OPERATION_STREAM, .run = listen},
-                                                      {.name = "Talk", .kind = OPERATION_COMMAND, .run = talk},
-                                                      {.name = "Finish", .kind = OPERATION_COMMAND, .run = finish},
-                                                      {.name = "Fail", .kind = OPERATION_COMMAND, .run = fail_always},
-                                                      {.name = "Ended", .kind = OPERATION_QUERY, .run = ended_count}};
+static const struct service_operation operations[] = {
+    {OPERATION_NAME("Listen"), .kind = OPERATION_STREAM, .run = listen},
+    {OPERATION_NAME("Talk"), .kind = OPERATION_COMMAND, .run = talk},
+    {OPERATION_NAME("Finish"), .kind = OPERATION_COMMAND, .run = finish},
+    {OPERATION_NAME("Fail"), .kind = OPERATION_COMMAND, .run = fail_always},
+    {OPERATION_NAME("Ended"), .kind = OPERATION_QUERY, .run = ended_count}};
 
 static const struct service_type talker_type = {.name = TALKER_TYPE,
                                                 .operations = operations,

@@ -39,7 +39,7 @@ static void failing_dump(void *state, void (*write)(void *context, const void *d
 }
 
 static const struct service_operation failing_operations[] = {
-    {.name = "Fail", .kind = OPERATION_COMMAND, .run = run_fail}};
+    {OPERATION_NAME("Fail"), .kind = OPERATION_COMMAND, .run = run_fail}};
 static const struct service_type failing = {.name = "test.Failing",
                                             .operations = failing_operations,
                                             .operation_count = 1,

@@ -271,6 +271,36 @@ static void time_never_goes_backwards(void **state)
     log_fixture_free(&fixture);
 }
 
+/* Never more than asked for, and never those of two batches, because the first one's bytes go with the second. */
+static void several_come_out_at_a_time(void **state)
+{
+    (void)state;
+    struct log_fixture fixture;
+    open_log(&fixture, 1, DURABILITY_MEMORY);
+    struct log_origin origin = {.channel = 3};
+    struct log_entry entries[8];
+    for (unsigned n = 0; n < 7; n++) {
+        uint8_t *room = log_reserve(fixture.log, 1);
+        assert_non_null(room);
+        *room = (uint8_t)('1' + n);
+        log_append(fixture.log, 1, &origin, 1);
+        if (n == 4)
+            log_submit(fixture.log);
+    }
+    log_submit(fixture.log);
+    log_fixture_complete(&fixture);
+    static const unsigned most[] = {3, 8, 8, 8}, come[] = {3, 2, 2, 0};
+    for (unsigned call = 0, next = 1; call < 4; call++) {
+        assert_int_equal(log_next_few(fixture.log, entries, most[call]), come[call]);
+        for (unsigned n = 0; n < come[call]; n++, next++) {
+            assert_int_equal(entries[n].index, next);
+            assert_int_equal(entries[n].body[0], '0' + next);
+            assert_int_equal(entries[n].origin.channel, 3);
+        }
+    }
+    log_fixture_free(&fixture);
+}
+
 static void an_empty_batch_keeps_the_time(void **state)
 {
     (void)state;
@@ -505,6 +535,7 @@ int main(void)
         cmocka_unit_test(a_large_entry_is_a_batch_alone),
         cmocka_unit_test(a_reservation_may_be_dropped_or_shortened),
         cmocka_unit_test(time_never_goes_backwards),
+        cmocka_unit_test(several_come_out_at_a_time),
         cmocka_unit_test(an_empty_batch_keeps_the_time),
         cmocka_unit_test(an_idle_log_is_closed_off_once),
         cmocka_unit_test(a_start_costs_a_block),
