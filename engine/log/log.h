@@ -80,6 +80,7 @@ struct log_recovery {
     uint64_t torn_bytes;
     char torn_file[64]; /* where, if torn_batches > 0 */
     uint64_t torn_offset;
+    bool start_missing; /* nothing is left of the segment in which reading was to begin (log_open() has failed) */
 };
 
 struct log;

@@ -203,6 +203,7 @@ static int find_start(struct recovery *recovery, struct mr_error *error)
                          " on begin. Restore the file, or the partition from a copy",
                          path, name, number, recovery->start.index + 1);
     }
+    recovery->report->start_missing = true;
     return error_set(error,
                      "segment %" PRIu64 " of the log in %s is missing, in which the entries from index %" PRIu64
                      " on begin%s. Restore the files, or the partition from a copy",

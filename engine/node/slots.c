@@ -27,6 +27,7 @@ static bool is_stopped(const struct partition *partition)
 
 static void send_channel(struct supervisor *s, struct connection *connection, const struct channel *channel)
 {
+    int core = s->partitions[channel->partition - 1].core;
     Millrace__V1__NodeMessage message = MILLRACE__V1__NODE_MESSAGE__INIT;
     Millrace__V1__Channel body = MILLRACE__V1__CHANNEL__INIT;
     int fds[2] = {channel->memory_fd, channel->node_wake_fd};
@@ -34,6 +35,7 @@ static void send_channel(struct supervisor *s, struct connection *connection, co
     body.partition = channel->partition;
     body.channel_id = channel->channel_id;
     body.ring_bytes = channel->ring_bytes;
+    body.core = core >= 0 ? (uint32_t)core + 1 : 0;
     message.message_case = MILLRACE__V1__NODE_MESSAGE__MESSAGE_CHANNEL;
     message.channel = &body;
     connection_send(s, connection, &message, fds, 2);

@@ -212,14 +212,18 @@ static enum mr_status make_alive(struct mr_client *client)
     return MR_OK;
 }
 
-static unsigned usable_cpus(void)
+/* The only processor that this process may use; -1: there are more. */
+static int find_only_cpu(void)
 {
     cpu_set_t cpus;
 
     /* Fails where the machine has more than the set can hold: then there are enough. */
-    if (sys_sched_getaffinity(0, sizeof(cpus), &cpus) != 0)
-        return 2;
-    return (unsigned)CPU_COUNT(&cpus);
+    if (sys_sched_getaffinity(0, sizeof(cpus), &cpus) != 0 || CPU_COUNT(&cpus) != 1)
+        return -1;
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET((size_t)cpu, &cpus))
+            return cpu;
+    return -1;
 }
 
 enum mr_status client_make(const char *path, const struct mr_options *options, int stop, struct mr_client **out)
@@ -238,7 +242,7 @@ enum mr_status client_make(const char *path, const struct mr_options *options, i
     client->stop = stop;
     client->timer_at = NEVER;
     client->message = "";
-    client->cpus = usable_cpus();
+    client->only_cpu = find_only_cpu();
     if ((status = make_alive(client)) != MR_OK || (status = requests_make(client)) != MR_OK ||
         (status = take_options(client, options)) != MR_OK || (status = take_path(client, path)) != MR_OK)
         return status;

@@ -164,6 +164,7 @@ struct sending {
 struct link {
     struct mr_client *client;
     uint32_t partition;
+    uint32_t core; /* 1 + the processor that the worker is pinned to; 0: none */
     enum link_stage stage;
     struct channel channel;
     struct ring_writer requests;
@@ -231,7 +232,7 @@ struct mr_client {
     bool away;          /* the node is; it may come back (reconnect.c) */
     bool gone;          /* it has not come back in time; every later call is MR_NO_NODE */
     bool may_set_aside; /* a call waits for an answer behind results that nobody takes: copy those out of the way */
-    unsigned cpus;      /* that the process may use; with one, spinning keeps the worker from answering */
+    int only_cpu;       /* that the process may use; -1: there are several */
 
     struct mr_options options; /* name_space is a copy */
     char *path;

@@ -229,6 +229,7 @@ static int map_channel(struct link *link, const Millrace__V1__Channel *message, 
     if (channel_dont_fork(&channel, error) == 0) {
         if (make_way(link)) {
             link->channel = channel;
+            link->core = message->core;
             return 0;
         }
         error_system(error, ENOMEM, "cannot keep the results that wait");

@@ -182,6 +182,17 @@ static bool sleep_until(struct mr_client *client, uint64_t now, uint64_t deadlin
     return true;
 }
 
+/* On the worker's own processor, spinning would only keep it from answering. */
+static bool may_spin(const struct mr_client *client)
+{
+    if (client->only_cpu < 0)
+        return true;
+    for (uint32_t i = 0; i < client->open_count; i++)
+        if (client->open[i]->core == 0 || client->open[i]->core == (uint32_t)client->only_cpu + 1)
+            return false;
+    return true;
+}
+
 enum mr_status client_wait(struct mr_client *client, client_done_fn *done, const void *argument, uint64_t deadline)
 {
     unsigned moved = client->moved;
@@ -199,7 +210,7 @@ enum mr_status client_wait(struct mr_client *client, client_done_fn *done, const
         if (spin_until == 0 || client->moved != moved)
             spin_until = now + MR_SPIN_LIMIT;
         moved = client->moved;
-        if (client->cpus > 1 && now < spin_until) {
+        if (now < spin_until && may_spin(client)) {
             relax();
             continue;
         }

@@ -185,6 +185,40 @@ static void an_unreadable_one_is_passed_over(void **state)
     scene_end(&scene);
 }
 
+/* One that a power cut brought back, whose log is gone, is tried after those that cannot be read. That they cannot is
+ * what is wrong, not that its log is missing. */
+static void an_old_one_that_came_back_is_no_damage(void **state)
+{
+    static uint8_t bytes[2 * MR_MIB];
+    struct scene scene;
+    char names[3][SNAPSHOT_NAME_SIZE];
+
+    (void)state;
+    begin(&scene, DURABILITY_SYNC, 0);
+    int64_t size = 0;
+    for (unsigned i = 0; i < 3; i++) {
+        put_some(&scene, 200);
+        assert_true(harness_snapshot(scene.harness));
+        snprintf(names[i], sizeof(names[i]), "snapshot-%020llu", (unsigned long long)newest(scene.harness));
+        if (i == 0)
+            size = fake_file_read(scene.harness->machine, FOLDER, names[0], bytes, sizeof(bytes), 0);
+    }
+    put_some(&scene, 200); /* what the first one needs is used again */
+    uint64_t index = fsm_index(scene.harness->worker.fsm);
+    harness_kill(scene.harness);
+    assert_int_equal(fake_file_size(scene.harness->machine, FOLDER, names[0]), -1);
+    fake_file_write(scene.harness->machine, FOLDER, names[0], bytes, (size_t)size, 0);
+    fake_machine_fail(scene.harness->machine, FAKE_READ, names[1], 1, UINT64_MAX, EIO);
+    fake_machine_fail(scene.harness->machine, FAKE_READ, names[2], 1, UINT64_MAX, EIO);
+    assert_int_equal(harness_start(scene.harness), -1);
+    assert_int_equal(scene.harness->error.code, EIO);
+    harness_kill(scene.harness);
+    fake_machine_heal(scene.harness->machine);
+    assert_int_equal(harness_start(scene.harness), 0);
+    assert_int_equal(fsm_index(scene.harness->worker.fsm), index);
+    scene_end(&scene);
+}
+
 /* ---- async ---- */
 
 static void settle_for(struct harness *harness, uint64_t nanoseconds)
@@ -275,9 +309,10 @@ static void in_memory_the_sound_one_stays(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_was_left_unfinished_makes_room),   cmocka_unit_test(a_full_disk_is_helped_by_a_snapshot),
-        cmocka_unit_test(a_restart_uses_what_no_snapshot_needs), cmocka_unit_test(an_unreadable_one_is_passed_over),
-        cmocka_unit_test(a_failed_flush_spoils_a_snapshot),      cmocka_unit_test(in_memory_the_sound_one_stays),
+        cmocka_unit_test(what_was_left_unfinished_makes_room),    cmocka_unit_test(a_full_disk_is_helped_by_a_snapshot),
+        cmocka_unit_test(a_restart_uses_what_no_snapshot_needs),  cmocka_unit_test(an_unreadable_one_is_passed_over),
+        cmocka_unit_test(an_old_one_that_came_back_is_no_damage), cmocka_unit_test(a_failed_flush_spoils_a_snapshot),
+        cmocka_unit_test(in_memory_the_sound_one_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
