@@ -65,6 +65,18 @@ static int check_length(const struct recovery *recovery, const struct segment *s
                      recovery->config->path, name, length, segment->size);
 }
 
+/* A file is as long as its segment before anything is written to it. */
+static int ends_in_header(const struct recovery *recovery, const struct segment *segment, uint64_t length,
+                          struct mr_error *error)
+{
+    char name[SEGMENT_NAME_SIZE];
+    segment_name(name, segment->slot);
+    return error_set(error,
+                     "%s/%s is damaged at offset %" PRIu64
+                     ": it ends there, within its header. Restore the file, or the partition from a copy",
+                     recovery->config->path, name, length);
+}
+
 /* Reads the header of an open slot of this length, and the first batch's. */
 static int read_header(struct recovery *recovery, struct segment *segment, uint64_t length, uint64_t *begins_at,
                        struct mr_error *error)
@@ -77,6 +89,8 @@ static int read_header(struct recovery *recovery, struct segment *segment, uint6
     case SEGMENT_REFUSED:
         return -1;
     case SEGMENT_BLANK:
+        if (length > 0 && length < SEGMENT_HEADER_BYTES)
+            return ends_in_header(recovery, segment, length, error);
         recovery->blanks[recovery->blank_count++] = *segment;
         if (!all_zero(bytes, SEGMENT_HEADER_BYTES))
             recovery->spoiled = &recovery->blanks[recovery->blank_count - 1];

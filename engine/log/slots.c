@@ -108,10 +108,18 @@ bool slots_free(struct log *log, const struct segment *segment)
     return push(&log->free, segment);
 }
 
-/* In which order free slots are used: by their numbers, and those without a header when there is no other. */
-static bool used_earlier(const struct segment *one, const struct segment *other)
+/* In which order free slots are used: by their numbers. Behind them those that stand behind the log's end, the highest
+ * first, because each names the one in which the log stood before, and until a new epoch has begun that may not be
+ * missing. Those without a header when there is no other. */
+static bool used_earlier(const struct log *log, const struct segment *one, const struct segment *other)
 {
-    return one->number - 1 < other->number - 1; /* 0 becomes the highest */
+    uint64_t end = log->current ? log->current->number : UINT64_MAX;
+    bool one_behind = one->number > end, other_behind = other->number > end;
+    if (one->number == 0 || other->number == 0)
+        return one->number != 0;
+    if (one_behind != other_behind)
+        return other_behind;
+    return one_behind ? one->number > other->number : one->number < other->number;
 }
 
 static bool takes_room(const struct log *log, const struct segment *segment)
@@ -126,7 +134,7 @@ bool slots_take(struct log *log, struct segment *segment)
         return false;
     unsigned place = 0;
     for (unsigned n = 1; n < log->free.count; n++)
-        if (used_earlier(&log->free.segments[n], &log->free.segments[place]))
+        if (used_earlier(log, &log->free.segments[n], &log->free.segments[place]))
             place = n;
     *segment = log->free.segments[place];
     log->free.segments[place] = log->free.segments[--log->free.count];
@@ -183,7 +191,7 @@ bool slots_trim(struct log *log)
         if (!takes_room(log, segment))
             continue;
         count++;
-        if (!last || used_earlier(last, segment))
+        if (!last || used_earlier(log, last, segment))
             last = segment;
     }
     if (!last || count <= limit)

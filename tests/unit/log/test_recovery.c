@@ -629,8 +629,9 @@ static void progress_is_told(void **state)
     log_fixture_free(&fixture);
 }
 
-/* Before a second segment is there, the first is all the evidence. */
-static void the_only_segment_cut_within_its_header_is_damage(void **state)
+/* A file cut so short that not even its header is whole never was one that is being made: those have their full length
+ * from the first byte on. (Seeds 1691000 and 1795653 of the simulator.) */
+static void a_segment_cut_within_its_header_is_damage(void **state)
 {
     static const char name[] = "segment-0000";
     (void)state;
@@ -641,12 +642,8 @@ static void the_only_segment_cut_within_its_header_is_damage(void **state)
         log_fixture_append(&fixture, 100);
         log_fixture_settle(&fixture);
         log_fixture_power_cut(&fixture);
-        const char *other;
-        for (unsigned n = 0; (other = fake_file_name(fixture.machine, LOG_FIXTURE_PATH, n)) != NULL;)
-            if (strcmp(other, name) == 0)
-                n++;
-            else
-                fake_file_remove(fixture.machine, LOG_FIXTURE_PATH, other);
+        if (length % 2 == 0) /* alone, before another was made */
+            fake_file_remove(fixture.machine, LOG_FIXTURE_PATH, "segment-0001");
         fake_file_truncate(fixture.machine, LOG_FIXTURE_PATH, name, length);
         assert_int_equal(log_fixture_open(&fixture), -1);
         assert_int_equal(fixture.error.code, 0);
@@ -673,7 +670,7 @@ int main(void)
         cmocka_unit_test(other_partitions_and_directories_are_refused),
         cmocka_unit_test(no_body_poses_as_a_batch),
         cmocka_unit_test(progress_is_told),
-        cmocka_unit_test(the_only_segment_cut_within_its_header_is_damage),
+        cmocka_unit_test(a_segment_cut_within_its_header_is_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
