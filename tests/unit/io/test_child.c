@@ -304,8 +304,8 @@ static int politeness(void *context, struct io *io)
 static void it_lets_others_go_first(void **state)
 {
     struct fixture *f = *state;
-    assert_true(politeness(NULL, NULL) < 30);
-    assert_int_equal(result(f, politeness, NULL), 30);
+    int mine = politeness(NULL, NULL), its = result(f, politeness, NULL);
+    assert_true(its == 30 || (mine > 30 && its == mine)); /* unless the test itself was started so */
 }
 
 /* 0: on none of the given processors, and on one at least of the others. */
