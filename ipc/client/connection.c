@@ -51,7 +51,7 @@ void connection_hang_up(struct mr_client *client)
     leave_poller(client, &client->wake);
 }
 
-/* The node is gone, for now or for good. */
+/* The node is gone; whether it comes back is not known. */
 static void lost(struct mr_client *client, const char *text)
 {
     unsigned moved;

@@ -14,6 +14,7 @@
 #include "engine/log/segment.h"
 #include "millrace/limits.h"
 #include "tests/support/log_fixture.h"
+#include "tests/support/sudden_death.h"
 
 enum { BLOCK = 4096 };
 
@@ -120,44 +121,20 @@ static void a_flush_interval_is_lost_at_most_in_async(void **state)
 }
 
 /* The process dies at every single call that it makes to the outside, opening and recovery included. */
-struct countdown {
-    uint64_t calls;
-    jmp_buf out;
-};
-
-static void count_down(void *context, struct io *io, enum fake_call call, const char *name)
-{
-    struct countdown *countdown = context;
-    (void)io;
-    (void)call;
-    (void)name;
-    if (countdown->calls > 0 && --countdown->calls == 0)
-        longjmp(countdown->out, 1);
-}
-
-/* What the dead process held in memory is lost with it, and no leak. */
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/lsan_interface.h>
-#define LEAKS_BEGIN __lsan_disable()
-#define LEAKS_END __lsan_enable()
-#else
-#define LEAKS_BEGIN (void)0
-#define LEAKS_END (void)0
-#endif
 
 static void open_and_die(struct log_fixture *fixture, struct countdown *countdown, uint64_t calls, bool power_cut)
 {
     fake_machine_config(fixture->machine)->context = countdown;
     fake_machine_config(fixture->machine)->on_call = count_down;
     struct log_fixture *volatile kept = fixture;
-    LEAKS_BEGIN;
+    leaks_are_meant(true);
     if (setjmp(countdown->out) == 0) {
         countdown->calls = calls;
         if (log_fixture_open(kept) == 0)
             work(kept, 3);
         countdown->calls = 0;
     }
-    LEAKS_END;
+    leaks_are_meant(false);
     fake_machine_config(kept->machine)->on_call = NULL;
     if (power_cut)
         log_fixture_power_cut(kept);

@@ -16,6 +16,7 @@
 #include "ipc/sys.h"
 #include "millrace/limits.h"
 #include "tests/support/fake_io.h"
+#include "tests/support/sudden_death.h"
 #include "tests/support/temp_dir.h"
 
 #define DIRECTORY "/data/1"
@@ -341,31 +342,6 @@ static void what_is_not_ready_does_not_count(void **state)
 
 /* ---- deaths ---- */
 
-struct countdown {
-    unsigned calls;
-    jmp_buf out;
-};
-
-static void count_down(void *context, struct io *io, enum fake_call call, const char *name)
-{
-    struct countdown *countdown = context;
-    (void)io;
-    (void)call;
-    (void)name;
-    if (countdown->calls > 0 && --countdown->calls == 0)
-        longjmp(countdown->out, 1);
-}
-
-/* What the dead process held in memory is lost with it, and no leak. */
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/lsan_interface.h>
-#define LEAKS_BEGIN __lsan_disable()
-#define LEAKS_END __lsan_enable()
-#else
-#define LEAKS_BEGIN (void)0
-#define LEAKS_END (void)0
-#endif
-
 /* Writes one and dies at that call, or loses power behind the end. */
 static bool write_and_die(struct shelf *shelf, uint64_t index, unsigned calls, struct countdown *countdown)
 {
@@ -373,13 +349,13 @@ static bool write_and_die(struct shelf *shelf, uint64_t index, unsigned calls, s
     volatile bool done = false;
     fake_machine_config(shelf->machine)->context = countdown;
     fake_machine_config(shelf->machine)->on_call = count_down;
-    LEAKS_BEGIN;
+    leaks_are_meant(true);
     if (setjmp(countdown->out) == 0) {
         countdown->calls = calls;
         done = write_one(kept, index, 1, payload, 100) == 0;
         countdown->calls = 0;
     }
-    LEAKS_END;
+    leaks_are_meant(false);
     fake_machine_config(kept->machine)->on_call = NULL;
     fake_machine_power_cut(kept->machine);
     kept->place.io = fake_io_create(kept->machine);
@@ -435,14 +411,14 @@ static void half_a_snapshot_in_memory_does_not_count(void **state)
     shelf_init(&shelf, 1, true);
     for (uint64_t index = 1; index < 3; index++)
         assert_int_equal(write_one(&shelf, index, 1, 3 * payload, 0), 0);
-    LEAKS_BEGIN;
+    leaks_are_meant(true);
     struct snapshot_point point = point_of(3);
     struct snapshot_writer *writer = snapshot_begin(&shelf.place, &point, 1, &shelf.error);
     assert_non_null(writer);
     expect(&shelf, 1, (const uint64_t[]){2}, 3 * payload, 0);
     write_section(writer, 3, 0, 3 * payload - 1);
     expect(&shelf, 1, (const uint64_t[]){2}, 3 * payload, 0);
-    LEAKS_END;
+    leaks_are_meant(false);
     assert_int_equal(write_one(&shelf, 4, 2, 3 * payload, 0), 0);
     expect(&shelf, 2, (const uint64_t[]){4, 2}, 3 * payload, 0);
     shelf_free(&shelf);

@@ -12,10 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/lsan_interface.h>
-#endif
-
+#include "tests/support/sudden_death.h"
 #include "tests/support/worker_scene.h"
 
 #define RING (64 * MR_KIB)
@@ -254,24 +251,7 @@ static void a_stream_goes_on_behind_a_snapshot(void **state)
  * It is a jump out of the middle of whatever the worker, or its child, was doing; what that had allocated is never
  * freed. */
 
-static void leaks_are_meant(bool yes)
-{
-#if defined(__SANITIZE_ADDRESS__)
-    yes ? __lsan_disable() : __lsan_enable();
-#else
-    (void)yes;
-#endif
-}
-
-static jmp_buf death;
-static unsigned calls_to_live;
-
-static void maybe_die(void *context, struct io *io, enum fake_call call, const char *name)
-{
-    (void)context, (void)io, (void)call, (void)name;
-    if (calls_to_live > 0 && --calls_to_live == 0)
-        longjmp(death, 1);
-}
+static struct countdown death;
 
 #define REQUESTS 24
 #define OPENED 2 /* of them open sessions */
@@ -334,16 +314,16 @@ static void go_on(struct mix *mix)
 /* Runs until the machine's calls-th call, if it has one. False: it died of it. */
 static bool live(struct mix *mix, unsigned calls)
 {
-    if (setjmp(death) != 0) {
+    if (setjmp(death.out) != 0) {
         harness_kill(mix->scene.harness);
         note(mix);
         return false;
     }
-    calls_to_live = calls;
+    death.calls = calls;
     if (mix->scene.harness->io == NULL && harness_start(mix->scene.harness) != 0)
         fail_msg("%s", mix->scene.harness->error.text);
     go_on(mix);
-    calls_to_live = 0;
+    death.calls = 0;
     return true;
 }
 
@@ -369,7 +349,8 @@ static bool die_at(unsigned n, unsigned again, enum fake_fate fate, enum durabil
     leaks_are_meant(true);
     scene_begin(&mix.scene, durability, RING);
     struct fake_config *config = fake_machine_config(mix.scene.harness->machine);
-    config->on_call = maybe_die;
+    config->on_call = count_down;
+    config->context = &death;
     config->crash = fate;
     died = !live(&mix, n);
     if (died && again > 0)

@@ -11,10 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/lsan_interface.h>
-#endif
-
+#include "tests/support/sudden_death.h"
 #include "tests/support/worker_scene.h"
 
 #define RING (64 * MR_KIB)
@@ -361,24 +358,7 @@ static void sleepers_are_woken(void **state)
 /* ---- deaths ----
  * A death is a jump out of the middle of whatever the worker was doing; what that had allocated is never freed. */
 
-static void leaks_are_meant(bool yes)
-{
-#if defined(__SANITIZE_ADDRESS__)
-    yes ? __lsan_disable() : __lsan_enable();
-#else
-    (void)yes;
-#endif
-}
-
-static jmp_buf death;
-static unsigned calls_to_live;
-
-static void maybe_die(void *context, struct io *io, enum fake_call call, const char *name)
-{
-    (void)context, (void)io, (void)call, (void)name;
-    if (calls_to_live > 0 && --calls_to_live == 0)
-        longjmp(death, 1);
-}
+static struct countdown death;
 
 #define REQUESTS 12
 #define QUERY 8
@@ -461,19 +441,19 @@ static void go_on(struct mix *mix)
     harness_settle(mix->scene.harness);
 }
 
-/* Runs until the machine's calls_to_live-th call, if it has one. False: it died of it. */
+/* Runs until the machine's `calls`-th call, if it has one. False: it died of it. */
 static bool live(struct mix *mix, unsigned calls)
 {
-    if (setjmp(death) != 0) {
+    if (setjmp(death.out) != 0) {
         harness_kill(mix->scene.harness);
         note(mix);
         return false;
     }
-    calls_to_live = calls;
+    death.calls = calls;
     if (mix->scene.harness->io == NULL)
         assert_int_equal(harness_start(mix->scene.harness), 0);
     go_on(mix);
-    calls_to_live = 0;
+    death.calls = 0;
     return true;
 }
 
@@ -488,7 +468,8 @@ static bool die_at(unsigned n, unsigned again, enum fake_fate fate)
     leaks_are_meant(true);
     scene_begin(&mix.scene, DURABILITY_SYNC, RING);
     struct fake_config *config = fake_machine_config(mix.scene.harness->machine);
-    config->on_call = maybe_die;
+    config->on_call = count_down;
+    config->context = &death;
     config->crash = fate;
     died = !live(&mix, n);
     if (died && again > 0)
