@@ -7,7 +7,6 @@
 #include <millrace/raw.h>
 
 #include "proto/reader.h"
-#include "proto/writer.h"
 #include "tests/support/fake_node.h"
 #include "tests/support/spawn.h"
 #include "tests/support/temp_dir.h"
@@ -635,69 +634,6 @@ static void test_nothing_is_left_behind(void **state)
     assert_true(wait_for(open_descriptors() == before));
 }
 
-/* ---- Raw ---- */
-
-static void test_raw_requests(void **state)
-{
-    (void)state;
-    struct partition_command_input input = {.partition_id = 1, .has_command = true};
-    struct mr_result result;
-    uint64_t request;
-    void *body;
-
-    start(NULL);
-    connect_to_it(NULL);
-    input.command.kind = COMMAND_OPEN_SESSION;
-    input.command.timeout = (struct duration){.seconds = 5, .present = true};
-    size_t size = partition_command_input_size(&input, NULL, 0);
-    assert_int_equal(mr_reserve(client, 1, MR_COMMAND, 0, 1000, &body), MR_OK);
-    assert_int_equal((uintptr_t)body % 8, 0);
-    assert_int_equal(mr_run(client, 0, NULL), MR_INVALID); /* not before the commit */
-    write_partition_command_input(body, &input, NULL, 0);
-    assert_int_equal(mr_commit(client, size, (struct mr_then){NULL, NULL}, &request), MR_OK);
-    while (mr_take(client, &result) == MR_AGAIN)
-        assert_int_equal(mr_run(client, MR_FOR_EVER, NULL), MR_OK);
-    assert_int_equal(result.status, MR_OK);
-    assert_int_equal(result.request, request);
-    struct command_output output;
-    struct slice part;
-    assert_int_equal(read_partition_command_output(result.as.raw.data, result.as.raw.size, &output, &part), READ_OK);
-    assert_int_equal(output.kind, COMMAND_OPEN_SESSION);
-    assert_int_equal(output.id, 1);
-
-    /* The node's own refusal, and an empty body. */
-    assert_int_equal(mr_reserve(client, 1, MR_COMMAND, 7, 0, &body), MR_OK);
-    assert_int_equal(mr_commit(client, 0, (struct mr_then){NULL, NULL}, &request), MR_OK);
-    while (mr_take(client, &result) == MR_AGAIN)
-        assert_int_equal(mr_run(client, MR_FOR_EVER, NULL), MR_OK);
-    assert_int_equal(result.status, MR_INVALID);
-    assert_int_equal(result.message.size, strlen("the bytes do not decode"));
-    assert_memory_equal(result.message.data, "the bytes do not decode", result.message.size);
-    assert_int_equal(result.as.raw.size, 0);
-    assert_int_equal(fake_counts(node).time_limit, 7);
-}
-
-static void test_raw_misuse(void **state)
-{
-    (void)state;
-    void *body;
-    uint64_t request;
-
-    start(NULL);
-    connect_to_it(NULL);
-    assert_int_equal(mr_commit(client, 0, (struct mr_then){NULL, NULL}, &request), MR_INVALID);
-    assert_int_equal(mr_reserve(client, 0, MR_COMMAND, 0, 10, &body), MR_INVALID);
-    assert_int_equal(mr_reserve(client, 2, MR_COMMAND, 0, 10, &body), MR_INVALID);
-    expect_message("partition 2");
-    assert_int_equal(mr_reserve(client, 1, (enum mr_kind)3, 0, 10, &body), MR_INVALID);
-    assert_int_equal(mr_reserve(client, 1, MR_COMMAND, 0, 16385, &body), MR_INVALID);
-    assert_int_equal(mr_reserve(client, 1, MR_COMMAND, 0, 10, &body), MR_OK);
-    assert_int_equal(mr_commit(client, 11, (struct mr_then){NULL, NULL}, &request), MR_INVALID);
-    assert_int_equal(mr_reserve(client, 1, MR_COMMAND, 0, 10, &body), MR_OK);
-    mr_discard(client);
-    assert_int_equal(mr_run(client, 0, NULL), MR_AGAIN);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -730,8 +666,6 @@ int main(void)
         TEST(test_a_session_lost_unnoticed_is_replaced),
         TEST(test_a_child_may_not_call),
         TEST(test_nothing_is_left_behind),
-        TEST(test_raw_requests),
-        TEST(test_raw_misuse),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
