@@ -5,6 +5,7 @@
 #include "engine/node/identity.h"
 #include "engine/node/logline.h"
 #include "engine/node/options.h"
+#include "engine/node/privileges.h"
 #include "engine/node/supervisor.h"
 #include "engine/node/worker.h"
 
@@ -27,7 +28,8 @@ int serve_main(int argc, char **argv)
     case OPTIONS_OK:
         break;
     }
-    if (identity_open(&options, &identity, &lock_fd, &error) != 0) {
+    if (privileges_drop(options.user, options.dir, &error) != 0 ||
+        identity_open(&options, &identity, &lock_fd, &error) != 0) {
         logline(LOGLINE_ERROR, 0, "%s", error.text);
         return 1;
     }

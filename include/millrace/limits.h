@@ -55,9 +55,15 @@
 #define MR_BATCHES_IN_FLIGHT 4
 #define MR_BATCH_EARLY_BYTES (64 * MR_KIB) /* a batch this large is written although others are in flight */
 
-/* Channels of one partition; connections to the supervisor. */
+/* Channels of one partition; connections to the supervisor. --user-channels and --user-connections: what one user may
+ * have of them, so that one alone cannot take them all. */
 #define MR_CHANNELS_MAX 1024
 #define MR_CONNECTIONS_MAX 4096
+#define MR_USER_CHANNELS_DEFAULT (MR_CHANNELS_MAX / 2)
+#define MR_USER_CONNECTIONS_DEFAULT (MR_CONNECTIONS_MAX / 2)
+/* A connection that has not said its Hello after this is dropped. Likewise one that was given a channel and has not
+ * mapped it. */
+#define MR_HANDSHAKE_LIMIT (10 * MR_SECOND)
 
 /* Room in the response ring that a request holds from being taken until its last frame, so that any answer without a
  * large payload (a refusal, a cancellation, an id, a number) always fits. */
