@@ -36,7 +36,10 @@ struct options {
     uint64_t session_outputs; /* bytes; not given: of a directory that is there, the directory's counts */
     bool session_outputs_given;
     struct access access;
-    const char *user; /* NULL: the node stays who started it */
+    uint64_t memory_limit; /* bytes of a partition's heap; 0: none */
+    bool memory_limit_given;
+    uint64_t max_sessions, user_sessions, max_services; /* of a partition */
+    const char *user;                                   /* NULL: the node stays who started it */
     enum sandbox_mode sandbox;
     uint32_t user_connections, user_channels; /* what one user may have; channels: of each partition */
 };

@@ -6,6 +6,7 @@
 #include "engine/node/logline.h"
 #include "engine/node/options.h"
 #include "engine/node/privileges.h"
+#include "engine/node/quota.h"
 #include "engine/node/supervisor.h"
 #include "engine/node/worker.h"
 
@@ -34,6 +35,8 @@ int serve_main(int argc, char **argv)
         return 1;
     }
     options.partitions = identity.partitions; /* where it was not given, the directory's word counts */
+    if (!options.memory_limit_given)
+        options.memory_limit = quota_memory_default(options.partitions);
     struct supervisor_setup setup = {
         .options = &options, .identity = &identity, .lock_fd = lock_fd, .worker = worker_run};
     return supervisor_run(&setup);

@@ -546,6 +546,11 @@ int worker_run(const struct worker_birth *birth)
     worker->partition = birth->partition;
     worker->max_payload = birth->options->max_payload;
     worker->region = birth->region;
+    worker->quota = (struct quota){.memory_limit = birth->options->memory_limit,
+                                   .measure = quota_heap,
+                                   .sessions = birth->options->max_sessions,
+                                   .user_sessions = birth->options->user_sessions,
+                                   .services = birth->options->max_services};
     worker->closed = channel_closed;
     worker->closed_context = &life;
     worker->answered = question_answered;

@@ -84,6 +84,19 @@
 #define MR_QUERY_TIME_LIMIT_DEFAULT (5 * MR_SECOND)
 #define MR_QUERY_TIME_LIMIT_MAX MR_HOUR /* a longer one is cut to this */
 
+/* --memory-limit: what a partition's worker may hold in its heap before commands that would grow it are refused; 0:
+ * nothing is. Measured so often, and behind so many bytes of commands. */
+#define MR_MEMORY_LIMIT_MIN (32 * MR_MIB)
+#define MR_MEMORY_LIMIT_MAX (64 * 1024 * MR_GIB)
+#define MR_MEMORY_LOOK_EVERY (10 * MR_MILLISECOND)
+#define MR_MEMORY_LOOK_BYTES (1 * MR_MIB)
+/* --max-sessions, --user-sessions, --max-services: of one partition. */
+#define MR_SESSIONS_DEFAULT 65536
+#define MR_USER_SESSIONS_DEFAULT (MR_SESSIONS_DEFAULT / 2)
+#define MR_SESSIONS_MAX 16777216
+#define MR_SERVICES_DEFAULT 65536
+#define MR_SERVICES_MAX 16777216
+
 /* Sessions (part of the state, so not an option of a running node). */
 #define MR_SESSION_TIMEOUT_MAX (24 * MR_HOUR)
 /* --session-outputs: what the unacknowledged outputs of one session may take; fixed when the directory is made. */
