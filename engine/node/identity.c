@@ -249,8 +249,8 @@ static int settle(int directory, const struct options *options, struct identity 
     return check_folders(directory, options->dir, identity->partitions, error);
 }
 
-/* What clients may not do over the socket they must not be able to do to the files. Said, not changed: the wrong DIR may
- * have been given. */
+/* What clients may not do over the socket they must not be able to do to the files. Said, not changed: the wrong DIR
+ * may have been given. */
 static int check_private(int directory, const char *dir, struct mr_error *error)
 {
     struct stat status;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Limits on what a partition holds: see quota.h.
  *
- * Memory is the allocator's own count of what is in use, asked for seldom because the count has to be gathered; a limit
- * can be passed by what is logged between two looks (MR_MEMORY_LOOK_BYTES) and what is in flight. What fragmentation and
- * the child that writes a snapshot take comes on top. Counts of sessions and services are exact: where what is logged
- * but not applied yet could make the difference, it is waited for. */
+ * Memory is the allocator's own count of what is in use, asked for seldom because gathering it takes microseconds: the
+ * limit can be passed by what is logged between two looks (MR_MEMORY_LOOK_BYTES) and by what is in flight. What
+ * fragmentation and the child that writes a snapshot take comes on top. Counts of sessions and services are exact:
+ * where what is logged but not applied yet could make the difference, it is waited for. */
 #include "engine/node/quota.h"
 
 #include "engine/node/values.h"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* In builds for tests: a worker tries what must be refused to it, by plain calls and through its ring, and says in the
  * log what came of each: "try: NAME: ERRNO", 0 where it was let do it. Where it is let, nothing comes of it: the calls
- * that would do harm have arguments with which they fail in another way, or do nothing. Calls go straight to the kernel: neither libc nor
- * the table of faults is to come between. */
+ * that would do harm have arguments with which they fail in another way, or do nothing. Calls go straight to the
+ * kernel: neither libc nor the table of faults is to come between. */
 #ifdef MR_TESTING
 #include "engine/node/sandbox.h"
 

@@ -209,9 +209,13 @@ static void log_time(struct worker *worker)
     uint64_t deadline = fsm_next_deadline(worker->fsm);
     struct log_origin nobody = {0};
 
+    worker->time_waits = false;
     if (deadline == UINT64_MAX || log_trouble(worker->log) != NULL)
         return;
-    if (deadline <= worker->time && worker->logged_time < deadline && log_reserve(worker->log, 0) != NULL) {
+    if (deadline <= worker->time && worker->logged_time < deadline) {
+        worker->time_waits = log_reserve(worker->log, 0) == NULL;
+        if (worker->time_waits)
+            return;
         log_append(worker->log, worker->time, &nobody, 0);
         worker->logged_time = worker->time;
         worker->marked_at = worker->now;
@@ -306,9 +310,10 @@ uint64_t turn_next(struct worker *worker)
     }
     if (deadline != UINT64_MAX && !clock_held(worker)) {
         /* In short naps: of one that lasts longer than it was meant to, only MR_CLOCK_STEP_MAX counts as time. What is
-         * due while a write is in flight is logged behind it. */
+         * due while a write is in flight is logged behind it; while a segment is being made, once it is. */
         uint64_t nap = LONGEST_NAP;
-        if (!log_in_flight(worker->log) && deadline > worker->logged_time && deadline < worker->time + nap)
+        bool waits = log_in_flight(worker->log) || worker->time_waits;
+        if (!waits && deadline > worker->logged_time && deadline < worker->time + nap)
             nap = deadline > worker->time ? deadline - worker->time : 0;
         if (worker->now + nap < next)
             next = worker->now + nap;

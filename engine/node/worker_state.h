@@ -106,6 +106,7 @@ struct worker {
     bool control_ready;   /* the supervisor has said something */
     bool control_lost;    /* the watch on its socket has ended: to be renewed */
     bool in_trouble;      /* the region says so */
+    bool time_waits;      /* time is to be logged, and the log has no room: its next segment is being made */
     bool replaying;       /* answers are written, nothing is published */
     bool delivering;      /* what is owed is being sent */
     bool too_large;       /* an output met while delivering does not fit in any ring of its channel's size */

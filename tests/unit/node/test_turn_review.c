@@ -531,6 +531,56 @@ static void a_deadline_whose_entry_failed_fires_when_the_disk_is_back(void **sta
     scene_end(&scene);
 }
 
+/* Lets every write of a batch happen, but no zeros of a segment that is being made. */
+static void finish_batches(struct io *io)
+{
+    struct fake_operation operation;
+
+    for (unsigned n = 0; fake_io_operation(io, n, &operation);)
+        if (operation.call == FAKE_WRITE && operation.durable)
+            fake_io_finish(io, n);
+        else
+            n++;
+}
+
+/* A deadline has come, and the log is full until its next segment is ready: the worker sleeps meanwhile. */
+static void a_deadline_keeps_no_worker_awake_while_a_segment_is_made(void **state)
+{
+    struct scene scene;
+    struct worker *worker;
+    struct harness_frame frame;
+    bool stuck = false;
+
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    worker = &scene.harness->worker;
+    fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
+    for (unsigned n = 0; n < 1000 && !stuck; n++) {
+        scene_put(&scene, scene.next++, 1000);
+        harness_settle(scene.harness);
+        finish_batches(scene.harness->io);
+        harness_settle(scene.harness);
+        stuck = !harness_take(scene.client, &frame);
+    }
+    assert_true(stuck);
+    assert_null(log_trouble(worker->log));
+    for (unsigned n = 0; n < 1000 && fsm_next_deadline(worker->fsm) > worker->time; n++) {
+        fake_machine_advance(scene.harness->machine, 90 * MR_MILLISECOND);
+        harness_settle(scene.harness);
+        finish_batches(scene.harness->io);
+    }
+    harness_settle(scene.harness);
+    assert_false(log_in_flight(worker->log));
+    assert_true(fsm_next_deadline(worker->fsm) <= worker->time);
+    assert_true(turn_next(worker) > worker->now);
+    /* and goes on once it is */
+    fake_machine_config(scene.harness->machine)->order = FAKE_AT_ONCE;
+    fake_io_finish_all(scene.harness->io);
+    harness_settle(scene.harness);
+    assert_int_equal(fsm_session_count(worker->fsm), 0);
+    scene_end(&scene);
+}
+
 /* Time is to be logged, and cannot be before a write is done: the worker sleeps meanwhile. */
 static void a_marker_that_is_due_keeps_no_worker_awake_during_a_write(void **state)
 {
@@ -621,6 +671,7 @@ int main(void)
         cmocka_unit_test(standing_still_in_a_sleep_ends_no_session_that_was_renewed),
         cmocka_unit_test(a_deadline_whose_entry_failed_fires_when_the_disk_is_back),
         cmocka_unit_test(a_marker_that_is_due_keeps_no_worker_awake_during_a_write),
+        cmocka_unit_test(a_deadline_keeps_no_worker_awake_while_a_segment_is_made),
         cmocka_unit_test(a_stop_logs_the_time),
         cmocka_unit_test(what_a_session_leaves_is_freed_without_traffic),
     };
