@@ -9,8 +9,6 @@
 
 #include "engine/node/values.h"
 
-#include <millrace/limits.h>
-
 #include <inttypes.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -41,16 +39,6 @@ uint64_t quota_memory_default(uint32_t partitions)
         return 0;
     uint64_t share = (uint64_t)pages * (uint64_t)page / 4 * 3 / partitions;
     return share > MR_MEMORY_LIMIT_MIN ? share : MR_MEMORY_LIMIT_MIN;
-}
-
-static bool makes_session(const struct command_input *command)
-{
-    return command->kind == COMMAND_OPEN_SESSION;
-}
-
-static bool makes_service(const struct command_input *command)
-{
-    return command->kind == COMMAND_SESSION_COMMAND && command->session_kind == SESSION_COMMAND_CREATE_SERVICE;
 }
 
 /* `there` exist, at most so many may, and `coming` more may be on their way. */
@@ -106,8 +94,8 @@ static bool memory_is_full(struct quota *quota, uint64_t now)
     return quota->memory >= quota->memory_limit;
 }
 
-enum quota_verdict quota_judge(struct quota *quota, const struct fsm *fsm, const struct command_input *command,
-                               uint32_t uid, uint64_t now, char *text, size_t size)
+enum quota_verdict quota_judge_closely(struct quota *quota, const struct fsm *fsm, const struct command_input *command,
+                                       uint32_t uid, uint64_t now, char *text, size_t size)
 {
     char used[32], limit[32];
 
@@ -116,22 +104,9 @@ enum quota_verdict quota_judge(struct quota *quota, const struct fsm *fsm, const
                  value_write_size(used, quota->memory), value_write_size(limit, quota->memory_limit));
         return QUOTA_FULL;
     }
-    if (makes_session(command))
+    if (quota_makes_session(command))
         return judge_session(quota, fsm, uid, text, size);
-    if (makes_service(command))
+    if (quota_makes_service(command))
         return judge_service(quota, fsm, &command->spec, text, size);
     return QUOTA_ROOM;
-}
-
-void quota_logged(struct quota *quota, const struct command_input *command, uint64_t bytes)
-{
-    quota->logged += bytes;
-    quota->opening += makes_session(command);
-    quota->creating += makes_service(command);
-}
-
-void quota_applied(struct quota *quota, const struct command_input *command)
-{
-    quota->opening -= makes_session(command);
-    quota->creating -= makes_service(command);
 }
