@@ -18,11 +18,12 @@
  *     64   u32 generation, u32 state, char why[120]
  *     192  cursors of the request ring:  u64 tail; 64 on: u64 head; 128 on: u32 reader_sleeps, u32 writer_sleeps
  *     384  cursors of the response ring, likewise
+ *     576  u64 begun_at
  *
- * Who writes what: the page's fixed part is the supervisor's, before anybody else maps it; generation is the worker's;
- * state and why are the supervisor's and the worker's; the rings' cursors as ring.h says. Whoever maps it read-only in
- * mind still has a writable mapping: nobody believes in the page what somebody else could have changed, so the worker
- * takes sizes from the supervisor, never from the page, and the client from the hand-shake. */
+ * Who writes what: the page's fixed part is the supervisor's, before anybody else maps it; generation and begun_at are
+ * the worker's; state and why are the supervisor's and the worker's; the rings' cursors as ring.h says. Whoever maps it
+ * read-only in mind still has a writable mapping: nobody believes in the page what somebody else could have changed, so
+ * the worker takes sizes from the supervisor, never from the page, and the client from the hand-shake. */
 #ifndef IPC_CHANNEL_H
 #define IPC_CHANNEL_H
 
@@ -32,7 +33,7 @@
 #include <assert.h>
 
 #define CHANNEL_MAGIC UINT64_C(0x314e484352494c4d) /* "MLIRCHN1" */
-#define CHANNEL_FORMAT 1
+#define CHANNEL_FORMAT 2
 
 enum channel_state {
     CHANNEL_OPENING = 0, /* not sealed yet: the client must not use it */
@@ -51,6 +52,9 @@ struct channel_page {
     char why[120];                                    /* NUL-terminated once state is CHANNEL_CLOSED */
     struct ring_cursors request;
     struct ring_cursors response;
+    /* Where in the request ring the worker of this generation, or a later one, began: what stands before it a
+     * predecessor had taken. Written before generation is raised. */
+    _Alignas(CACHE_LINE) _Atomic uint64_t begun_at;
 };
 
 /* A mapped channel, on either side. Plain data; whoever maps it unmaps it. */
@@ -71,7 +75,8 @@ static_assert(sizeof(struct ring_cursors) == 192, "the layout above");
 static_assert(offsetof(struct channel_page, generation) == 64, "the layout above");
 static_assert(offsetof(struct channel_page, request) == 192, "the layout above");
 static_assert(offsetof(struct channel_page, response) == 384, "the layout above");
-static_assert(sizeof(struct channel_page) == 576, "the layout above, and within one page");
+static_assert(offsetof(struct channel_page, begun_at) == 576, "the layout above");
+static_assert(sizeof(struct channel_page) == 640, "the layout above, and within one page");
 
 /* Bytes before the first ring: the machine's page size. */
 uint64_t channel_head_bytes(void);

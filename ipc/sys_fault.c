@@ -140,9 +140,10 @@ bool sys_fault_parse(const char *text)
     unsigned count = 0;
     char *rest = NULL;
 
-    if (strlen(text) >= sizeof(copy))
+    size_t size = strlen(text) + 1;
+    if (size > sizeof(copy))
         return false;
-    strcpy(copy, text);
+    memcpy(copy, text, size);
     for (char *one = strtok_r(copy, ",", &rest); one != NULL; one = strtok_r(NULL, ",", &rest)) {
         if (count == SYS_CALL_COUNT || !parse_one(one, &faults[count]))
             return false;

@@ -107,12 +107,10 @@ fuzz-keep-%: $(B)/tests/fuzz/fuzz_%
 
 # The ring's two ends on one mapping (across two mappings of one memfd the sanitizer sees nothing) and the library with
 # its helper thread. tests/unit/ipc/test_ring_race.c plants a race, which must be reported.
-TSAN_MAKE := $(MAKE) --no-print-directory OUT='$(OUT)' SANITIZE=thread DIRS='proto ipc ipc/client engine/fsm' WERROR= test
+TSAN_TESTS := $(sort $(wildcard tests/unit/ipc/test_ring*.c tests/unit/client/test_*.c))
 check-tsan: ## the rings and the library's thread under ThreadSanitizer
-	+@$(TSAN_MAKE) T=unit/ipc/test_ring
-	+@$(TSAN_MAKE) T=unit/client/test_renew
-	+@$(TSAN_MAKE) T=unit/client/test_calls
-	+@$(TSAN_MAKE) T=unit/client/test_node
+	+@$(MAKE) --no-print-directory OUT='$(OUT)' SANITIZE=thread DIRS='proto ipc ipc/client engine/fsm' \
+	    TESTS='$(TSAN_TESTS)' T= WERROR= test
 
 # -- memory errors ---------------------------------------------------------------------------------
 

@@ -83,6 +83,7 @@ void fsm_cursor_taken(struct fsm_cursor *cursor)
 
 static void detach(struct fsm_cursor *cursor)
 {
+    mr_assert(cursor->cursor != NULL);
     list_remove(&cursor->of_opening);
     cursor->cursor->close(cursor->cursor);
     cursor->cursor = NULL;

@@ -240,7 +240,7 @@ int restore_session(struct restoring *restoring, struct slice bytes)
         return -1;
     struct slice part;
     while (canonical_message(&reader, ROW(SessionSnapshot, commands), &part)) {
-        struct restored_command command;
+        struct restored_command command = {.stream = false};
         if (read_command(restoring, session, part, &extra, &command) != 0)
             return -1;
         if (PLANTED(NUMBER_FORGOTTEN) && command.sequence_num == highest && !command.stream)

@@ -103,7 +103,7 @@ struct log {
     uint64_t next_number;
     uint32_t next_slot;
     uint64_t bytes; /* of all segments but the free ones */
-    uint64_t grown; /* bytes of batches with entries, all in all */
+    uint64_t grown; /* bytes on disk of batches with entries, all in all */
     bool full;      /* an entry was refused because there is no segment to go on in */
     struct prepare prepare;
 

@@ -146,7 +146,7 @@ void log_forget(struct log *log, uint64_t segment);
 /* `async`, in a child: waits until all that was written when it was forked is on stable storage; `io` is the child's.
  * 0 (at once in the other modes), or -1 with *error, as also when log_unsafe(). */
 int log_flush_now(const struct log *log, struct io *io, struct mr_error *error);
-/* Bytes of batches with entries, ever sealed or replayed by this log since it was opened: only grows. */
+/* Bytes on disk of batches with entries, ever sealed or replayed by this log since it was opened: only grows. */
 uint64_t log_grown(const struct log *log);
 
 /* `async`: a write or a flush has failed, and the log does not go on yet. What the kernel let go of then no later flush

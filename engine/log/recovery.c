@@ -78,6 +78,8 @@ static int read_header(struct recovery *recovery, struct segment *segment, uint6
         return -1;
     case SEGMENT_BLANK:
         recovery->blanks[recovery->blank_count++] = *segment;
+        if (!all_zero(bytes, SEGMENT_HEADER_BYTES))
+            recovery->spoiled = &recovery->blanks[recovery->blank_count - 1];
         return 0;
     case SEGMENT_SOUND:
         break;
@@ -244,7 +246,7 @@ static int survey(struct recovery *recovery, struct mr_error *error)
         if (result == 0 && recovery->count > sound)
             note_sound(recovery, &recovery->segments[sound], begins_at);
     }
-    for (unsigned n = 0; n < recovery->blank_count; n++)
+    for (unsigned n = 0; recovery->blanks && n < recovery->blank_count; n++)
         recovery->blanks[n].file = -1;
     free(names.slots);
     return result == 0 && sort_segments(recovery, error) == 0 ? find_start(recovery, error) : -1;
@@ -283,8 +285,6 @@ static int accept(struct recovery *recovery, const uint8_t *bytes, const struct 
 {
     struct log_point *last = &recovery->last;
     uint64_t after = recovery->start.index;
-    if (header->count > 0 && header->first_index + header->count - 1 > after)
-        recovery->report->bytes += header->length;
     uint64_t offset = BATCH_HEADER_BYTES;
     last->time = header->time;
     for (uint32_t n = 0; n < header->count; n++) {
@@ -359,6 +359,8 @@ static int scan_segment(struct recovery *recovery, struct segment *segment, log_
             return -1;
         if (!batch_sound(bytes))
             return 0;
+        if (header.count > 0 && header.first_index + header.count - 1 > recovery->start.index)
+            recovery->report->bytes += round_up(header.length, segment->block);
         if (accept(recovery, bytes, &header, replay, context, error) != 0)
             return -1;
         offset += round_up(header.length, segment->block);

@@ -17,6 +17,8 @@
 #ifndef ENGINE_LOG_RECOVERY_H
 #define ENGINE_LOG_RECOVERY_H
 
+#include <string.h>
+
 #include "engine/log/batch.h"
 #include "engine/log/log.h"
 #include "engine/log/reader.h"
@@ -44,17 +46,23 @@ struct recovery {
     unsigned first;         /* the segment in which the scan begins */
     struct segment *blanks; /* slots without one */
     unsigned blank_count;
-    struct log_point last;      /* the end of the log */
-    unsigned current;           /* the segment where it ends */
-    uint64_t end;               /* and the offset there, at which the next batch would begin */
-    uint64_t highest_epoch;     /* of all headers seen */
-    uint64_t highest_number;    /* of all segments seen */
-    uint32_t next_slot;         /* above all slots seen */
-    uint64_t *remains;          /* per segment: the end of what was written behind the log's end; 0: nothing */
-    unsigned unbegun;           /* the first one behind `current` whose first batch cannot be read; count: none */
-    const struct segment *next; /* where the header of the batch that would be next was found; NULL: nowhere */
+    const struct segment *spoiled; /* one of those in which something stands where the header should; NULL: none */
+    struct log_point last;         /* the end of the log */
+    unsigned current;              /* the segment where it ends */
+    uint64_t end;                  /* and the offset there, at which the next batch would begin */
+    uint64_t highest_epoch;        /* of all headers seen */
+    uint64_t highest_number;       /* of all segments seen */
+    uint32_t next_slot;            /* above all slots seen */
+    uint64_t *remains;             /* per segment: the end of what was written behind the log's end; 0: nothing */
+    unsigned unbegun;              /* the first one behind `current` whose first batch cannot be read; count: none */
+    const struct segment *next;    /* where the header of the batch that would be next was found; NULL: nowhere */
     uint64_t next_offset;
 };
+
+static inline bool all_zero(const uint8_t *bytes, uint64_t size)
+{
+    return bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0;
+}
 
 /* Runs it all on a *recovery with config, directory, read_only and start filled in and the rest zero. 0; -1 with
  * *error. recovery_free() in both cases. `replay` may be NULL. */

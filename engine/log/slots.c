@@ -186,7 +186,7 @@ bool slots_trim(struct log *log)
         if (!last || used_earlier(last, segment))
             last = segment;
     }
-    if (count <= limit)
+    if (!last || count <= limit)
         return false;
     if (log->memory) {
         give_back(log, last);

@@ -33,11 +33,6 @@ struct tail {
     uint64_t remains;              /* end of the last block that was written in its present life */
 };
 
-static bool all_zero(const uint8_t *bytes, uint64_t size)
-{
-    return bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0;
-}
-
 static void count_torn(struct recovery *recovery, const struct segment *segment, uint64_t offset, uint64_t bytes)
 {
     struct log_recovery *report = recovery->report;
@@ -210,10 +205,19 @@ int tail_examine(struct recovery *recovery, struct mr_error *error)
     }
     if (none_missing(recovery, error) != 0)
         return -1;
+    char name[SEGMENT_NAME_SIZE];
+    if (recovery->count == 0 && recovery->spoiled) {
+        /* A new log's first segment is zeros until its header stands there whole: this was another. */
+        segment_name(name, recovery->spoiled->slot);
+        return error_set(
+            error,
+            "%s/%s is damaged at offset 0, in its header, and nothing else is left of the log, from index 1 "
+            "on. Restore the file, or the partition from a copy",
+            recovery->config->path, name);
+    }
     const struct segment *beginning = &recovery->segments[recovery->first];
     if (recovery->last.sequence > 0 || recovery->first == recovery->count || beginning->number == 1)
         return 0;
-    char name[SEGMENT_NAME_SIZE];
     segment_name(name, beginning->slot);
     return error_set(error,
                      "%s/%s is damaged at offset %" PRIu64 ": the log begins there, in segment %" PRIu64

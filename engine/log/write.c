@@ -59,7 +59,7 @@ static void start(struct log *log, struct batch *batch)
     log->chain = batch_seal(batch->bytes, &header, log->config.secret);
     log->sequence = header.sequence;
     if (header.count > 0)
-        log->grown += header.length;
+        log->grown += round_up(header.length, batch->segment->block);
     log->claimed = header.count == 0 && header.durable_through == header.sequence - 1;
     batch->sequence = log->sequence;
     batch->chain = log->chain;

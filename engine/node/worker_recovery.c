@@ -230,7 +230,9 @@ void worker_resume_channels(struct worker *worker)
         struct worker_channel *channel = &worker->channels[slot];
         if (!channel->used || channel->closing)
             continue;
-        atomic_fetch_add_explicit(&channel->channel.page->generation, 1, memory_order_seq_cst);
+        struct channel_page *page = channel->channel.page;
+        atomic_store_explicit(&page->begun_at, channel->requests.head, memory_order_release);
+        atomic_fetch_add_explicit(&page->generation, 1, memory_order_seq_cst);
         answer_wake(worker, channel);
     }
 }

@@ -69,6 +69,10 @@ const char *mr_version(void)
 
 /* ---- Failures ---- */
 
+#undef client_fail /* for the analyzer's sake: see client.h */
+#undef client_fail_with
+#undef client_fail_error
+
 enum mr_status client_fail(struct mr_client *client, enum mr_status status, const char *format, ...)
 {
     char text[sizeof(client->text)];

@@ -101,7 +101,8 @@ static void note_told(struct link *link, const struct told *told)
 
     for (struct mr_stream *stream = link->client->streams; stream != NULL; stream = stream->next) {
         struct last_output key = {.sequence_num = stream->sequence_num};
-        if (is_kept(link, stream) && bsearch(&key, told->outputs, told->output_count, sizeof(key), by_number) != NULL)
+        if (told->output_count > 0 && is_kept(link, stream) &&
+            bsearch(&key, told->outputs, told->output_count, sizeof(key), by_number) != NULL)
             stream->told = stream->acknowledged;
     }
     session->told = session->answered;

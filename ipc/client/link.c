@@ -317,13 +317,9 @@ static void begin_walk(struct link *link)
 static void new_worker(struct link *link, uint32_t generation)
 {
     link->generation = generation;
-    /* Read behind the generation, so not older than what the new worker began with; if newer, a few are sent again
-     * that it has answered itself, which does no harm. */
-    if (ring_writer_look(&link->requests) != RING_OK) {
-        broken(link);
-        return;
-    }
-    link->again_head = link->requests.head;
+    /* Read behind the generation, so not older than it: what stands before was taken by a worker that is dead. Not the
+     * ring's head, which may have moved since: what the new worker has taken itself is in its hands. */
+    link->again_head = atomic_load_explicit(&link->channel.page->begun_at, memory_order_acquire);
     begin_walk(link);
 }
 

@@ -95,7 +95,7 @@ enum mr_status mr_session_save(struct mr_client *client, void *buffer, size_t ca
         needed += SESSION_BYTES + STREAM_BYTES * (size_t)save_streams(link, NULL);
     }
     *size = needed;
-    if (capacity < needed)
+    if (to == NULL || capacity < needed)
         return client_fail(client, MR_INVALID, "what is saved takes %zu bytes, the buffer has %zu", needed, capacity);
     memcpy(to, format, sizeof(format));
     memcpy(to + 4, client->directory, sizeof(client->directory));

@@ -20,6 +20,11 @@ int planted_index(int n)
     return 0;
 }
 
+double planted_half(int n)
+{
+    return n / 2;
+}
+
 int planted_comparison(const char *text)
 {
     return memcmp(text, "abc", sizeof(text)) == 0 || strlen(text) == strlen(text);

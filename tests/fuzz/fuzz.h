@@ -16,7 +16,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* The input, read from front to back; behind its end there are zeros. */
+/* The input, read from front to back; behind its end there are zeros. (Never two of these in one call's arguments or one
+ * initializer: compilers differ in which comes first, and an input would mean something else to each.) */
 struct fuzz_input {
     const uint8_t *at, *end;
 };

@@ -212,7 +212,7 @@ static uint64_t pick_id(void)
 
 static void good_frame(struct harness_client *client, uint8_t form)
 {
-    uint64_t session = pick_id();
+    uint64_t session = pick_id(), service;
     uint8_t which = fuzz_byte(&run.input);
     struct slice bytes = fuzz_bytes(&run.input);
     struct request *request = &run.request;
@@ -235,7 +235,8 @@ static void good_frame(struct harness_client *client, uint8_t form)
         request_close_session(request, session);
         break;
     default:
-        request_command(request, session, pick_id(), fuzz_byte(&run.input) % 16,
+        service = pick_id();
+        request_command(request, session, service, fuzz_byte(&run.input) % 16,
                         which >= 192   ? "Events"
                         : which >= 128 ? "Put"
                                        : "Increment",

@@ -92,13 +92,13 @@ static void begin_segment(void)
 {
     unsigned n = run.segments++;
     struct log_config config = config_for(NULL);
-    struct segment segment = {.number = bend(n + 1),
-                              .size = bend(SEGMENT),
-                              .block = (uint32_t)bend(SEGMENT_BLOCK_MIN),
-                              .slot = n,
-                              .used = !run.tidy && fuzz_byte(&run.input) % 2 == 1,
-                              .epoch = bend(run.last.epoch),
-                              .after = bend(n)};
+    struct segment segment = {.slot = n};
+    segment.number = bend(n + 1);
+    segment.size = bend(SEGMENT);
+    segment.block = (uint32_t)bend(SEGMENT_BLOCK_MIN);
+    segment.used = !run.tidy && fuzz_byte(&run.input) % 2 == 1;
+    segment.epoch = bend(run.last.epoch);
+    segment.after = bend(n);
     run.files[n] = calloc(1, SEGMENT);
     FUZZ_CHECK(run.files[n] != NULL);
     segment_encode(run.files[n], &segment, &config);
@@ -111,12 +111,10 @@ static uint64_t put_entries(uint8_t *bytes, uint32_t count)
     uint64_t size = 0;
     for (uint32_t n = 0; n < count; n++) {
         uint32_t body = fuzz_byte(&run.input);
-        struct entry_header entry = {.channel = 1 + n,
-                                     .position = run.indexes * 8,
-                                     .frame_size = body + 16,
-                                     .uid = 1000,
-                                     .size = (uint32_t)bend(body),
-                                     .time_offset = (uint32_t)bend(n)};
+        struct entry_header entry = {
+            .channel = 1 + n, .position = run.indexes * 8, .frame_size = body + 16, .uid = 1000};
+        entry.size = (uint32_t)bend(body);
+        entry.time_offset = (uint32_t)bend(n);
         memcpy(bytes + size, &entry, sizeof(entry));
         memset(bytes + size + sizeof(entry), (int)(run.indexes & 0xff), body);
         size += entry_bytes(body);
@@ -343,8 +341,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     run.tidy = form % 2 == 0;
     make_files();
     struct log_start start = {0};
-    if (!run.tidy && form >= 192)
-        start = (struct log_start){.index = fuzz_byte(&run.input), .segment = 1 + fuzz_byte(&run.input) % SEGMENTS};
+    if (!run.tidy && form >= 192) {
+        start.index = fuzz_byte(&run.input);
+        start.segment = 1 + fuzz_byte(&run.input) % SEGMENTS;
+    }
     uint64_t before = sum_of_files();
     struct reading looked = read_only(&start);
     FUZZ_CHECK(sum_of_files() == before);

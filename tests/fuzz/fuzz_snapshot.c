@@ -105,7 +105,7 @@ static void put(struct made *to, const void *bytes, size_t size)
 
 static void put_number(struct made *to, uint64_t number)
 {
-    uint8_t bytes[10];
+    uint8_t bytes[10] = {0};
     put(to, bytes, (size_t)(write_varint(bytes, number) - bytes));
 }
 
@@ -359,7 +359,9 @@ static void load_file(struct fake_machine *machine, bool same, const uint8_t *by
 static void file(struct fuzz_input *input, uint8_t form)
 {
     struct fake_machine *machine = fake_machine_create(1);
-    uint64_t sizes[2] = {fuzz_below(input, 3000), fuzz_below(input, 200)};
+    uint64_t sizes[2];
+    sizes[0] = fuzz_below(input, 3000);
+    sizes[1] = fuzz_below(input, 200);
     char name[SNAPSHOT_NAME_SIZE];
     snapshot_name(name, 5);
     fake_make_directory(machine, FOLDER);

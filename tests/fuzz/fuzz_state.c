@@ -220,6 +220,7 @@ static struct payload pick_payload(void)
     char key[8];
     uint64_t number;
     struct duration ttl;
+    struct slice value;
     uint8_t form = fuzz_byte(&run.input);
     switch (form % 8) {
     case 0:
@@ -228,12 +229,16 @@ static struct payload pick_payload(void)
         number = fuzz_number(&run.input);
         return numbers_payload(number, fuzz_number(&run.input));
     case 2:
-        return key_payload(pick_name(key), fuzz_byte(&run.input) % 16);
+        pick_name(key);
+        return key_payload(key, fuzz_byte(&run.input) % 16);
     case 3:
-        return write_payload(pick_name(key), fuzz_bytes(&run.input), NULL, 0);
+        pick_name(key);
+        return write_payload(key, fuzz_bytes(&run.input), NULL, 0);
     case 4:
         ttl = duration_of(1 + fuzz_number(&run.input) % (10 * MR_SECOND));
-        return write_payload(pick_name(key), fuzz_bytes(&run.input), &ttl, fuzz_byte(&run.input) % 16);
+        pick_name(key);
+        value = fuzz_bytes(&run.input);
+        return write_payload(key, value, &ttl, fuzz_byte(&run.input) % 16);
     case 5:
         return events_payload(pick_name(key), form >= 128);
     case 6:
@@ -297,15 +302,18 @@ static void keep_alive(void)
     if (form >= 240) {
         filter = fuzz_bytes(&run.input);
     } else if (form >= 32) {
-        unsigned mask = fuzz_byte(&run.input) | (unsigned)fuzz_byte(&run.input) << 8;
+        unsigned mask = fuzz_byte(&run.input);
+        mask |= (unsigned)fuzz_byte(&run.input) << 8;
         for (unsigned i = 0; i < 16; i++)
             if (mask >> i & 1)
                 kept[kept_count++] = i + 1;
-        filter = make_filter(bytes, 1 + form % 3, 64 + 64 * (form / 3 % 4), kept, kept_count);
+        filter = make_filter(bytes, 1 + form % 3, 64 + 64 * (size_t)(form / 3 % 4), kept, kept_count);
     }
     output_count = form % 5;
-    for (unsigned i = 0; i < output_count; i++)
-        outputs[i] = (struct last_output){1 + fuzz_byte(&run.input) % NUMBERS, fuzz_byte(&run.input) % 8};
+    for (unsigned i = 0; i < output_count; i++) {
+        outputs[i].sequence_num = 1 + fuzz_byte(&run.input) % NUMBERS;
+        outputs[i].last_output = fuzz_byte(&run.input) % 8;
+    }
     request_keep_alive(&run.machines[0].partition->request, session, filter, last_input, outputs, output_count);
     apply_request();
 }

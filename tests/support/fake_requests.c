@@ -78,6 +78,7 @@ void fake_new_worker(struct fake_channel *channel)
 {
     atomic_store(&channel->channel.page->request.reader_sleeps, 0);
     atomic_store(&channel->channel.page->response.reader_sleeps, 0);
+    atomic_store(&channel->channel.page->begun_at, channel->requests.head);
     atomic_fetch_add(&channel->channel.page->generation, 1);
     wake(channel->channel.client_wake_fd);
 }

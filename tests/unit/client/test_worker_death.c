@@ -179,6 +179,21 @@ static void test_what_stands_past_head_is_not(void **state)
     expect_no_request();
 }
 
+/* The head has moved on before the client sees that there is a new worker: it goes by where that one began. */
+static void test_what_the_new_worker_has_taken_is_not(void **state)
+{
+    (void)state;
+    get(1);
+    fake_new_worker(channel);
+    struct fake_request query = take();
+    run();
+    expect_no_request();
+    fake_frame(channel, STATUS_TIMEOUT, true, query.position, 0, "late", 4);
+    run();
+    assert_int_equal(seen_count, 1);
+    assert_int_equal(seen[0].status, MR_TIMEOUT);
+}
+
 static void test_a_query_is_sent_again_whole(void **state)
 {
     (void)state;
@@ -603,6 +618,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
         TEST(test_a_command_behind_head_is_sent_again_by_number),
         TEST(test_what_stands_past_head_is_not),
+        TEST(test_what_the_new_worker_has_taken_is_not),
         TEST(test_a_query_is_sent_again_whole),
         TEST(test_a_command_without_a_number_is_never),
         TEST(test_answers_in_the_ring_need_no_repeat),

@@ -629,6 +629,32 @@ static void progress_is_told(void **state)
     log_fixture_free(&fixture);
 }
 
+/* Before a second segment is there, the first is all the evidence. */
+static void the_only_segment_cut_within_its_header_is_damage(void **state)
+{
+    static const char name[] = "segment-0000";
+    (void)state;
+    for (uint64_t length = 1; length < SEGMENT_HEADER_BYTES; length++) {
+        struct log_fixture fixture;
+        log_fixture_init(&fixture, 1, DURABILITY_SYNC);
+        assert_int_equal(log_fixture_open(&fixture), 0);
+        log_fixture_append(&fixture, 100);
+        log_fixture_settle(&fixture);
+        log_fixture_power_cut(&fixture);
+        const char *other;
+        for (unsigned n = 0; (other = fake_file_name(fixture.machine, LOG_FIXTURE_PATH, n)) != NULL;)
+            if (strcmp(other, name) == 0)
+                n++;
+            else
+                fake_file_remove(fixture.machine, LOG_FIXTURE_PATH, other);
+        fake_file_truncate(fixture.machine, LOG_FIXTURE_PATH, name, length);
+        assert_int_equal(log_fixture_open(&fixture), -1);
+        assert_int_equal(fixture.error.code, 0);
+        assert_non_null(strstr(fixture.error.text, name));
+        log_fixture_free(&fixture);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -647,6 +673,7 @@ int main(void)
         cmocka_unit_test(other_partitions_and_directories_are_refused),
         cmocka_unit_test(no_body_poses_as_a_batch),
         cmocka_unit_test(progress_is_told),
+        cmocka_unit_test(the_only_segment_cut_within_its_header_is_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
