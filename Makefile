@@ -57,7 +57,7 @@ WARN := -Wall -Wextra -Wconversion -Wshadow $(if $(filter 1,$(WERROR)),-Werror)
 COMMON := $(CFLAGS) -fPIC -fvisibility=hidden -pthread
 DEFINES := -D_GNU_SOURCE -DMILLRACE_VERSION=\"$(VERSION)\"
 INCLUDES := -I. -Iinclude -I$(B)/gen
-LIBRARIES := -luring -lprotobuf-c -lxxhash
+LIBRARIES := -luring -lprotobuf-c -lxxhash -lseccomp
 CLIENT_LIBRARIES := -lprotobuf-c -lxxhash -lpthread
 LINK := $(CFLAGS) $(LDFLAGS) -pthread -Wl,--as-needed
 ifneq ($(SANITIZE),)
@@ -140,7 +140,7 @@ build: $(NODE) $(LIB_A) $(LIB_SO) $(if $(WHOLE),$(BENCH)) ## the node and its co
 # Each Debian package, and a header or tool that shows it is there where there is no dpkg.
 NEED := gcc:gcc libc6-dev:stdio.h binutils:objcopy liburing-dev:liburing.h libprotobuf-c-dev:protobuf-c/protobuf-c.h \
 	protobuf-c-compiler:protoc-c libprotobuf-dev:google/protobuf/timestamp.proto libxxhash-dev:xxhash.h \
-	libjemalloc-dev:jemalloc/jemalloc.h
+	libjemalloc-dev:jemalloc/jemalloc.h libseccomp-dev:seccomp.h
 NEED_TEST := g++:g++ libcmocka-dev:cmocka.h protobuf-compiler:protoc python3:python3 \
 	python3-protobuf:/usr/lib/python3/dist-packages/google/protobuf/message.py strace:strace pkg-config:pkg-config
 NEED_FORMAT := clang-format:clang-format

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -18,6 +19,7 @@
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -115,6 +117,11 @@ int sys_fchmod(int fd, mode_t mode)
 int sys_chmod(const char *path, mode_t mode)
 {
     return sys_fault(SYS_CHMOD) ? -1 : chmod(path, mode);
+}
+
+int sys_fchownat(int directory, const char *path, uid_t user, gid_t group, int flags)
+{
+    return sys_fault(SYS_FCHOWNAT) ? -1 : fchownat(directory, path, user, group, flags);
 }
 
 int sys_flock(int fd, int operation)
@@ -393,6 +400,37 @@ int sys_sigprocmask(int how, const sigset_t *signals, sigset_t *old)
         return 0;
     errno = code;
     return -1;
+}
+
+int sys_initgroups(const char *user, gid_t group)
+{
+    return sys_fault(SYS_INITGROUPS) ? -1 : initgroups(user, group);
+}
+
+int sys_setgid(gid_t group)
+{
+    return sys_fault(SYS_SETGID) ? -1 : setgid(group);
+}
+
+int sys_setuid(uid_t user)
+{
+    return sys_fault(SYS_SETUID) ? -1 : setuid(user);
+}
+
+int sys_landlock_create_ruleset(const void *attributes, size_t size, unsigned flags)
+{
+    return sys_fault(SYS_LANDLOCK_CREATE_RULESET) ? -1
+                                                  : (int)syscall(SYS_landlock_create_ruleset, attributes, size, flags);
+}
+
+int sys_landlock_add_rule(int ruleset, int type, const void *rule)
+{
+    return sys_fault(SYS_LANDLOCK_ADD_RULE) ? -1 : (int)syscall(SYS_landlock_add_rule, ruleset, type, rule, 0U);
+}
+
+int sys_landlock_restrict_self(int ruleset)
+{
+    return sys_fault(SYS_LANDLOCK_RESTRICT_SELF) ? -1 : (int)syscall(SYS_landlock_restrict_self, ruleset, 0U);
 }
 
 ssize_t sys_getrandom(void *buffer, size_t size, unsigned flags)

@@ -10,6 +10,7 @@
 #include "engine/fsm/duration.h"
 #include "engine/fsm/hash.h"
 #include "engine/fsm/memory.h"
+#include "engine/fsm/owners.h"
 #include "engine/fsm/state.h"
 #include "ipc/error.h"
 
@@ -82,6 +83,7 @@ static void end_session(struct fsm *fsm, struct session *session)
     timers_cancel(&fsm->timers, &session->expiry);
     table_remove(&fsm->sessions_by_id, &session->by_id);
     list_remove(&session->order);
+    owners_remove(&fsm->owners, session->owner);
     session_discard(session, &fsm->garbage);
 }
 
@@ -97,6 +99,7 @@ void fsm_destroy(struct fsm *fsm)
     while (garbage_collect(&fsm->garbage, UINT_MAX))
         ;
     table_free(&fsm->sessions_by_id);
+    table_free(&fsm->owners);
     timers_free(&fsm->timers);
     free(fsm->parts);
     free(fsm);
@@ -280,6 +283,7 @@ struct session *fsm_add_session(struct fsm *fsm, uint64_t id, uint32_t uid, uint
     struct session *session = session_create(id, uid, fsm->config.hash_seed);
     session->timeout = timeout;
     session->expiry.fire = expire;
+    session->owner = owners_add(&fsm->owners, uid, fsm->config.hash_seed);
     table_insert(&fsm->sessions_by_id, &session->by_id, hash_number(id, fsm->config.hash_seed));
     list_append(&fsm->sessions, &session->order);
     renew(fsm, session, last_updated);
@@ -489,6 +493,21 @@ uint64_t fsm_next_deadline(const struct fsm *fsm)
 uint64_t fsm_session_count(const struct fsm *fsm)
 {
     return fsm->sessions_by_id.count;
+}
+
+uint64_t fsm_sessions_of(const struct fsm *fsm, uint32_t uid)
+{
+    return owners_count(&fsm->owners, uid, fsm->config.hash_seed);
+}
+
+uint64_t fsm_service_count(const struct fsm *fsm)
+{
+    return fsm->services.by_name.count;
+}
+
+bool fsm_service_exists(const struct fsm *fsm, const struct service_spec *spec)
+{
+    return service_table_find(&fsm->services, spec) != NULL;
 }
 
 bool fsm_collect(struct fsm *fsm, unsigned budget)

@@ -148,6 +148,9 @@ uint64_t fsm_time(const struct fsm *fsm);  /* of the same */
 /* The earliest deadline of a session, an entry or a request that still lies ahead; UINT64_MAX: none. */
 uint64_t fsm_next_deadline(const struct fsm *fsm);
 uint64_t fsm_session_count(const struct fsm *fsm);
+uint64_t fsm_sessions_of(const struct fsm *fsm, uint32_t uid);
+uint64_t fsm_service_count(const struct fsm *fsm); /* those that nobody has open count too */
+bool fsm_service_exists(const struct fsm *fsm, const struct service_spec *spec);
 
 /* Frees what big removals have unlinked, about `budget` objects; true while more is left. */
 bool fsm_collect(struct fsm *fsm, unsigned budget);

@@ -68,7 +68,8 @@ struct session {
     uint64_t timeout;      /* nanoseconds */
     uint64_t last_updated; /* nanoseconds since 1970 */
     struct timer expiry;
-    uint32_t uid; /* of the only user it obeys */
+    uint32_t uid;        /* of the only user it obeys */
+    struct owner *owner; /* the same among the state machine's owners */
 
     struct window window; /* its floor is the session's */
     struct timers ahead;

@@ -14,6 +14,7 @@ struct fsm {
     struct timers timers;
     struct garbage garbage;
     struct table sessions_by_id;
+    struct table owners;    /* who has sessions, and how many */
     struct list sessions;   /* by id */
     struct session *recent; /* the one used last; NULL: none */
     struct service_table services;

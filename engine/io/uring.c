@@ -598,6 +598,13 @@ struct io *uring_create(unsigned entries, struct mr_error *error)
     return &uring->io;
 }
 
+#ifdef MR_TESTING
+struct io_uring *uring_ring(struct io *io)
+{
+    return &self(io)->ring;
+}
+#endif
+
 void uring_destroy(struct io *io)
 {
     struct uring *uring = self(io);

@@ -12,4 +12,10 @@ struct io *uring_create(unsigned entries, struct mr_error *error);
  * kills the child. Files are not closed. */
 void uring_destroy(struct io *io);
 
+#ifdef MR_TESTING
+/* For a test of what its ring refuses. */
+struct io_uring;
+struct io_uring *uring_ring(struct io *io);
+#endif
+
 #endif

@@ -1,12 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rings, or why there is none: see uring_setup.h. */
+/* Rings, or why there is none: see uring_setup.h.
+ *
+ * A filter of system calls does not see what a ring does. So a ring is made disabled, told once and for all which
+ * operations it may carry out, and only then enabled; none of them opens a file, makes a socket or connects one.
+ * Descriptors are not held in a table of the ring's own: a process that is no longer its own master could write to and
+ * wait for the descriptors that it has by plain calls just as well. */
 #include "engine/io/uring_setup.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 #include "ipc/sys.h"
 
@@ -98,17 +105,48 @@ static int probe(struct io_uring *ring, const struct io_uring_params *parameters
     return result;
 }
 
+/* What of io_uring_register() a running ring is for. */
+static const uint8_t registrations[] = {IORING_REGISTER_BUFFERS, IORING_UNREGISTER_BUFFERS, IORING_REGISTER_RING_FDS,
+                                        IORING_UNREGISTER_RING_FDS};
+
+/* Debian 12's liburing has functions for these two in its headers, not in its shared library. 0 or -errno. */
+static int register_by_call(const struct io_uring *ring, unsigned opcode, const void *argument, unsigned count)
+{
+    if (sys_fault(SYS_IO_URING_REGISTER))
+        return -errno;
+    return syscall(SYS_io_uring_register, ring->ring_fd, opcode, argument, count) < 0 ? -errno : 0;
+}
+
+/* For good: a ring that is enabled cannot be given more. Flags of operations (links, fixed files) stay forbidden. */
+static int restrict_and_enable(struct io_uring *ring, struct mr_error *error)
+{
+    enum { OPERATIONS = sizeof operations / sizeof *operations, REGISTRATIONS = sizeof registrations };
+    struct io_uring_restriction allowed[OPERATIONS + REGISTRATIONS] = {0};
+    unsigned count = 0;
+
+    for (size_t n = 0; n < OPERATIONS; n++)
+        allowed[count++] =
+            (struct io_uring_restriction){.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = (uint8_t)operations[n].code};
+    for (size_t n = 0; n < REGISTRATIONS; n++)
+        allowed[count++] =
+            (struct io_uring_restriction){.opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = registrations[n]};
+    int result = register_by_call(ring, IORING_REGISTER_RESTRICTIONS, allowed, count);
+    if (result == 0)
+        result = register_by_call(ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    return result == 0 ? 0 : error_system(error, -result, "cannot restrict the io_uring to what the node does with it");
+}
+
 int uring_setup(struct io_uring *ring, unsigned entries, struct mr_error *error)
 {
     struct io_uring_params parameters = {
         .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
-                 IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
+                 IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_R_DISABLED,
         .cq_entries = entries * CQ_PER_SQ,
     };
     int result = sys_fault(SYS_IO_URING_SETUP) ? -errno : io_uring_queue_init_params(entries, ring, &parameters);
     if (result < 0)
         return refused(-result, error);
-    if (probe(ring, &parameters, error) != 0) {
+    if (probe(ring, &parameters, error) != 0 || restrict_and_enable(ring, error) != 0) {
         io_uring_queue_exit(ring);
         return -1;
     }

@@ -77,6 +77,16 @@ static enum taken take_command(struct worker *worker, struct worker_channel *cha
                  (unsigned long long)(channel->held / MR_SMALL_FRAME), (unsigned long long)channel->channel.ring_bytes);
         message = text;
     }
+    if (status == STATUS_OK) {
+        enum quota_verdict verdict =
+            quota_judge(&worker->quota, worker->fsm, &input.command, channel->uid, worker->now, text, sizeof(text));
+        if (verdict == QUOTA_WAIT)
+            return TAKEN_STUCK;
+        if (verdict == QUOTA_FULL) {
+            status = STATUS_UNAVAILABLE;
+            message = text;
+        }
+    }
     take(worker, channel, frame_bytes);
     if (status != STATUS_OK) {
         answer_refuse(worker, channel, position, status, message);
@@ -86,6 +96,7 @@ static enum taken take_command(struct worker *worker, struct worker_channel *cha
         .channel = channel->channel_id, .position = position, .frame_size = (uint32_t)frame_bytes, .uid = channel->uid};
     log_append(worker->log, worker->time, &origin, head->size);
     worker->logged_time = worker->time;
+    quota_logged(&worker->quota, &input.command, head->size);
     if (channel->in_flight++ == 0)
         channel->applied_to = position; /* what was read before it needed no log, or is applied */
     return TAKEN;

@@ -8,6 +8,7 @@
  * logged. */
 #include "engine/node/supervisor_parts.h"
 
+#include "engine/node/access.h"
 #include "ipc/handshake.h"
 #include "ipc/sys.h"
 
@@ -128,11 +129,43 @@ static void refuse_socket(int socket, enum mr_status status, const char *text)
     (void)sys_close(socket); /* the client sees its end, whatever this says */
 }
 
-static struct connection *make_connection(struct supervisor *s, int socket, struct mr_error *error)
+/* -1 with *error, where the kernel does not say. */
+static int ask_peer(int socket, struct ucred *peer, struct mr_error *error)
+{
+    socklen_t size = sizeof(*peer);
+
+    return sys_getsockopt(socket, SOL_SOCKET, SO_PEERCRED, peer, &size) == 0
+               ? 0
+               : error_system(error, errno, "the node cannot ask who you are");
+}
+
+/* May this user have one connection more? MR_OK; or why not, with *error. */
+static enum mr_status check_room(const struct supervisor *s, uid_t uid, struct mr_error *error)
+{
+    unsigned own = 0;
+
+    if (s->connection_count >= s->connections_max) {
+        error_set(error, "the node has %u connections, the most it may have", s->connections_max);
+        return MR_UNAVAILABLE;
+    }
+    for (uint32_t place = 0; place < s->connections_max; place++)
+        own += s->connections[place] != NULL && s->connections[place]->uid == uid;
+    if (own < s->options->user_connections)
+        return MR_OK;
+    error_set(error, "user %u has %u connections, the most one user may have (--user-connections)", (unsigned)uid, own);
+    return MR_UNAVAILABLE;
+}
+
+static void note_deadline(struct supervisor *s, uint64_t deadline)
+{
+    if (deadline < s->handshake_due)
+        s->handshake_due = deadline;
+}
+
+static struct connection *make_connection(struct supervisor *s, int socket, const struct ucred *peer,
+                                          struct mr_error *error)
 {
     uint32_t place = 0;
-    struct ucred peer;
-    socklen_t size = sizeof(peer);
     struct connection *connection = calloc(1, sizeof(*connection));
 
     if (connection == NULL) {
@@ -142,13 +175,13 @@ static struct connection *make_connection(struct supervisor *s, int socket, stru
     while (s->connections[place] != NULL)
         place++;
     *connection = (struct connection){.socket = socket, .wake = -1, .place = place, .serial = ++s->connection_serial};
-    if (sys_getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
-        error_system(error, errno, "the node cannot ask who you are");
-    } else if ((connection->wake = sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0) {
+    if ((connection->wake = sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0) {
         error_system(error, errno, "the node cannot make an eventfd for this connection");
     } else if (event_add(s, socket, event_name(EVENT_CONNECTION, place, connection->serial), error) == 0) {
-        connection->pid = peer.pid;
-        connection->uid = peer.uid;
+        connection->pid = peer->pid;
+        connection->uid = peer->uid;
+        connection->greet_by = s->now + s->handshake_limit;
+        note_deadline(s, connection->greet_by);
         return connection;
     }
     if (connection->wake >= 0)
@@ -160,18 +193,20 @@ static struct connection *make_connection(struct supervisor *s, int socket, stru
 void connection_add(struct supervisor *s, int socket)
 {
     struct mr_error error;
-    char text[128];
+    struct ucred peer = {.pid = 0};
+    struct connection *connection = NULL;
+    enum mr_status status = MR_UNAVAILABLE;
 
-    if (s->connection_count >= s->connections_max) {
-        snprintf(text, sizeof(text), "the node has %u connections, the most it may have", s->connections_max);
-        supervisor_complain(s, "client refused: %s", text);
-        refuse_socket(socket, MR_UNAVAILABLE, text);
-        return;
-    }
-    struct connection *connection = make_connection(s, socket, &error);
+    if (ask_peer(socket, &peer, &error) != 0)
+        ; /* unknown: refused */
+    else if (!access_allows(&s->options->access, socket, &peer, &error))
+        status = MR_FORBIDDEN;
+    else if ((status = check_room(s, peer.uid, &error)) == MR_OK &&
+             (connection = make_connection(s, socket, &peer, &error)) == NULL)
+        status = MR_UNAVAILABLE;
     if (connection == NULL) {
-        supervisor_complain(s, "client refused: %s", error.text);
-        refuse_socket(socket, MR_UNAVAILABLE, error.text);
+        supervisor_complain(s, "client with pid %d refused: %s", (int)peer.pid, error.text);
+        refuse_socket(socket, status, error.text);
         return;
     }
     s->connections[connection->place] = connection;
@@ -213,6 +248,26 @@ void connection_drop_doomed(struct supervisor *s)
             if (s->connections[place] != NULL && s->connections[place]->doomed)
                 connection_drop(s, s->connections[place]);
     }
+}
+
+uint64_t connections_due(struct supervisor *s)
+{
+    if (s->now < s->handshake_due)
+        return s->handshake_due;
+    s->handshake_due = UINT64_MAX;
+    for (uint32_t place = 0; place < s->connections_max; place++) {
+        struct connection *connection = s->connections[place];
+        if (connection == NULL || connection->greeted || connection->doomed)
+            continue;
+        if (s->now >= connection->greet_by) {
+            supervisor_complain(s, "client with pid %d dropped: no Hello has come from it", (int)connection->pid);
+            connection_refuse(s, connection, MR_TIMEOUT, true, "no Hello has come in time");
+        } else {
+            note_deadline(s, connection->greet_by);
+        }
+    }
+    note_deadline(s, slots_due(s));
+    return s->handshake_due;
 }
 
 static void take_hello(struct supervisor *s, struct connection *connection, const Millrace__V1__Hello *hello)

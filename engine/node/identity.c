@@ -249,6 +249,22 @@ static int settle(int directory, const struct options *options, struct identity 
     return check_folders(directory, options->dir, identity->partitions, error);
 }
 
+/* What clients may not do over the socket they must not be able to do to the files. Said, not changed: the wrong DIR
+ * may have been given. */
+static int check_private(int directory, const char *dir, struct mr_error *error)
+{
+    struct stat status;
+
+    if (sys_fstat(directory, &status) != 0)
+        return error_system(error, errno, "--dir %s: cannot look at the data directory", dir);
+    if ((status.st_mode & 0077) != 0)
+        return error_set(error,
+                         "--dir %s: other users may use the data directory (mode %04o); `chmod 700 %s`, and give "
+                         "a --socket elsewhere if they are to connect",
+                         dir, (unsigned)(status.st_mode & 07777), dir);
+    return 0;
+}
+
 /* Makes DIR if its parent exists, and makes sure that a power cut does not take it back. */
 static int open_directory(const char *dir, struct mr_error *error)
 {
@@ -259,8 +275,12 @@ static int open_directory(const char *dir, struct mr_error *error)
     int directory = sys_open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (directory < 0)
         return error_system(error, errno, "--dir %s: cannot open the data directory", dir);
-    if (!made)
-        return directory;
+    if (!made) {
+        if (check_private(directory, dir, error) == 0)
+            return directory;
+        (void)sys_close(directory); /* was only looked at */
+        return -1;
+    }
     int parent = sys_openat(directory, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (parent < 0 || sys_fsync(parent) != 0) {
         error_system(error, errno, "--dir %s: cannot sync the directory above", dir);

@@ -7,6 +7,7 @@
  * between looking and binding. */
 #include "engine/node/supervisor_parts.h"
 
+#include "engine/node/access.h"
 #include "engine/node/logline.h"
 #include "ipc/handshake.h"
 #include "ipc/sys.h"
@@ -78,7 +79,7 @@ static int check_stale(const char *path, struct mr_error *error)
     return result == 0 ? 0 : -1;
 }
 
-/* Binds with mode 0660 from the first moment on. */
+/* Binds with no rights for anyone, and gives them before it listens. */
 static int bind_path(struct supervisor *s, const char *path, struct mr_error *error)
 {
     struct sockaddr_un address;
@@ -86,7 +87,7 @@ static int bind_path(struct supervisor *s, const char *path, struct mr_error *er
 
     if (handshake_address(path, &address, error) != 0)
         return -1;
-    mode_t former = umask(0117);
+    mode_t former = umask(0777);
     int result = sys_bind(s->listener, (const struct sockaddr *)&address, sizeof(address));
     int code = errno;
     (void)umask(former); /* cannot fail */
@@ -96,6 +97,8 @@ static int bind_path(struct supervisor *s, const char *path, struct mr_error *er
         return error_system(error, errno, "--socket %s: cannot look at the socket just made", path);
     s->socket_device = status.st_dev;
     s->socket_inode = status.st_ino;
+    if (access_dress_socket(&s->options->access, path, error) != 0)
+        return -1;
     if (sys_listen(s->listener, BACKLOG) != 0)
         return error_system(error, errno, "--socket %s: cannot listen", path);
     return 0;

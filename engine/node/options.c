@@ -14,11 +14,15 @@
 #include <stddef.h>
 #include <string.h>
 
-enum kind { KIND_TEXT, KIND_NUMBER, KIND_SIZE, KIND_DURATION, KIND_WORD, KIND_CPUS, KIND_HELP };
+enum kind { KIND_TEXT, KIND_NUMBER, KIND_MODE, KIND_SIZE, KIND_DURATION, KIND_WORD, KIND_CPUS, KIND_HELP };
 
 enum option_id {
     OPTION_DIR,
     OPTION_SOCKET,
+    OPTION_SOCKET_MODE,
+    OPTION_SOCKET_GROUP,
+    OPTION_ALLOW_UID,
+    OPTION_ALLOW_GID,
     OPTION_PARTITIONS,
     OPTION_DURABILITY,
     OPTION_CPUS,
@@ -30,6 +34,14 @@ enum option_id {
     OPTION_FLUSH_INTERVAL,
     OPTION_SNAPSHOT_BYTES,
     OPTION_SESSION_OUTPUTS,
+    OPTION_USER_CONNECTIONS,
+    OPTION_USER_CHANNELS,
+    OPTION_MEMORY_LIMIT,
+    OPTION_MAX_SESSIONS,
+    OPTION_USER_SESSIONS,
+    OPTION_MAX_SERVICES,
+    OPTION_USER,
+    OPTION_SANDBOX,
     OPTION_HELP,
     OPTION_COUNT
 };
@@ -57,6 +69,31 @@ static const struct option_row rows[OPTION_COUNT] = {
                        .kind = KIND_TEXT,
                        .default_text = "DIR/millrace.sock",
                        .help = "the Unix socket that clients connect to; at most 107 bytes"},
+    [OPTION_SOCKET_MODE] = {.name = "socket-mode",
+                            .argument = "MODE",
+                            .kind = KIND_MODE,
+                            .least = 0,
+                            .most = 0777,
+                            .initial = 0660,
+                            .default_text = "0660",
+                            .help = "the socket's mode: who may write it may connect"},
+    [OPTION_SOCKET_GROUP] = {.name = "socket-group",
+                             .argument = "GROUP",
+                             .kind = KIND_TEXT,
+                             .default_text = "the node's own",
+                             .help = "the socket's group, a name or a number"},
+    [OPTION_ALLOW_UID] = {.name = "allow-uid",
+                          .argument = "LIST",
+                          .kind = KIND_TEXT,
+                          .default_text = "whom the socket's mode lets in",
+                          .help =
+                              "users that may connect, numbers or names, as 1000,www-data; with this or --allow-gid "
+                              "nobody else may but root and the node's own user"},
+    [OPTION_ALLOW_GID] = {.name = "allow-gid",
+                          .argument = "LIST",
+                          .kind = KIND_TEXT,
+                          .default_text = "whom the socket's mode lets in",
+                          .help = "groups whose members may connect"},
     [OPTION_PARTITIONS] = {.name = "partitions",
                            .argument = "N",
                            .kind = KIND_NUMBER,
@@ -136,6 +173,63 @@ static const struct option_row rows[OPTION_COUNT] = {
                                 .default_text = "64M; of a directory that is there: what it was made with",
                                 .help = "what a session's unacknowledged outputs may take; fixed when the directory is "
                                         "made"},
+    [OPTION_USER_CONNECTIONS] = {.name = "user-connections",
+                                 .argument = "N",
+                                 .kind = KIND_NUMBER,
+                                 .least = 1,
+                                 .most = MR_CONNECTIONS_MAX,
+                                 .initial = MR_USER_CONNECTIONS_DEFAULT,
+                                 .help = "connections of one user, of 4096 in all"},
+    [OPTION_USER_CHANNELS] = {.name = "user-channels",
+                              .argument = "N",
+                              .kind = KIND_NUMBER,
+                              .least = 1,
+                              .most = MR_CHANNELS_MAX,
+                              .initial = MR_USER_CHANNELS_DEFAULT,
+                              .help = "channels of one user to a partition, of 1024 in all"},
+    [OPTION_MEMORY_LIMIT] = {.name = "memory-limit",
+                             .argument = "SIZE",
+                             .kind = KIND_SIZE,
+                             .least = MR_MEMORY_LIMIT_MIN,
+                             .most = MR_MEMORY_LIMIT_MAX,
+                             .or_none = true,
+                             .default_text = "three quarters of the machine's memory, divided by the partitions",
+                             .help =
+                                 "what a partition may hold in memory: commands that would add to more are refused; "
+                                 "0: none are"},
+    [OPTION_MAX_SESSIONS] = {.name = "max-sessions",
+                             .argument = "N",
+                             .kind = KIND_NUMBER,
+                             .least = 1,
+                             .most = MR_SESSIONS_MAX,
+                             .initial = MR_SESSIONS_DEFAULT,
+                             .help = "sessions of a partition"},
+    [OPTION_USER_SESSIONS] = {.name = "user-sessions",
+                              .argument = "N",
+                              .kind = KIND_NUMBER,
+                              .least = 1,
+                              .most = MR_SESSIONS_MAX,
+                              .initial = MR_USER_SESSIONS_DEFAULT,
+                              .help = "sessions of one user in a partition"},
+    [OPTION_MAX_SERVICES] = {.name = "max-services",
+                             .argument = "N",
+                             .kind = KIND_NUMBER,
+                             .least = 1,
+                             .most = MR_SERVICES_MAX,
+                             .initial = MR_SERVICES_DEFAULT,
+                             .help = "services of a partition; they are never removed"},
+    [OPTION_USER] = {.name = "user",
+                     .argument = "NAME",
+                     .kind = KIND_TEXT,
+                     .default_text = "who starts it",
+                     .help = "started by root, the node becomes this user; a --dir that it makes is that user's"},
+    [OPTION_SANDBOX] = {.name = "sandbox",
+                        .argument = "auto|required|off",
+                        .kind = KIND_WORD,
+                        .initial = SANDBOX_AUTO,
+                        .words = {"auto", "required", "off"},
+                        .help = "workers give up what they do not need (system calls: seccomp; files: Landlock); "
+                                "auto: as far as this system can; required: not without all of it"},
     [OPTION_HELP] = {.name = "help", .kind = KIND_HELP, .help = "print this"},
 };
 
@@ -151,6 +245,9 @@ static void write_range(char *text, size_t size, const struct option_row *row)
     switch (row->kind) {
     case KIND_NUMBER:
         snprintf(text, size, "%" PRIu64 " to %" PRIu64, row->least, row->most);
+        break;
+    case KIND_MODE:
+        snprintf(text, size, "0 to %03" PRIo64, row->most);
         break;
     case KIND_SIZE:
         snprintf(text, size, "%s%s to %s", row->or_none ? "0, or " : "", value_write_size(least, row->least),
@@ -176,6 +273,7 @@ static const char *unit_of(enum kind kind)
     return kind == KIND_SIZE       ? "bytes, or K, M, G of 1024; "
            : kind == KIND_DURATION ? "with ns, us, ms, s, m or h; "
            : kind == KIND_NUMBER   ? "a whole number; "
+           : kind == KIND_MODE     ? "octal digits; "
                                    : "";
 }
 
@@ -188,6 +286,7 @@ static int wrong_value(const struct option_row *row, const char *value, struct m
                      row->kind == KIND_SIZE       ? "in bytes, or with K, M or G of 1024"
                      : row->kind == KIND_DURATION ? "with ns, us, ms, s, m or h"
                      : row->kind == KIND_NUMBER   ? "a whole number"
+                     : row->kind == KIND_MODE     ? "octal digits"
                                                   : "one of these words");
 }
 
@@ -204,6 +303,8 @@ static int read_value(const struct option_row *row, const char *text, uint64_t *
     }
     if (row->kind == KIND_NUMBER)
         read = value_number(text, value);
+    else if (row->kind == KIND_MODE)
+        read = value_mode(text, value);
     else if (row->kind == KIND_SIZE)
         read = value_size(text, value);
     else if (row->kind == KIND_DURATION)
@@ -253,6 +354,28 @@ static int set_socket(const char *text, struct options *options, struct mr_error
                          text != NULL ? text : options->dir, text != NULL ? "" : "/millrace.sock", length,
                          MR_SOCKET_PATH_MAX);
     return 0;
+}
+
+/* One name or number that the table of groups knows, or that is none's. */
+static int set_access(const char *const *given, uint64_t mode, struct access *access, struct mr_error *error)
+{
+    struct access_list group = {.count = 0};
+
+    access->socket_mode = (mode_t)mode;
+    if (given[OPTION_SOCKET_GROUP] != NULL) {
+        if (access_read_groups(rows[OPTION_SOCKET_GROUP].name, given[OPTION_SOCKET_GROUP], &group, error) != 0)
+            return -1;
+        if (group.count != 1)
+            return error_set(error, "--socket-group %.100s: allowed is one group", given[OPTION_SOCKET_GROUP]);
+        access->socket_group_given = true;
+        access->socket_group = group.ids[0];
+    }
+    if (given[OPTION_ALLOW_UID] != NULL &&
+        access_read_users(rows[OPTION_ALLOW_UID].name, given[OPTION_ALLOW_UID], &access->uids, error) != 0)
+        return -1;
+    return given[OPTION_ALLOW_GID] != NULL
+               ? access_read_groups(rows[OPTION_ALLOW_GID].name, given[OPTION_ALLOW_GID], &access->gids, error)
+               : 0;
 }
 
 static uint64_t lower(uint64_t a, uint64_t b)
@@ -320,9 +443,19 @@ static int read_given(const char *const *given, struct options *options, struct 
                                 .flush_interval = values[OPTION_FLUSH_INTERVAL],
                                 .snapshot_bytes = values[OPTION_SNAPSHOT_BYTES],
                                 .session_outputs = values[OPTION_SESSION_OUTPUTS],
-                                .session_outputs_given = given[OPTION_SESSION_OUTPUTS] != NULL};
-    return set_socket(given[OPTION_SOCKET], options, error) != 0 || set_cpus(given[OPTION_CPUS], options, error) != 0 ||
-                   fit_sizes(options, given, error) != 0
+                                .session_outputs_given = given[OPTION_SESSION_OUTPUTS] != NULL,
+                                .memory_limit = values[OPTION_MEMORY_LIMIT],
+                                .memory_limit_given = given[OPTION_MEMORY_LIMIT] != NULL,
+                                .max_sessions = values[OPTION_MAX_SESSIONS],
+                                .user_sessions = values[OPTION_USER_SESSIONS],
+                                .max_services = values[OPTION_MAX_SERVICES],
+                                .user = given[OPTION_USER],
+                                .sandbox = (enum sandbox_mode)values[OPTION_SANDBOX],
+                                .user_connections = (uint32_t)values[OPTION_USER_CONNECTIONS],
+                                .user_channels = (uint32_t)values[OPTION_USER_CHANNELS]};
+    return set_access(given, values[OPTION_SOCKET_MODE], &options->access, error) != 0 ||
+                   set_socket(given[OPTION_SOCKET], options, error) != 0 ||
+                   set_cpus(given[OPTION_CPUS], options, error) != 0 || fit_sizes(options, given, error) != 0
                ? -1
                : 0;
 }

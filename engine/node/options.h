@@ -10,6 +10,8 @@
 #include <stdio.h>
 
 #include "engine/log/log.h"
+#include "engine/node/access.h"
+#include "engine/node/sandbox.h"
 #include "ipc/error.h"
 
 enum idle_mode { IDLE_SPIN, IDLE_ADAPTIVE, IDLE_BLOCK };
@@ -33,6 +35,13 @@ struct options {
     uint64_t snapshot_bytes;  /* 0: only on demand and at a stop */
     uint64_t session_outputs; /* bytes; not given: of a directory that is there, the directory's counts */
     bool session_outputs_given;
+    struct access access;
+    uint64_t memory_limit; /* bytes of a partition's heap; 0: none */
+    bool memory_limit_given;
+    uint64_t max_sessions, user_sessions, max_services; /* of a partition */
+    const char *user;                                   /* NULL: the node stays who started it */
+    enum sandbox_mode sandbox;
+    uint32_t user_connections, user_channels; /* what one user may have; channels: of each partition */
 };
 
 enum options_result { OPTIONS_OK = 0, OPTIONS_HELP, OPTIONS_WRONG };

@@ -5,6 +5,8 @@
 #include "engine/node/identity.h"
 #include "engine/node/logline.h"
 #include "engine/node/options.h"
+#include "engine/node/privileges.h"
+#include "engine/node/quota.h"
 #include "engine/node/supervisor.h"
 #include "engine/node/worker.h"
 
@@ -27,11 +29,14 @@ int serve_main(int argc, char **argv)
     case OPTIONS_OK:
         break;
     }
-    if (identity_open(&options, &identity, &lock_fd, &error) != 0) {
+    if (privileges_drop(options.user, options.dir, &error) != 0 ||
+        identity_open(&options, &identity, &lock_fd, &error) != 0) {
         logline(LOGLINE_ERROR, 0, "%s", error.text);
         return 1;
     }
     options.partitions = identity.partitions; /* where it was not given, the directory's word counts */
+    if (!options.memory_limit_given)
+        options.memory_limit = quota_memory_default(options.partitions);
     struct supervisor_setup setup = {
         .options = &options, .identity = &identity, .lock_fd = lock_fd, .worker = worker_run};
     return supervisor_run(&setup);

@@ -175,11 +175,46 @@ static void open_if_mapped(struct supervisor *s, struct partition *partition, ui
         send_stopped(s, slot->connection, partition);
 }
 
+uint64_t slots_due(struct supervisor *s)
+{
+    uint64_t due = UINT64_MAX;
+
+    for (uint32_t p = 0; p < s->partition_count; p++) {
+        struct partition *partition = &s->partitions[p];
+        for (uint32_t i = 0; i < partition->slots_end; i++) {
+            struct slot *slot = &partition->slots[i];
+            if (slot->state != SLOT_OPENING || slot->mapped || slot->connection == NULL)
+                continue;
+            if (s->now < slot->map_by) {
+                due = slot->map_by < due ? slot->map_by : due;
+                continue;
+            }
+            supervisor_complain(s, "client with pid %d: it has not mapped its channel to partition %" PRIu32,
+                                (int)slot->connection->pid, partition->number);
+            connection_refuse(s, slot->connection, MR_TIMEOUT, false,
+                              "channel %" PRIu64 " to partition %" PRIu32 " was not mapped in time",
+                              partition->channels[i].channel_id, partition->number);
+            close_slot(s, partition, i);
+        }
+    }
+    return due;
+}
+
 /* ---- what clients ask for ---- */
 
+/* Those that its worker has not let go of yet count. */
+static uint32_t channels_of(const struct partition *partition, uid_t uid)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < partition->slots_end; i++)
+        count += partition->slots[i].state != SLOT_FREE && partition->region->channels[i].uid == uid;
+    return count;
+}
+
 /* Why not, or NULL; *ring_bytes becomes what it will have. */
-static const char *check_request(const struct supervisor *s, uint32_t partition, uint64_t *ring_bytes, char *text,
-                                 size_t size, enum mr_status *status)
+static const char *check_request(const struct supervisor *s, uid_t uid, uint32_t partition, uint64_t *ring_bytes,
+                                 char *text, size_t size, enum mr_status *status)
 {
     uint64_t most = s->options->ring_bytes;
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
@@ -201,6 +236,13 @@ static const char *check_request(const struct supervisor *s, uint32_t partition,
     *status = MR_UNAVAILABLE;
     if (s->partitions[partition - 1].slots_used >= s->channels_max) {
         snprintf(text, size, "partition %" PRIu32 " has %u channels, the most it may have", partition, s->channels_max);
+        return text;
+    }
+    if (channels_of(&s->partitions[partition - 1], uid) >= s->options->user_channels) {
+        snprintf(text, size,
+                 "user %u has %" PRIu32 " channels to partition %" PRIu32
+                 ", the most one user may have (--user-channels)",
+                 (unsigned)uid, s->options->user_channels, partition);
         return text;
     }
     return NULL;
@@ -226,7 +268,12 @@ static int fill_slot(struct supervisor *s, struct partition *partition, uint32_t
     if (atomic_load_explicit(&region->sessions.any, memory_order_relaxed) != 0) /* the former tenant's */
         memset(&region->sessions, 0, sizeof(region->sessions));
     region->channel_id = channel_id;
-    partition->slots[i] = (struct slot){.state = SLOT_OPENING, .added = partition->pid == 0, .connection = connection};
+    partition->slots[i] = (struct slot){.state = SLOT_OPENING,
+                                        .added = partition->pid == 0,
+                                        .connection = connection,
+                                        .map_by = s->now + s->handshake_limit};
+    if (partition->slots[i].map_by < s->handshake_due)
+        s->handshake_due = partition->slots[i].map_by;
     partition->slots_used++;
     if (i >= partition->slots_end)
         partition->slots_end = i + 1;
@@ -243,7 +290,7 @@ void slots_open(struct supervisor *s, struct connection *connection, uint32_t nu
 
     if (s->stopping)
         return; /* the end of the connection is near, and tells whoever can wait for the next node to do so */
-    const char *why = check_request(s, number, &ring_bytes, text, sizeof(text), &status);
+    const char *why = check_request(s, connection->uid, number, &ring_bytes, text, sizeof(text), &status);
 
     if (why != NULL) {
         connection_refuse(s, connection, status, false, "%s", why);

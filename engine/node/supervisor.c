@@ -219,7 +219,9 @@ static int run(struct supervisor *s, struct mr_error *error)
     for (;;) {
         s->now = sys_clock_ns(CLOCK_MONOTONIC);
         listener_resume(s, false);
-        uint64_t due = workers_due(s);
+        uint64_t due = workers_due(s), handshakes = connections_due(s);
+        if (handshakes < due)
+            due = handshakes;
         connection_drop_doomed(s);
         if (s->stopping && !workers_alive(s))
             return 0;
@@ -243,6 +245,8 @@ int supervisor_run(const struct supervisor_setup *setup)
         .connections_max = setup->connections_max != 0 ? setup->connections_max : MR_CONNECTIONS_MAX,
         .channels_max = setup->channels_max != 0 ? setup->channels_max : MR_CHANNELS_MAX,
         .stop_limit = setup->stop_limit != 0 ? setup->stop_limit : STOP_LIMIT_DEFAULT,
+        .handshake_limit = setup->handshake_limit != 0 ? setup->handshake_limit : MR_HANDSHAKE_LIMIT,
+        .handshake_due = UINT64_MAX,
         .directory = -1,
         .epoll = -1,
         .signals = -1,

@@ -15,8 +15,9 @@ struct supervisor_setup {
     int (*worker)(const struct worker_birth *birth); /* worker_run */
     /* 0: as in limits.h and supervisor_parts.h; tests lower them. */
     unsigned connections_max;
-    unsigned channels_max; /* per partition */
-    uint64_t stop_limit;   /* ns that workers have for an orderly end */
+    unsigned channels_max;    /* per partition */
+    uint64_t stop_limit;      /* ns that workers have for an orderly end */
+    uint64_t handshake_limit; /* ns that a client has for each step that it owes */
 };
 
 /* Runs until SIGTERM or SIGINT. Returns the exit status: 0 after an orderly stop, 1 after anything else, which has been

@@ -47,6 +47,7 @@ struct slot {
     enum slot_state state;
     bool added;                    /* the worker has mapped it */
     bool mapped;                   /* the client has */
+    uint64_t map_by;               /* monotonic: taken back if the client has not mapped it by then */
     enum control_kind owed;        /* CONTROL_ADD or CONTROL_CLOSE, still to be sent to the worker; 0: nothing */
     struct connection *connection; /* whose it is; NULL once SLOT_CLOSING */
 };
@@ -102,12 +103,13 @@ struct question {
 };
 
 struct connection {
-    int socket;     /* non-blocking */
-    int wake;       /* the client's eventfd: workers write it, never the supervisor (it could be made to block) */
-    bool greeted;   /* its Hello came */
-    bool doomed;    /* to be dropped at the end of this round of the loop */
-    bool told;      /* ... after a last word, which unread packets of its own would cut off */
-    uint32_t place; /* in supervisor.connections */
+    int socket;        /* non-blocking */
+    int wake;          /* the client's eventfd: workers write it, never the supervisor (it could be made to block) */
+    bool greeted;      /* its Hello came */
+    uint64_t greet_by; /* monotonic: dropped if no Hello has come by then */
+    bool doomed;       /* to be dropped at the end of this round of the loop */
+    bool told;         /* ... after a last word, which unread packets of its own would cut off */
+    uint32_t place;    /* in supervisor.connections */
     uint32_t serial;
     uint32_t channels; /* slots that are its */
     pid_t pid;
@@ -123,7 +125,9 @@ struct supervisor {
     const struct identity *identity;
     unsigned connections_max, channels_max;
     uint64_t stop_limit;
-    int directory; /* DIR; -1 in `memory` */
+    uint64_t handshake_limit;
+    uint64_t handshake_due; /* monotonic: nobody's is over before; UINT64_MAX: nobody has one */
+    int directory;          /* DIR; -1 in `memory` */
     int epoll;
     int signals;
     int listener;        /* -1: closed */
@@ -192,6 +196,9 @@ void connection_refuse_question(struct supervisor *s, struct connection *connect
                                 const char *format, ...) __attribute__((format(printf, 4, 5)));
 void connection_drop(struct supervisor *s, struct connection *connection);
 void connection_drop_doomed(struct supervisor *s);
+/* Drops who has not said his Hello in time, takes back what was not mapped in time. Returns the monotonic time of the
+ * next such (UINT64_MAX: none). */
+uint64_t connections_due(struct supervisor *s);
 /* Has the client gone, whether or not its end was heard yet? Then its channels are closed, and it is doomed. */
 bool connection_ended(struct supervisor *s, struct connection *connection);
 
@@ -201,6 +208,8 @@ void slots_open(struct supervisor *s, struct connection *connection, uint32_t pa
 void slots_client_mapped(struct supervisor *s, struct connection *connection, uint64_t channel_id);
 void slots_client_closes(struct supervisor *s, struct connection *connection, uint64_t channel_id);
 void slots_connection_ends(struct supervisor *s, struct connection *connection);
+/* Takes back channels that their clients have not mapped in time; the time of the next (UINT64_MAX: none). */
+uint64_t slots_due(struct supervisor *s);
 /* The worker's word. */
 void slots_worker_added(struct supervisor *s, struct partition *partition, uint32_t slot, uint64_t channel_id);
 void slots_worker_closed(struct supervisor *s, struct partition *partition, uint32_t slot, uint64_t channel_id,

@@ -121,7 +121,7 @@ static void request_done(struct worker *worker, const struct log_entry *entry)
 /* Entries that were decoded at admission; nobody else can have touched the bytes since. The state machine sees what
  * comes before it is applied, so that it can ask for the memory. */
 static void read_few(struct worker *worker, const struct log_entry *entries, struct partition_command_input *inputs,
-                     unsigned count)
+                     unsigned count, bool expect)
 {
     const struct command_input *commands[APPLIED_AT_ONCE];
     unsigned command_count = 0;
@@ -133,7 +133,8 @@ static void read_few(struct worker *worker, const struct log_entry *entries, str
         if (entries[i].size > 0)
             commands[command_count++] = &inputs[i].command;
     }
-    fsm_expect(worker->fsm, commands, command_count);
+    if (expect)
+        fsm_expect(worker->fsm, commands, command_count);
 }
 
 static bool apply_durable(struct worker *worker)
@@ -145,13 +146,14 @@ static bool apply_durable(struct worker *worker)
 
     while ((count = log_next_few(worker->log, entries, APPLIED_AT_ONCE)) > 0) {
         worker->to_collect += COLLECT_AN_ENTRY * count;
-        if (!entries[0].failed)
-            read_few(worker, entries, inputs, count);
+        read_few(worker, entries, inputs, count, !entries[0].failed);
         for (unsigned i = 0; i < count; i++) {
             if (entries[i].failed)
                 worker->logged_time = fsm_time(worker->fsm); /* time that was logged behind it is not */
             else
                 apply_entry(worker, &entries[i], &inputs[i]);
+            if (entries[i].size > 0)
+                quota_applied(&worker->quota, &inputs[i].command);
             request_done(worker, &entries[i]);
         }
         any = true;

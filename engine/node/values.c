@@ -53,6 +53,19 @@ bool value_number(const char *text, uint64_t *number)
     return true;
 }
 
+bool value_mode(const char *text, uint64_t *mode)
+{
+    size_t digits = strspn(text, "01234567");
+    uint64_t value = 0;
+
+    if (digits == 0 || digits > 5 || text[digits] != '\0')
+        return false;
+    for (; *text != '\0'; text++)
+        value = 8 * value + (uint64_t)(*text - '0');
+    *mode = value;
+    return true;
+}
+
 bool value_size(const char *text, uint64_t *bytes)
 {
     uint64_t number;

@@ -15,6 +15,8 @@ bool value_number(const char *text, uint64_t *number);
 bool value_size(const char *text, uint64_t *bytes);
 /* Nanoseconds: a number and ns, us, ms, s, m or h; 0 needs no unit. */
 bool value_duration(const char *text, uint64_t *nanoseconds);
+/* A file's mode: octal digits. */
+bool value_mode(const char *text, uint64_t *mode);
 /* Processors: numbers and ranges, "0,2-5". */
 bool value_cpus(const char *text, cpu_set_t *cpus);
 

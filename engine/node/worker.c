@@ -32,6 +32,7 @@
 #include "engine/io/uring.h"
 #include "engine/node/control.h"
 #include "engine/node/logline.h"
+#include "engine/node/sandbox.h"
 #include "engine/node/worker_state.h"
 #include "engine/services/types.h"
 #include "ipc/sys.h"
@@ -337,7 +338,6 @@ static int recover(struct life *life, struct mr_error *error)
     const struct options *options = life->birth->options;
     const struct identity *identity = life->birth->identity;
 
-    identity_partition_path(options->dir, worker->partition, life->path, sizeof(life->path));
     struct log_config log = {
         .io = worker->io,
         .path = life->path,
@@ -523,6 +523,19 @@ static int settle(struct life *life)
     return 0;
 }
 
+/* Before anything is read that somebody else may have written. */
+static int enter_sandbox(struct life *life, struct mr_error *error)
+{
+    const struct options *options = life->birth->options;
+    bool memory = options->durability == DURABILITY_MEMORY;
+
+    identity_partition_path(options->dir, life->worker.partition, life->path, sizeof(life->path));
+    if (sandbox_enter(options->sandbox, memory ? NULL : life->path, life->worker.partition, error) != 0)
+        return -1;
+    SANDBOX_TRY(life->worker.io, life->worker.partition);
+    return 0;
+}
+
 int worker_run(const struct worker_birth *birth)
 {
     static struct life life;
@@ -533,6 +546,11 @@ int worker_run(const struct worker_birth *birth)
     worker->partition = birth->partition;
     worker->max_payload = birth->options->max_payload;
     worker->region = birth->region;
+    worker->quota = (struct quota){.memory_limit = birth->options->memory_limit,
+                                   .measure = quota_heap,
+                                   .sessions = birth->options->max_sessions,
+                                   .user_sessions = birth->options->user_sessions,
+                                   .services = birth->options->max_services};
     worker->closed = channel_closed;
     worker->closed_context = &life;
     worker->answered = question_answered;
@@ -545,6 +563,10 @@ int worker_run(const struct worker_birth *birth)
     if (worker->io == NULL || channels_init(worker, &error) != 0) {
         logline(LOGLINE_ERROR, worker->partition, "%s", error.text);
         return worker->io == NULL ? WORKER_CANNOT_RUN : 1;
+    }
+    if (enter_sandbox(&life, &error) != 0) {
+        logline(LOGLINE_ERROR, worker->partition, "%s", error.text);
+        return WORKER_CANNOT_RUN;
     }
     worker->now = worker->io->ops->monotonic(worker->io);
     worker->recovering = true; /* which leaves completions of others to nobody */

@@ -12,6 +12,7 @@
 #include "engine/node/attach.h"
 #include "engine/node/clock.h"
 #include "engine/node/logline.h"
+#include "engine/node/quota.h"
 #include "engine/node/region.h"
 #include "engine/node/snapshots.h"
 #include "ipc/channel.h"
@@ -132,6 +133,7 @@ struct worker {
     void (*answered)(void *context, const struct attach_answer *answer); /* snapshots' questions too */
     void *answered_context;
 
+    struct quota quota;
     struct snapshots snapshots;
     void (*notice)(void *context, enum logline_level level, const char *text); /* a line worth a person's attention */
     void *notice_context;

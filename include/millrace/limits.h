@@ -55,9 +55,15 @@
 #define MR_BATCHES_IN_FLIGHT 4
 #define MR_BATCH_EARLY_BYTES (64 * MR_KIB) /* a batch this large is written although others are in flight */
 
-/* Channels of one partition; connections to the supervisor. */
+/* Channels of one partition; connections to the supervisor. --user-channels and --user-connections: what one user may
+ * have of them, so that one alone cannot take them all. */
 #define MR_CHANNELS_MAX 1024
 #define MR_CONNECTIONS_MAX 4096
+#define MR_USER_CHANNELS_DEFAULT (MR_CHANNELS_MAX / 2)
+#define MR_USER_CONNECTIONS_DEFAULT (MR_CONNECTIONS_MAX / 2)
+/* A connection that has not said its Hello after this is dropped. Likewise one that was given a channel and has not
+ * mapped it. */
+#define MR_HANDSHAKE_LIMIT (10 * MR_SECOND)
 
 /* Room in the response ring that a request holds from being taken until its last frame, so that any answer without a
  * large payload (a refusal, a cancellation, an id, a number) always fits. */
@@ -77,6 +83,19 @@
 #define MR_WAITING_QUERIES_MAX 1024
 #define MR_QUERY_TIME_LIMIT_DEFAULT (5 * MR_SECOND)
 #define MR_QUERY_TIME_LIMIT_MAX MR_HOUR /* a longer one is cut to this */
+
+/* --memory-limit: what a partition's worker may hold in its heap before commands that would grow it are refused; 0:
+ * nothing is. Measured so often, and behind so many bytes of commands. */
+#define MR_MEMORY_LIMIT_MIN (32 * MR_MIB)
+#define MR_MEMORY_LIMIT_MAX (64 * 1024 * MR_GIB)
+#define MR_MEMORY_LOOK_EVERY (10 * MR_MILLISECOND)
+#define MR_MEMORY_LOOK_BYTES (1 * MR_MIB)
+/* --max-sessions, --user-sessions, --max-services: of one partition. */
+#define MR_SESSIONS_DEFAULT 65536
+#define MR_USER_SESSIONS_DEFAULT (MR_SESSIONS_DEFAULT / 2)
+#define MR_SESSIONS_MAX 16777216
+#define MR_SERVICES_DEFAULT 65536
+#define MR_SERVICES_MAX 16777216
 
 /* Sessions (part of the state, so not an option of a running node). */
 #define MR_SESSION_TIMEOUT_MAX (24 * MR_HOUR)

@@ -45,8 +45,13 @@ struct run {
 };
 
 static struct run run;
-static const struct options options = {
-    .ring_bytes = RING, .max_payload = RING / 4, .dir = "", .cpu_count = 1, .durability = DURABILITY_SYNC};
+static const struct options options = {.ring_bytes = RING,
+                                       .max_payload = RING / 4,
+                                       .dir = "",
+                                       .cpu_count = 1,
+                                       .durability = DURABILITY_SYNC,
+                                       .user_connections = MR_CONNECTIONS_MAX,
+                                       .user_channels = MR_CHANNELS_MAX};
 static const struct identity identity = {.partitions = 1};
 static const struct supervisor_setup setup = {.options = &options, .identity = &identity};
 

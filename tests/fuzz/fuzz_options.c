@@ -118,6 +118,13 @@ static void check_accepted(const struct options *options)
     if (options->snapshot_bytes != 0)
         within(options->snapshot_bytes, MR_SNAPSHOT_BYTES_MIN, MR_SNAPSHOT_BYTES_MAX);
     within(options->session_outputs, MR_SESSION_OUTPUT_BYTES_MIN, MR_SESSION_OUTPUT_BYTES_MAX);
+    FUZZ_CHECK(options->access.socket_mode <= 0777 && options->sandbox <= SANDBOX_OFF);
+    FUZZ_CHECK(options->access.uids.count <= ACCESS_IDS_MAX && options->access.gids.count <= ACCESS_IDS_MAX);
+    within(options->user_connections, 1, MR_CONNECTIONS_MAX);
+    within(options->user_channels, 1, MR_CHANNELS_MAX);
+    within(options->max_sessions, 1, MR_SESSIONS_MAX);
+    within(options->user_sessions, 1, MR_SESSIONS_MAX);
+    within(options->max_services, 1, MR_SERVICES_MAX);
     FUZZ_CHECK(options->cpu_count > 0 && (int)options->cpu_count == CPU_COUNT(&options->cpus));
     FUZZ_CHECK(options->cpu_count <= options->cpu_count_in_all);
 }

@@ -362,7 +362,9 @@ class Unwritable(unittest.TestCase):
             self.assertEqual(node.stop(), 0)
             os.chmod(node.folder.name, 0o755)
             for folder, _, _ in os.walk(node.directory):
-                os.chmod(folder, 0o555)
+                os.chmod(folder, 0o500)
+                if os.getuid() == 0:
+                    os.chown(folder, 65534, -1)
             if os.getuid() == 0:
                 user = 65534
                 probe = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "test", "-x", BIN]
@@ -373,8 +375,8 @@ class Unwritable(unittest.TestCase):
                 done = self.serve(directory, user=user)
                 self.assertGreater(done.returncode, 0)
                 self.assertRegex(done.stderr.decode(), re.escape(directory) + ".*: Permission denied")
-            os.chmod(node.directory, 0o755)
-            os.chmod(node.directory + "/partition-0001", 0o755)
+            os.chmod(node.directory, 0o700)
+            os.chmod(node.directory + "/partition-0001", 0o700)
             node.start()
             self.assertEqual(node.output("counter", "get", "c"), b"1\n")
 

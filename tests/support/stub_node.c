@@ -194,7 +194,7 @@ static int run_node(void *argument)
     const struct stub_config *config = start->config;
     static const char *const durabilities[] = {"sync", "async", "memory"};
     char partitions[16];
-    char *argv[16] = {"serve",
+    char *argv[24] = {"serve",
                       "--dir",
                       start->node->dir,
                       "--socket",
@@ -220,6 +220,8 @@ static int run_node(void *argument)
         argv[argc++] = "--cpus";
         argv[argc++] = (char *)(uintptr_t)config->cpus;
     }
+    for (const char *const *option = config->options; *option != NULL; option++)
+        argv[argc++] = (char *)(uintptr_t)*option;
     redirect(STDOUT_FILENO, start->node->output);
     redirect(STDERR_FILENO, start->node->error);
     if (config->notify != NULL)
@@ -238,7 +240,8 @@ static int run_node(void *argument)
                                      .worker = stub_run,
                                      .connections_max = config->connections_max,
                                      .channels_max = config->channels_max,
-                                     .stop_limit = config->stop_limit};
+                                     .stop_limit = config->stop_limit,
+                                     .handshake_limit = config->handshake_limit};
     return supervisor_run(&setup);
 }
 

@@ -72,6 +72,8 @@ static bool fails(enum sys_call kind)
         return sys_fchmod(-1, 0) == -1;
     case SYS_CHMOD:
         return sys_chmod("", 0) == -1;
+    case SYS_FCHOWNAT:
+        return sys_fchownat(-1, "", 0, 0, 0) == -1;
     case SYS_FLOCK:
         return sys_flock(-1, 0) == -1;
     case SYS_FCNTL:
@@ -174,6 +176,19 @@ static bool fails(enum sys_call kind)
         return sys_sigprocmask(-1, &signals, NULL) == -1;
     case SYS_GETRANDOM:
         return sys_getrandom(fds, 0, 0) == -1;
+    case SYS_INITGROUPS:
+        return sys_initgroups("", 0) == -1;
+    case SYS_SETGID:
+        return sys_setgid((gid_t)-1) == -1;
+    case SYS_SETUID:
+        return sys_setuid((uid_t)-1) == -1;
+    case SYS_LANDLOCK_CREATE_RULESET:
+        return sys_landlock_create_ruleset(NULL, 0, 0) == -1;
+    case SYS_LANDLOCK_ADD_RULE:
+        return sys_landlock_add_rule(-1, 0, NULL) == -1;
+    case SYS_LANDLOCK_RESTRICT_SELF:
+        return sys_landlock_restrict_self(-1) == -1;
+    case SYS_SECCOMP:
     case SYS_IO_URING_SETUP:
     case SYS_IO_URING_REGISTER:
     case SYS_URING_WRITE:

@@ -67,6 +67,18 @@ static void test_defaults(void **state)
     assert_int_equal(options.snapshot_bytes, 256 * MR_MIB);
     assert_int_equal(options.session_outputs, 64 * MR_MIB);
     assert_false(options.session_outputs_given);
+    assert_int_equal(options.access.socket_mode, 0660);
+    assert_false(options.access.socket_group_given);
+    assert_false(options.access.uids.given);
+    assert_false(options.access.gids.given);
+    assert_int_equal(options.user_connections, MR_USER_CONNECTIONS_DEFAULT);
+    assert_int_equal(options.user_channels, MR_USER_CHANNELS_DEFAULT);
+    assert_false(options.memory_limit_given);
+    assert_int_equal(options.max_sessions, MR_SESSIONS_DEFAULT);
+    assert_int_equal(options.user_sessions, MR_USER_SESSIONS_DEFAULT);
+    assert_int_equal(options.max_services, MR_SERVICES_DEFAULT);
+    assert_int_equal(options.sandbox, SANDBOX_AUTO);
+    assert_null(options.user);
     assert_true(options.pin);
     assert_int_equal(sched_getaffinity(0, sizeof(mine), &mine), 0);
     assert_true(CPU_EQUAL(&mine, &options.cpus));
@@ -101,6 +113,37 @@ static void test_each_option(void **state)
     assert_int_equal(options.ring_bytes, MR_GIB);
     assert_int_equal(options.segment_bytes, 4 * MR_GIB);
     assert_int_equal(options.flush_interval, 60 * MR_SECOND);
+}
+
+static void test_who_may_use_it_and_how_much(void **state)
+{
+    (void)state;
+
+    expect_ok("--dir d --socket-mode 0600 --socket-group 7 --allow-uid root,1000 --allow-gid 0,4294967294");
+    assert_int_equal(options.access.socket_mode, 0600);
+    assert_true(options.access.socket_group_given);
+    assert_int_equal(options.access.socket_group, 7);
+    assert_true(options.access.uids.given);
+    assert_int_equal(options.access.uids.count, 2);
+    assert_int_equal(options.access.uids.ids[0], 0);
+    assert_int_equal(options.access.uids.ids[1], 1000);
+    assert_int_equal(options.access.gids.count, 2);
+    assert_int_equal(options.access.gids.ids[1], 4294967294);
+    expect_ok("--dir d --user-connections 1 --user-channels 1024 --memory-limit 32M --max-sessions 1 --user-sessions 2 "
+              "--max-services 3 --sandbox required --user root");
+    assert_int_equal(options.user_connections, 1);
+    assert_int_equal(options.user_channels, 1024);
+    assert_true(options.memory_limit_given);
+    assert_int_equal(options.memory_limit, 32 * MR_MIB);
+    assert_int_equal(options.max_sessions, 1);
+    assert_int_equal(options.user_sessions, 2);
+    assert_int_equal(options.max_services, 3);
+    assert_int_equal(options.sandbox, SANDBOX_REQUIRED);
+    assert_string_equal(options.user, "root");
+    expect_ok("--dir d --memory-limit 0 --sandbox off");
+    assert_true(options.memory_limit_given);
+    assert_int_equal(options.memory_limit, 0);
+    assert_int_equal(options.sandbox, SANDBOX_OFF);
 }
 
 static void test_wrong_values(void **state)
@@ -140,6 +183,22 @@ static void test_wrong_values(void **state)
         {"--snapshot-bytes", "-1", "0, or 64K to 1024G"},
         {"--session-outputs", "63K", "64K to 64G"},
         {"--session-outputs", "65G", "64K to 64G"},
+        {"--socket-mode", "0888", "0 to 777"},
+        {"--socket-mode", "1777", "0 to 777"},
+        {"--socket-mode", "rw", "0 to 777"},
+        {"--socket-group", "no-such-group", "numbers and names of groups"},
+        {"--socket-group", "1,2", "one group"},
+        {"--allow-uid", "0,no-such-user", "numbers and names of users"},
+        {"--allow-uid", "1,,2", "numbers and names of users"},
+        {"--allow-uid", "4294967295", "numbers and names of users"},
+        {"--allow-gid", "-1", "numbers and names of groups"},
+        {"--user-connections", "0", "1 to 4096"},
+        {"--user-channels", "1025", "1 to 1024"},
+        {"--memory-limit", "31M", "0, or 32M to 65536G"},
+        {"--max-sessions", "0", "1 to 16777216"},
+        {"--user-sessions", "16777217", "1 to 16777216"},
+        {"--max-services", "0", "1 to 16777216"},
+        {"--sandbox", "on", "auto, required or off"},
         {"--cpus", "x", "none, or numbers and ranges"},
         {"--cpus", "0-", "none, or numbers and ranges"},
         {"--cpus", "1,,2", "none, or numbers and ranges"},
@@ -307,6 +366,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_each_option),
+        cmocka_unit_test(test_who_may_use_it_and_how_much),
         cmocka_unit_test(test_wrong_values),
         cmocka_unit_test(test_wrong_lines),
         cmocka_unit_test(test_a_socket_path_has_its_limit),

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Who may use the node: the socket's mode and group, and the users and groups that are let in. The kernel says who a
+ * peer is (SO_PEERCRED, SO_PEERGROUPS); nothing that a peer sends counts. */
+#ifndef ENGINE_NODE_ACCESS_H
+#define ENGINE_NODE_ACCESS_H
+
+#include <stdbool.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "ipc/error.h"
+
+#define ACCESS_IDS_MAX 64
+
+struct access_list {
+    bool given; /* the option was */
+    unsigned count;
+    id_t ids[ACCESS_IDS_MAX]; /* users' or groups' */
+};
+
+struct access {
+    mode_t socket_mode;
+    bool socket_group_given;
+    gid_t socket_group;
+    struct access_list uids, gids; /* neither given: whom the socket's mode lets in */
+};
+
+/* Numbers or names with commas between, "1000,www-data". -1 with *error: an unknown name, or too many. */
+int access_read_users(const char *option, const char *text, struct access_list *list, struct mr_error *error);
+int access_read_groups(const char *option, const char *text, struct access_list *list, struct mr_error *error);
+
+/* Gives the socket's path its group and mode; before anyone can connect. */
+int access_dress_socket(const struct access *access, const char *path, struct mr_error *error);
+
+/* Is the other end of this socket let in? Root and the node's own user always are. False with *error, which is for that
+ * end to read. */
+bool access_allows(const struct access *access, int socket, const struct ucred *peer, struct mr_error *error);
+
+#endif

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a partition may hold: at each limit the one who asks is refused, by name and value; what frees something passes,
+ * others go on, and there is room again once something has been freed. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <string.h>
+
+#include "tests/support/worker_scene.h"
+
+#define RING (64 * MR_KIB)
+#define OTHER_USER 2000
+
+static struct scene scene;
+
+static struct quota *quota(void)
+{
+    return &scene.harness->worker.quota;
+}
+
+/* scene.request from this client: the status of its one answer. */
+static enum status ask_by(struct harness_client *client, char *message, size_t size)
+{
+    struct harness_frame frame;
+    uint64_t position = harness_send(client, FRAME_COMMAND, scene.request.bytes, scene.request.size, 0);
+
+    harness_settle(scene.harness);
+    assert_true(harness_take(client, &frame));
+    assert_int_equal(frame.head.request, position);
+    size_t length = frame.head.size < size ? frame.head.size : size - 1;
+    memcpy(message, frame.body, length);
+    message[length] = '\0';
+    return (enum status)frame.head.status;
+}
+
+static void expect_ok(struct harness_client *client)
+{
+    char message[400];
+
+    if (ask_by(client, message, sizeof(message)) != STATUS_OK)
+        fail_msg("%s", message);
+}
+
+static void expect_refused(struct harness_client *client, const char *part)
+{
+    char message[400];
+
+    assert_int_equal(ask_by(client, message, sizeof(message)), STATUS_UNAVAILABLE);
+    if (strstr(message, part) == NULL)
+        fail_msg("\"%s\" does not contain \"%s\"", message, part);
+}
+
+static void open_session(void)
+{
+    request_open_session(&scene.request, (struct duration){.seconds = 10, .present = true});
+}
+
+static void sessions_of_one_user_and_of_all(void **state)
+{
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    struct harness_client *other = harness_client(scene.harness, 1, OTHER_USER, RING);
+    quota()->sessions = 3;
+    quota()->user_sessions = 2;
+    open_session();
+    expect_ok(scene.client);
+    open_session();
+    expect_refused(scene.client, "user 1000 has 2 sessions");
+    open_session();
+    expect_ok(other);
+    open_session();
+    expect_refused(other, "has 3 sessions, the most it may have (--max-sessions)");
+    request_keep_alive(&scene.request, scene.session, (struct slice){0}, 0, NULL, 0);
+    expect_ok(scene.client);
+    request_close_session(&scene.request, scene.session);
+    expect_ok(scene.client);
+    open_session();
+    expect_ok(scene.client);
+    scene_end(&scene);
+}
+
+/* However many are asked for at once, before the first of them is applied. */
+static void no_more_than_the_limit_at_once(void **state)
+{
+    enum { ASKED = 20, LIMIT = 7 };
+    struct harness_frame frame;
+    unsigned opened = 0, refused = 0;
+
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    quota()->sessions = LIMIT;
+    for (unsigned i = 0; i < ASKED; i++) {
+        open_session();
+        assert_true(scene_send(&scene, FRAME_COMMAND) != UINT64_MAX);
+    }
+    harness_settle(scene.harness);
+    while (harness_take(scene.client, &frame)) {
+        opened += frame.head.status == STATUS_OK;
+        refused += frame.head.status == STATUS_UNAVAILABLE;
+    }
+    assert_int_equal(opened, LIMIT - 1); /* the scene has one */
+    assert_int_equal(refused, ASKED - opened);
+    assert_int_equal(fsm_session_count(scene.harness->worker.fsm), LIMIT);
+    assert_int_equal(quota()->opening, 0);
+    scene_end(&scene);
+}
+
+/* What was logged and could not be written counts no more. */
+static void a_failed_write_gives_room_back(void **state)
+{
+    struct harness_frame frame;
+
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    fake_machine_fail(scene.harness->machine, FAKE_WRITE, NULL, 1, UINT64_MAX, EIO);
+    open_session();
+    uint64_t position = scene_send(&scene, FRAME_COMMAND);
+    harness_settle(scene.harness);
+    assert_int_equal(quota()->opening, 1);
+    fake_machine_heal(scene.harness->machine);
+    for (int i = 0; i < 100 && scene.harness->region->state != PARTITION_SERVING; i++) {
+        fake_machine_advance(scene.harness->machine, 100 * MR_MILLISECOND);
+        harness_settle(scene.harness);
+    }
+    scene_take(&scene, position, &frame);
+    assert_int_equal(frame.head.status, STATUS_UNAVAILABLE);
+    assert_int_equal(quota()->opening, 0);
+    scene_end(&scene);
+}
+
+static void services(void **state)
+{
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    quota()->services = 3;
+    request_create_service(&scene.request, scene.session, COUNTER_TYPE, "", "third");
+    expect_ok(scene.client);
+    request_create_service(&scene.request, scene.session, COUNTER_TYPE, "", "fourth");
+    expect_refused(scene.client, "has 3 services, the most it may have (--max-services)");
+    request_create_service(&scene.request, scene.session, COUNTER_TYPE, "", "counter");
+    expect_ok(scene.client); /* is there: nothing is made */
+    assert_int_equal(quota()->creating, 0);
+    scene_end(&scene);
+}
+
+static uint64_t in_use;
+
+static uint64_t measure(void)
+{
+    return in_use;
+}
+
+static void put(uint64_t number)
+{
+    struct payload payload = write_payload("key", text("value"), NULL, 0);
+    request_command(&scene.request, scene.session, scene.map, number, "Put", payload_slice(&payload));
+}
+
+static void memory(void **state)
+{
+    struct payload payload;
+
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    quota()->memory_limit = 64 * MR_MIB;
+    quota()->measure = measure;
+    in_use = 64 * MR_MIB - 1;
+    put(1);
+    expect_ok(scene.client);
+    in_use = 64 * MR_MIB;
+    quota()->measured_at = 0; /* looked at again */
+    put(2);
+    expect_refused(scene.client, "holds 64M in memory, its limit is 64M (--memory-limit)");
+    open_session();
+    expect_refused(scene.client, "--memory-limit");
+    request_create_service(&scene.request, scene.session, COUNTER_TYPE, "", "another");
+    expect_refused(scene.client, "--memory-limit");
+    request_keep_alive(&scene.request, scene.session, (struct slice){0}, 0, NULL, 0);
+    expect_ok(scene.client);
+    payload = key_payload("key", 0);
+    request_command(&scene.request, scene.session, scene.map, 2, "Remove", payload_slice(&payload));
+    expect_ok(scene.client);
+    request_command(&scene.request, scene.session, scene.map, 3, "Clear", (struct slice){0});
+    expect_ok(scene.client);
+    request_close_service(&scene.request, scene.session, scene.counter);
+    expect_ok(scene.client);
+    in_use = 1;
+    quota()->measured_at = 0;
+    put(4);
+    expect_ok(scene.client);
+    in_use = 64 * MR_MIB;
+    quota()->measured_at = 0;
+    request_close_session(&scene.request, scene.session);
+    expect_ok(scene.client);
+    scene_end(&scene);
+}
+
+/* What is in the log is applied, whatever the limits are by now; and users' sessions are counted as before. */
+static void a_successor_reads_back_what_is_over_its_limits(void **state)
+{
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    for (int i = 0; i < 3; i++) {
+        open_session();
+        expect_ok(scene.client);
+    }
+    for (int with_snapshot = 0; with_snapshot < 2; with_snapshot++) {
+        if (with_snapshot)
+            assert_true(harness_snapshot(scene.harness));
+        harness_kill(scene.harness);
+        assert_int_equal(harness_start(scene.harness), 0);
+        harness_settle(scene.harness);
+        *quota() = (struct quota){.sessions = 2, .user_sessions = 1};
+        assert_int_equal(fsm_session_count(scene.harness->worker.fsm), 4);
+        assert_int_equal(fsm_sessions_of(scene.harness->worker.fsm, SCENE_USER), 4);
+        assert_int_equal(fsm_sessions_of(scene.harness->worker.fsm, OTHER_USER), 0);
+        open_session();
+        expect_refused(scene.client, "has 4 sessions");
+    }
+    scene_end(&scene);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sessions_of_one_user_and_of_all),
+        cmocka_unit_test(no_more_than_the_limit_at_once),
+        cmocka_unit_test(a_failed_write_gives_room_back),
+        cmocka_unit_test(services),
+        cmocka_unit_test(memory),
+        cmocka_unit_test(a_successor_reads_back_what_is_over_its_limits),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
