@@ -109,18 +109,19 @@ static inline bool read_plain_output(const uint8_t *at, const uint8_t *end, stru
     uint64_t status;
     if ((at = wire_plain_varint(at, end, VARINT_TAG(1), &status)) == NULL || status != STATUS_OK)
         return false;
+    *part = (struct slice){0};
     if (at != end) {
         const uint8_t *payload = wire_plain_last(at, end, BYTES_TAG(2));
         if (payload == NULL)
             return false;
         *part = (struct slice){payload, (size_t)(end - payload)};
-        out->payload_size = part->size;
     }
-    out->status = STATUS_OK;
+    *out = (struct operation_output){.status = STATUS_OK, .parts = part, .part_count = 1, .payload_size = part->size};
     return true;
 }
 
-/* A service command's output in the form in which our writer puts it. False: in another one, or something else. */
+/* A service command's output in the form in which our writer puts it. False: in another one, or something else; what
+ * has been filled in by then is to be cleared. */
 static inline bool read_plain_command_output(const uint8_t *at, const uint8_t *end, struct command_output *out,
                                              struct slice *part)
 {
@@ -133,6 +134,7 @@ static inline bool read_plain_command_output(const uint8_t *at, const uint8_t *e
         return false;
     out->kind = COMMAND_SESSION_COMMAND;
     out->session_kind = SESSION_COMMAND_SERVICE_COMMAND;
+    out->id = 0;
     return true;
 }
 
@@ -147,7 +149,6 @@ static inline void clear_output(struct command_output *out, struct slice *part)
 enum read_result read_partition_command_output(const uint8_t *data, size_t size, struct command_output *out,
                                                struct slice *part)
 {
-    clear_output(out, part);
     if (ROWS_WHOLE && read_plain_command_output(data, data + size, out, part))
         return READ_OK;
     clear_output(out, part);
@@ -184,8 +185,6 @@ enum read_result read_partition_query_output(const uint8_t *data, size_t size, s
 {
     static const unsigned rows[] = {ROW(PartitionQueryOutput, query), ROW(QueryOutput, session_query),
                                     ROW(SessionQueryOutput, service_query), ROW(ServiceQueryOutput, operation), 0};
-    *part = (struct slice){0};
-    *out = (struct operation_output){.parts = part, .part_count = 1};
     const uint8_t *at = data, *end = data + size;
     for (unsigned n = 0; ROWS_WHOLE && at != NULL && rows[n] != 0; n++)
         at = wire_plain_last(at, end, BYTES_TAG(ROW_NUMBER(rows[n])));

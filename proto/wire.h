@@ -142,6 +142,8 @@ static inline const uint8_t *wire_plain_last(const uint8_t *at, const uint8_t *e
 {
     if (end - at < 2 || at[0] != tag)
         return NULL;
+    if (at[1] < 0x80)
+        return at[1] == end - at - 2 ? at + 2 : NULL;
     struct wire_varint length = wire_length(at + 1, end);
     return length.at != NULL && length.value == (uint64_t)(end - length.at) ? length.at : NULL;
 }

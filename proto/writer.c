@@ -15,6 +15,8 @@
 
 size_t varint_size(uint64_t value)
 {
+    if (value < 0x80)
+        return 1; /* lengths and small numbers: nearly all */
     /* bits / 7, rounded up, of which a value of 0 has one; exact for 1 to 64 bits */
     unsigned bits = 64U - (unsigned)__builtin_clzll(value | 1);
     return (bits * 9 + 64) / 64;
@@ -249,13 +251,13 @@ static uint8_t *field_write_duration(uint8_t *to, unsigned number, const struct 
     return field_write_varint(to, 2, int32_varint(duration->nanos));
 }
 
-static size_t operation_input_size(const struct operation_input *operation)
+static inline size_t operation_input_size(const struct operation_input *operation)
 {
     return field_bytes_size(1, operation->name.size) + field_bytes_size(2, operation->payload.size);
 }
 
 /* Stops where the payload goes. */
-static uint8_t *write_operation_input(uint8_t *to, const struct operation_input *operation)
+static inline uint8_t *write_operation_input(uint8_t *to, const struct operation_input *operation)
 {
     to = field_write_bytes(to, 1, operation->name);
     return operation->payload.size == 0 ? to : field_write_message_head(to, 2, operation->payload.size);
@@ -308,48 +310,56 @@ static uint8_t *write_keep_alive(uint8_t *to, const struct command_input *comman
     return to;
 }
 
-/* Sizes of the messages in a PartitionCommandInput, without their heads; 0 for those that are not there. */
-struct command_input_sizes {
-    size_t operation;      /* OperationInput, or ServiceSpec */
-    size_t session_member; /* the member of SessionCommandInput, whichever it is */
-    size_t member;         /* the member of CommandInput, whichever it is */
-    size_t command;        /* CommandInput */
-};
-
-static struct command_input_sizes command_input_sizes(const struct command_input *command,
-                                                      const struct last_output *entries, size_t count)
+/* SessionCommandInput, and notes the sizes of what is in it. */
+static inline size_t session_command_size(const struct command_input *command, struct command_input_sizes *sizes)
 {
-    struct command_input_sizes sizes = {0};
+    size_t size = field_varint_size(1, command->session_id);
     switch (command->session_kind) {
+    case SESSION_COMMAND_NONE:
+        return size;
     case SESSION_COMMAND_CREATE_SERVICE:
-        sizes.operation = service_spec_size(&command->spec);
-        sizes.session_member = message_size(1, sizes.operation);
+        sizes->operation = service_spec_size(&command->spec);
+        sizes->session_member = message_size(1, sizes->operation);
         break;
     case SESSION_COMMAND_CLOSE_SERVICE:
-        sizes.session_member = field_varint_size(1, command->service_id);
+        sizes->session_member = field_varint_size(1, command->service_id);
         break;
     case SESSION_COMMAND_SERVICE_COMMAND:
-        sizes.operation = operation_input_size(&command->operation);
-        sizes.session_member = field_varint_size(1, command->service_id) + field_varint_size(2, command->sequence_num) +
-                               message_size(3, sizes.operation);
+        sizes->operation = operation_input_size(&command->operation);
+        sizes->session_member = field_varint_size(1, command->service_id) +
+                                field_varint_size(2, command->sequence_num) + message_size(3, sizes->operation);
         break;
     default:
         break;
     }
+    return size + message_size(command->session_kind, sizes->session_member);
+}
+
+/* Is there a CommandInput? A kind says so, and without one has_command. */
+static bool command_present(const struct partition_command_input *input)
+{
+    return input->has_command || input->command.kind != COMMAND_NONE;
+}
+
+struct command_input_sizes command_input_sizes(const struct partition_command_input *input,
+                                               const struct last_output *last_outputs, size_t last_output_count)
+{
+    const struct command_input *command = &input->command;
+    struct command_input_sizes sizes = {.whole = field_varint_size(1, input->partition_id)};
+    if (!command_present(input))
+        return sizes;
     switch (command->kind) {
     case COMMAND_OPEN_SESSION:
         sizes.member = field_duration_size(1, &command->timeout);
         break;
     case COMMAND_KEEP_ALIVE:
-        sizes.member = keep_alive_size(command, entries, count);
+        sizes.member = keep_alive_size(command, last_outputs, last_output_count);
         break;
     case COMMAND_CLOSE_SESSION:
         sizes.member = field_varint_size(1, command->session_id);
         break;
     case COMMAND_SESSION_COMMAND:
-        sizes.member = field_varint_size(1, command->session_id);
-        if (command->session_kind != SESSION_COMMAND_NONE)
-            sizes.member += message_size(command->session_kind, sizes.session_member);
+        sizes.member = session_command_size(command, &sizes);
         break;
     default:
         break;
@@ -357,11 +367,12 @@ static struct command_input_sizes command_input_sizes(const struct command_input
     sizes.command = field_duration_size(1, &command->timestamp);
     if (command->kind != COMMAND_NONE)
         sizes.command += message_size(command->kind, sizes.member);
+    sizes.whole += message_size(2, sizes.command);
     return sizes;
 }
 
-static uint8_t *write_session_command(uint8_t *to, const struct command_input *command,
-                                      const struct command_input_sizes *sizes)
+static inline uint8_t *write_session_command(uint8_t *to, const struct command_input *command,
+                                             const struct command_input_sizes *sizes)
 {
     to = field_write_varint(to, 1, command->session_id);
     if (command->session_kind == SESSION_COMMAND_NONE)
@@ -383,34 +394,32 @@ static uint8_t *write_session_command(uint8_t *to, const struct command_input *c
     }
 }
 
-/* Is there a CommandInput? A kind says so, and without one has_command. */
-static bool command_present(const struct partition_command_input *input)
-{
-    return input->has_command || input->command.kind != COMMAND_NONE;
-}
-
 size_t partition_command_input_size(const struct partition_command_input *input, const struct last_output *last_outputs,
                                     size_t last_output_count)
 {
-    size_t size = field_varint_size(1, input->partition_id);
-    if (command_present(input))
-        size += message_size(2, command_input_sizes(&input->command, last_outputs, last_output_count).command);
-    return size;
+    return command_input_sizes(input, last_outputs, last_output_count).whole;
 }
 
 uint8_t *write_partition_command_input(uint8_t *to, const struct partition_command_input *input,
                                        const struct last_output *last_outputs, size_t last_output_count)
 {
+    struct command_input_sizes sizes = command_input_sizes(input, last_outputs, last_output_count);
+    return write_command_input_sized(to, input, last_outputs, last_output_count, &sizes);
+}
+
+uint8_t *write_command_input_sized(uint8_t *to, const struct partition_command_input *input,
+                                   const struct last_output *last_outputs, size_t last_output_count,
+                                   const struct command_input_sizes *sizes)
+{
     const struct command_input *command = &input->command;
     to = field_write_varint(to, 1, input->partition_id);
     if (!command_present(input))
         return to;
-    struct command_input_sizes sizes = command_input_sizes(command, last_outputs, last_output_count);
-    to = field_write_message_head(to, 2, sizes.command);
+    to = field_write_message_head(to, 2, sizes->command);
     to = field_write_duration(to, 1, &command->timestamp);
     if (command->kind == COMMAND_NONE)
         return to;
-    to = field_write_message_head(to, command->kind, sizes.member);
+    to = field_write_message_head(to, command->kind, sizes->member);
     switch (command->kind) {
     case COMMAND_OPEN_SESSION:
         return field_write_duration(to, 1, &command->timeout);
@@ -419,47 +428,90 @@ uint8_t *write_partition_command_input(uint8_t *to, const struct partition_comma
     case COMMAND_CLOSE_SESSION:
         return field_write_varint(to, 1, command->session_id);
     case COMMAND_SESSION_COMMAND:
-        return write_session_command(to, command, &sizes);
+        return write_session_command(to, command, sizes);
     default:
         return to;
     }
 }
 
-/* Sizes of the messages in a PartitionQueryInput, without their heads. */
-struct query_input_sizes {
-    size_t operation;     /* OperationInput */
-    size_t service_query; /* ServiceQueryInput */
-    size_t session_query; /* SessionQueryInput */
-    size_t query;         /* QueryInput */
-};
+/* Up to the sequence number, and everything before as large as what then follows makes it. */
+static void write_service_command_head(struct service_command_head *head, const struct service_command *command,
+                                       size_t rest)
+{
+    size_t member = field_varint_size(1, command->service_id) + rest;
+    size_t session_command =
+        field_varint_size(1, command->session_id) + message_size(SESSION_COMMAND_SERVICE_COMMAND, member);
+    uint8_t *to = field_write_varint(head->bytes, 1, command->partition_id);
+    to = field_write_message_head(to, 2, message_size(COMMAND_SESSION_COMMAND, session_command));
+    to = field_write_message_head(to, COMMAND_SESSION_COMMAND, session_command);
+    to = field_write_varint(to, 1, command->session_id);
+    to = field_write_message_head(to, SESSION_COMMAND_SERVICE_COMMAND, member);
+    to = field_write_varint(to, 1, command->service_id);
+    head->partition_id = command->partition_id;
+    head->session_id = command->session_id;
+    head->service_id = command->service_id;
+    head->rest = rest;
+    head->size = (size_t)(to - head->bytes);
+}
 
-static struct query_input_sizes query_input_sizes(const struct partition_query_input *input)
+size_t service_command_size(struct service_command_head *head, const struct service_command *command)
+{
+    size_t operation = operation_input_size(&command->operation);
+    size_t rest = field_varint_size(2, command->sequence_num) + message_size(3, operation);
+    if (head->rest != rest || head->session_id != command->session_id || head->service_id != command->service_id ||
+        head->partition_id != command->partition_id)
+        write_service_command_head(head, command, rest);
+    head->operation = operation;
+    return head->size + rest;
+}
+
+uint8_t *write_service_command(uint8_t *to, const struct service_command_head *head,
+                               const struct service_command *command)
+{
+    enum { SHORT_HEAD = 16 };
+    if (head->size <= SHORT_HEAD && head->size + head->rest >= SHORT_HEAD)
+        memcpy(to, head->bytes, SHORT_HEAD); /* of known size; what it copies too much is written over */
+    else
+        memcpy(to, head->bytes, head->size);
+    to = field_write_varint(to + head->size, 2, command->sequence_num);
+    to = field_write_message_head(to, 3, head->operation);
+    return write_operation_input(to, &command->operation);
+}
+
+struct query_input_sizes query_input_sizes(const struct partition_query_input *input)
 {
     struct query_input_sizes sizes;
     sizes.operation = operation_input_size(&input->operation);
     sizes.service_query = field_varint_size(1, input->service_id) + message_size(2, sizes.operation);
     sizes.session_query = field_varint_size(1, input->session_id) + message_size(2, sizes.service_query);
     sizes.query = field_varint_size(1, input->max_received_index) + message_size(2, sizes.session_query);
+    sizes.whole =
+        field_varint_size(1, input->partition_id) + message_size(2, sizes.query) + field_varint_size(3, input->sync);
     return sizes;
 }
 
 size_t partition_query_input_size(const struct partition_query_input *input)
 {
-    return field_varint_size(1, input->partition_id) + message_size(2, query_input_sizes(input).query) +
-           field_varint_size(3, input->sync);
+    return query_input_sizes(input).whole;
 }
 
 uint8_t *write_partition_query_input(uint8_t *to, const struct partition_query_input *input)
 {
     struct query_input_sizes sizes = query_input_sizes(input);
+    return write_query_input_sized(to, input, &sizes);
+}
+
+uint8_t *write_query_input_sized(uint8_t *to, const struct partition_query_input *input,
+                                 const struct query_input_sizes *sizes)
+{
     to = field_write_varint(to, 1, input->partition_id);
-    to = field_write_message_head(to, 2, sizes.query);
+    to = field_write_message_head(to, 2, sizes->query);
     to = field_write_varint(to, 1, input->max_received_index);
-    to = field_write_message_head(to, 2, sizes.session_query);
+    to = field_write_message_head(to, 2, sizes->session_query);
     to = field_write_varint(to, 1, input->session_id);
-    to = field_write_message_head(to, 2, sizes.service_query);
+    to = field_write_message_head(to, 2, sizes->service_query);
     to = field_write_varint(to, 1, input->service_id);
-    to = field_write_message_head(to, 2, sizes.operation);
+    to = field_write_message_head(to, 2, sizes->operation);
     to = write_operation_input(to, &input->operation);
     field_write_varint(to + input->operation.payload.size, 3, input->sync); /* behind the room for the payload */
     return to;

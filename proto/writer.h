@@ -52,10 +52,52 @@ size_t partition_command_input_size(const struct partition_command_input *input,
                                     size_t last_output_count);
 uint8_t *write_partition_command_input(uint8_t *to, const struct partition_command_input *input,
                                        const struct last_output *last_outputs, size_t last_output_count);
+/* The same two for who needs the size first, as above. */
+struct command_input_sizes {
+    size_t operation;      /* OperationInput, or ServiceSpec */
+    size_t session_member; /* the member of SessionCommandInput, whichever it is */
+    size_t member;         /* the member of CommandInput, whichever it is */
+    size_t command;        /* CommandInput */
+    size_t whole;          /* PartitionCommandInput */
+};
+struct command_input_sizes command_input_sizes(const struct partition_command_input *input,
+                                               const struct last_output *last_outputs, size_t last_output_count);
+uint8_t *write_command_input_sized(uint8_t *to, const struct partition_command_input *input,
+                                   const struct last_output *last_outputs, size_t last_output_count,
+                                   const struct command_input_sizes *sizes);
+/* A service command, for who writes many of them to one service: each begins with the same bytes as the one before,
+ * as long as what comes behind them, its number and its operation, has the same size. These are kept: */
+struct service_command_head {
+    uint32_t partition_id;
+    uint64_t session_id, service_id;
+    size_t rest;       /* bytes behind it; 0: it has not been written yet */
+    size_t operation;  /* of these, the OperationInput's, without its own head */
+    size_t size;       /* of the bytes */
+    uint8_t bytes[64]; /* two numbers of 64 bits, one of 32, three messages' heads: at most 61 */
+};
+struct service_command {
+    uint32_t partition_id;
+    uint64_t session_id, service_id, sequence_num;
+    struct operation_input operation;
+};
+/* The whole command's size; the head is brought up to date for the writing that follows. */
+size_t service_command_size(struct service_command_head *head, const struct service_command *command);
+uint8_t *write_service_command(uint8_t *to, const struct service_command_head *head,
+                               const struct service_command *command);
 /* Query: it has only one shape, so it is written whole, whatever has_query and the member counts say. `sync` comes
  * behind the payload; it is already written there, past the room left for it, when this returns where the payload
  * goes. */
 size_t partition_query_input_size(const struct partition_query_input *input);
 uint8_t *write_partition_query_input(uint8_t *to, const struct partition_query_input *input);
+struct query_input_sizes {
+    size_t operation;     /* OperationInput */
+    size_t service_query; /* ServiceQueryInput */
+    size_t session_query; /* SessionQueryInput */
+    size_t query;         /* QueryInput */
+    size_t whole;         /* PartitionQueryInput */
+};
+struct query_input_sizes query_input_sizes(const struct partition_query_input *input);
+uint8_t *write_query_input_sized(uint8_t *to, const struct partition_query_input *input,
+                                 const struct query_input_sizes *sizes);
 
 #endif

@@ -166,6 +166,11 @@ void fsm_write_extra(struct fsm *fsm, fsm_write_fn *write, void *context);
  * -1 with *error, saying what cannot be, and then the state is good for fsm_destroy() only. Nothing refers to the bytes
  * afterwards. */
 int fsm_restore(struct fsm *fsm, struct slice snapshot, struct slice extra, struct mr_error *error);
+/* The same, telling while it goes on which bytes of the snapshot it will not look at again, so that their memory can be
+ * given to the state: every few megabytes, from where the service at hand begins up to where it is. */
+typedef void fsm_passed_fn(void *context, const uint8_t *from, const uint8_t *to);
+int fsm_restore_telling(struct fsm *fsm, struct slice snapshot, struct slice extra, fsm_passed_fn *passed,
+                        void *context, struct mr_error *error);
 
 /* Both sections, one behind the other: to compare states (tests). */
 void fsm_dump(struct fsm *fsm, fsm_write_fn *write, void *context);

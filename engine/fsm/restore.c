@@ -77,6 +77,17 @@ struct stream *stream_restore(struct service_host *host, uint64_t index, void *l
     return stream;
 }
 
+void restore_passed(struct service_host *host, const uint8_t *at)
+{
+    enum { TELL_EVERY = 8 << 20 };
+    struct restoring *restoring = container_of(host, struct fsm, services.host)->restoring;
+    mr_assert(restoring != NULL);
+    if (restoring->passed == NULL || at - restoring->told < TELL_EVERY)
+        return;
+    restoring->told = at;
+    restoring->passed(restoring->context, restoring->data, at);
+}
+
 static bool opens(const struct service_type *type, struct slice name)
 {
     for (size_t i = 0; i < type->operation_count; i++) {
@@ -184,6 +195,7 @@ static int restore_service(struct restoring *restoring, struct slice bytes)
     struct service *service = restore_spec(restoring, spec);
     if (service == NULL || restore_openings(restoring, service, sessions) != 0 || find_streams(restoring, service) != 0)
         return -1;
+    restoring->data = restoring->told = data.data;
     if (!service->type->restore(service->state, data))
         return restoring_wrong(restoring, "its data cannot be what a service of its type writes");
     return settle_streams(restoring);
@@ -225,8 +237,15 @@ static int restore_partition(struct restoring *restoring, struct slice snapshot)
 
 int fsm_restore(struct fsm *fsm, struct slice snapshot, struct slice extra, struct mr_error *error)
 {
+    return fsm_restore_telling(fsm, snapshot, extra, NULL, NULL, error);
+}
+
+int fsm_restore_telling(struct fsm *fsm, struct slice snapshot, struct slice extra, fsm_passed_fn *passed,
+                        void *context, struct mr_error *error)
+{
     mr_assert(fsm->index == 0 && fsm->time == 0 && list_empty(&fsm->sessions) && list_empty(&fsm->services.order));
-    struct restoring restoring = {.fsm = fsm, .error = error, .extra = canonical_reader(extra)};
+    struct restoring restoring = {
+        .fsm = fsm, .error = error, .extra = canonical_reader(extra), .passed = passed, .context = context};
     fsm->restoring = &restoring;
     int result = restore_partition(&restoring, snapshot);
     fsm->restoring = NULL;

@@ -23,6 +23,10 @@ struct restoring {
     size_t count, capacity;
     size_t first, last; /* those of the service at hand: [first, last) */
 
+    fsm_passed_fn *passed; /* NULL: nobody wants to know */
+    void *context;
+    const uint8_t *data, *told; /* where the data of the service at hand begins, and up to where `passed` was told */
+
     /* For messages: where we are; 0: not there. */
     uint64_t session_id, sequence_num, service_id;
 };

@@ -94,6 +94,9 @@ bool stream_emit(struct stream *stream, struct service_call *output);
 /* While restore() runs: the open stream of the service whose command has this index, whose listener it becomes. NULL:
  * there is no such stream, or it has a listener. */
 struct stream *stream_restore(struct service_host *host, uint64_t index, void *listener);
+/* While restore() runs: what stands before `at` in its data will not be looked at again. For the sake of memory, where
+ * there may be much. */
+void restore_passed(struct service_host *host, const uint8_t *at);
 /* The stream's last output. ended() is not called. */
 void stream_end(struct stream *stream, struct service_call *output);
 

@@ -110,5 +110,8 @@ struct io {
 /* Page-aligned memory for buffers, kept out of fork()ed children. */
 void *io_memory(size_t size, struct mr_error *error);
 void io_memory_free(void *memory, size_t size);
+/* Gives back what stands in the huge pages that lie within these `size` bytes of such memory, and these pages are zero
+ * from then on. Returns where the last of them ends; `memory` if there is none. */
+void *io_memory_forget(void *memory, size_t size);
 
 #endif

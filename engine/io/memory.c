@@ -2,6 +2,7 @@
 /* Memory for buffers that the kernel reads from: whole pages, on huge ones where they are to be had, and not in
  * children: a fork would otherwise have to copy every page that is registered with the ring. */
 #include <errno.h>
+#include <stdint.h>
 #include <sys/mman.h>
 
 #include "engine/io/io.h"
@@ -25,6 +26,17 @@ void *io_memory(size_t size, struct mr_error *error)
     if (size >= HUGE_PAGE)
         (void)sys_madvise(memory, size, MADV_HUGEPAGE);
     return memory;
+}
+
+void *io_memory_forget(void *memory, size_t size)
+{
+    uintptr_t begin = (uintptr_t)memory, mask = HUGE_PAGE - 1;
+    uintptr_t first = (begin + mask) & ~mask, end = (begin + size) & ~mask;
+    if (end <= first)
+        return memory;
+    /* If it fails, the pages stay until they are freed. */
+    (void)sys_madvise((uint8_t *)memory + (first - begin), end - first, MADV_DONTNEED);
+    return (uint8_t *)memory + (end - begin);
 }
 
 void io_memory_free(void *memory, size_t size)

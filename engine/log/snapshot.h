@@ -99,12 +99,16 @@ struct snapshot_content {
     uint64_t sizes[2];
     void *memory;
     uint64_t memory_size;
+    uint8_t *kept; /* up to here snapshot_forget() has been */
 };
 /* `progress` (may be NULL) is told every few milliseconds. Completes *snapshot. 0; -1 with *error: code 0 and naming
  * file and offset if it is damaged (or of another version, naming both), else the errno. snapshot_unload() after 0. */
 int snapshot_load(const struct snapshot_place *place, struct snapshot *snapshot, struct snapshot_content *content,
                   void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
                   struct mr_error *error);
+/* What stands from `from` up to `to`, in one of its sections, is not needed any more: most of its memory is given back.
+ * For what grows out of it. `content` is void so that this fits where a function that takes bytes is asked for. */
+void snapshot_forget(void *content, const uint8_t *from, const uint8_t *to);
 void snapshot_unload(struct snapshot_content *content);
 
 /* Takes a damaged one out of the way, so that it is not one of the two that are kept: a file is renamed to

@@ -379,7 +379,8 @@ static int load_source(struct load *load, struct snapshot *snapshot, struct snap
     *content = (struct snapshot_content){.sections = {load->memory, load->memory + load->sizes[0]},
                                          .sizes = {load->sizes[0], load->sizes[1]},
                                          .memory = load->memory,
-                                         .memory_size = size};
+                                         .memory_size = size,
+                                         .kept = load->memory};
     return 0;
 }
 
@@ -460,6 +461,16 @@ int snapshot_peek(const struct snapshot_place *place, struct snapshot *snapshot,
                           : peek_source(&source, snapshot, error);
     io->ops->close(io, source.file);
     return result;
+}
+
+void snapshot_forget(void *context, const uint8_t *from, const uint8_t *to)
+{
+    struct snapshot_content *content = context;
+    uint8_t *memory = content->memory, *begin = memory + (from - memory);
+    if (begin < content->kept)
+        begin = content->kept; /* a page that was needed in part is not any more */
+    if (begin < to)
+        content->kept = io_memory_forget(begin, (size_t)(to - begin));
 }
 
 void snapshot_unload(struct snapshot_content *content)

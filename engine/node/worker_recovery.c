@@ -103,7 +103,7 @@ static int restore(struct worker *worker, const struct snapshot_place *place, st
     }
     struct slice first = {.data = content.sections[0], .size = content.sizes[0]};
     struct slice second = {.data = content.sections[1], .size = content.sizes[1]};
-    int result = fsm_restore(worker->fsm, first, second, error);
+    int result = fsm_restore_telling(worker->fsm, first, second, snapshot_forget, &content, error);
     snapshot_unload(&content);
     if (result == 0 && fsm_index(worker->fsm) == snapshot->point.index && fsm_time(worker->fsm) == snapshot->point.time)
         return 0;

@@ -338,9 +338,11 @@ static bool restore(void *state, struct slice data)
     }
     struct map_kept kept[MAP_RESTORED_AT_ONCE];
     table_reserve(&map->entries.by_key, map_count_kept(snapshot));
-    for (size_t count; (count = map_read_kept(&snapshot, kept, MAP_RESTORED_AT_ONCE)) > 0;)
+    for (size_t count; (count = map_read_kept(&snapshot, kept, MAP_RESTORED_AT_ONCE)) > 0;) {
         if (!map_restore(&map->entries, kept, count))
             return false;
+        restore_passed(map->entries.host, snapshot.at);
+    }
     return canonical_end(&snapshot);
 }
 

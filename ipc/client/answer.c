@@ -9,6 +9,7 @@
 
 #include "proto/reader.h"
 #include "proto/rows.h"
+#include "proto/wire.h"
 
 #include <millrace/map.h>
 
@@ -25,8 +26,15 @@ static struct mr_bytes bytes_of(struct slice slice)
     return (struct mr_bytes){slice.data, slice.size};
 }
 
-static bool read_number(struct slice payload, int64_t *number)
+static inline bool read_number(struct slice payload, int64_t *number)
 {
+    const uint8_t *end = payload.data + payload.size;
+    uint64_t value;
+    const uint8_t *behind = wire_plain_varint(payload.data, end, FIELD(1, WIRE_VARINT), &value);
+    if (behind != NULL && behind == end) {
+        *number = (int64_t)value; /* alone, as in nearly all */
+        return true;
+    }
     struct field_reader reader = field_reader(payload);
     while (field_next(&reader))
         if (reader.tag == FIELD(1, WIRE_VARINT))

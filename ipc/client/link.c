@@ -362,7 +362,6 @@ static void end_request(struct link *link, struct request *request)
         request->answered = true; /* its place is still in the list of ends due */
     else
         request_free(link->client, request);
-    sending_forget_old(link);
 }
 
 /* A frame of a request with many. What an earlier sending of it still brings is of use as long as it is the next one;
@@ -519,6 +518,7 @@ void link_run(struct link *link)
         if (link->responses.head - link->responses.released > link->responses.capacity / 8)
             link_release(link);
     }
+    sending_forget_old(link);
     /* What the old worker wrote is met before anything is sent again for its sake, and all before a channel's end. */
     if (left > 0 && link->stage == LINK_OPEN && generation != link->generation)
         new_worker(link, generation);

@@ -21,6 +21,9 @@ enum mr_status sending_make_room(struct link *link)
 {
     uint64_t alive = 0;
 
+    sending_forget_old(link);
+    if (!sending_is_full(link))
+        return MR_OK;
     for (uint64_t number = link->first; number != link->end; number++)
         alive += is_latest(link, sending_at(link, number));
     uint64_t capacity = link->sendings_capacity == 0 ? SENDINGS_AT_FIRST : link->sendings_capacity;

@@ -34,7 +34,7 @@ static inline void sending_add(struct link *link, const struct request *request)
 }
 /* The request that was sent at a position; NULL: none that is still open. */
 struct request *sending_find(struct link *link, uint64_t position);
-/* Steps over the oldest ones as far as they are done with; after a request's end. */
+/* Steps over the oldest ones as far as they are done with; after the end of some requests. */
 void sending_forget_old(struct link *link);
 
 #endif

@@ -54,31 +54,23 @@ static enum mr_status start_command(struct service *service, const struct operat
 {
     struct link *link = service->link;
     struct session *session = &link->session;
-    struct partition_command_input input;
     uint8_t *body;
 
     if (!session_may_number(session))
         return too_many(link->client);
-    /* Only what the writer looks at for a service command is set; the rest of the struct is large. */
-    input.partition_id = link->partition;
-    input.has_command = true;
-    input.command.kind = COMMAND_SESSION_COMMAND;
-    input.command.session_kind = SESSION_COMMAND_SERVICE_COMMAND;
-    input.command.timestamp.present = false;
-    input.command.session_id = session->id;
-    input.command.service_id = service->id;
-    input.command.sequence_num = session->next;
-    input.command.operation.name = operation->name;
-    input.command.operation.payload.data = NULL;
-    input.command.operation.payload.size = payload;
-    size_t size = partition_command_input_size(&input, NULL, 0);
+    struct service_command command = {.partition_id = link->partition,
+                                      .session_id = session->id,
+                                      .service_id = service->id,
+                                      .sequence_num = session->next,
+                                      .operation = {operation->name, {NULL, payload}}};
+    size_t size = service_command_size(&service->command_head, &command);
     enum mr_status status = link_begin(link, size, &body);
     if (status != MR_OK)
         return status;
     struct request *request = request_new(link->client);
     if (request == NULL)
         return too_many(link->client);
-    body = write_partition_command_input(body, &input, NULL, 0);
+    body = write_service_command(body, &service->command_head, &command);
     if (payload > 0)
         operation->write(arguments, body);
     request->session_id = session->id;
@@ -103,19 +95,19 @@ static enum mr_status start_query(struct service *service, const struct operatio
                                           .session_id = link->session.id,
                                           .service_id = service->id,
                                           .operation = {operation->name, {NULL, payload}}};
-    size_t size = partition_query_input_size(&input);
+    struct query_input_sizes sizes = query_input_sizes(&input);
     uint8_t *body;
-    enum mr_status status = link_begin(link, size, &body);
+    enum mr_status status = link_begin(link, sizes.whole, &body);
 
     if (status != MR_OK)
         return status;
     struct request *request = request_new(link->client);
     if (request == NULL)
         return too_many(link->client);
-    uint8_t *end = write_partition_query_input(body, &input);
+    uint8_t *end = write_query_input_sized(body, &input, &sizes);
     if (payload > 0)
         operation->write(arguments, end);
-    status = request_keep(link->client, request, body, size);
+    status = request_keep(link->client, request, body, sizes.whole);
     if (status != MR_OK) {
         request_free(link->client, request);
         return status;

@@ -85,7 +85,8 @@ enum mr_status command_start(struct link *link, const struct partition_command_i
                              const struct last_output *outputs, size_t output_count, enum answer_kind answer,
                              struct mr_then then, uint64_t *request_id)
 {
-    size_t size = partition_command_input_size(input, outputs, output_count);
+    struct command_input_sizes sizes = command_input_sizes(input, outputs, output_count);
+    size_t size = sizes.whole;
     uint8_t *body;
     enum mr_status status = link_begin(link, size, &body);
 
@@ -94,7 +95,7 @@ enum mr_status command_start(struct link *link, const struct partition_command_i
     struct request *request = request_new(link->client);
     if (request == NULL)
         return client_fail_with(link->client, MR_AGAIN, "too many requests are open: mr_run(), then again");
-    write_partition_command_input(body, input, outputs, output_count);
+    write_command_input_sized(body, input, outputs, output_count, &sizes);
     status = request_keep(link->client, request, body, size);
     if (status != MR_OK) {
         request_free(link->client, request);

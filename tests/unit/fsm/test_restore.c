@@ -607,6 +607,79 @@ static void order_of_deadlines(void **state)
     partition_destroy(partition);
 }
 
+/* ---- what is told on the way ---- */
+
+struct passed {
+    uint8_t *data; /* of the snapshot */
+    size_t size;
+    size_t from, to; /* what the last one said */
+    unsigned told;
+};
+
+/* The bytes are gone. */
+static void passed(void *context, const uint8_t *from, const uint8_t *to)
+{
+    struct passed *passed = context;
+    assert_true(from >= passed->data && to > from && to <= passed->data + passed->size);
+    assert_true(to > passed->data + passed->to);
+    if (passed->told++ > 0)
+        assert_int_equal(from - passed->data, passed->from);
+    passed->from = (size_t)(from - passed->data);
+    passed->to = (size_t)(to - passed->data);
+    memset(passed->data + passed->from, 0xff, passed->to - passed->from);
+}
+
+static void put_value(struct partition *partition, uint64_t number, uint8_t *room, size_t size)
+{
+    static uint8_t value[1 << 20];
+    char key[16];
+    assert_true(size <= sizeof(value));
+    snprintf(key, sizeof(key), "%u", (unsigned)number);
+    memset(value, (int)number, size);
+    uint8_t *at = field_write_bytes(room, 1, text(key));
+    at = field_write_message_head(at, 2, field_bytes_size(1, size));
+    at = field_write_bytes(at, 1, (struct slice){value, size});
+    partition->route = route(1, partition->index + 1);
+    request_command(&partition->request, 1, 2, number, "Put", (struct slice){room, (size_t)(at - room)});
+    partition_submit(partition);
+}
+
+/* What was told to be passed is not looked at again, and of a large map that is most of it. */
+static void tells_what_is_passed(void **state)
+{
+    (void)state;
+    struct partition *partition = partition_create_with(7, UINT64_C(1) << 30, all_types());
+    uint8_t *room = malloc(2 << 20);
+    partition_open_session(partition, MR_HOUR);                /* 1 */
+    partition_create_service(partition, 1, MAP_TYPE, "large"); /* 2 */
+    partition_create_service(partition, 1, MAP_TYPE, "small"); /* 3 */
+    for (uint64_t number = 1; number <= 100; number++)
+        put_value(partition, number, room, (300 << 10) - number);
+    send(partition, 1, 2, 101, "Events", events_payload("k", false));
+    send(partition, 1, 3, 102, "Events", events_payload("k", false)); /* its name stands far before its service */
+    struct bytes bytes = bytes_of(partition);
+    uint8_t *copy = malloc(bytes.size);
+    memcpy(copy, bytes.data, bytes.size);
+    struct passed passing = {.data = copy, .size = bytes.snapshot};
+    struct fsm *fsm = fsm_create(&partition->config);
+    struct mr_error error;
+    assert_int_equal(fsm_restore_telling(fsm, (struct slice){copy, bytes.snapshot},
+                                         (struct slice){copy + bytes.snapshot, bytes.size - bytes.snapshot}, passed,
+                                         &passing, &error),
+                     0);
+    assert_true(passing.told >= 3 && passing.to - passing.from >= 24 << 20);
+    free(copy);
+    fsm_destroy(partition->fsm);
+    partition->fsm = fsm;
+    struct bytes again = bytes_of(partition);
+    assert_int_equal(again.size, bytes.size);
+    assert_memory_equal(again.data, bytes.data, bytes.size);
+    free(again.data);
+    free(bytes.data);
+    free(room);
+    partition_destroy(partition);
+}
+
 int main(int argc, char **argv)
 {
     (void)argv;
@@ -628,6 +701,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(one_listener_each),
         cmocka_unit_test(order_of_ends),
         cmocka_unit_test(order_of_deadlines),
+        cmocka_unit_test(tells_what_is_passed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -297,6 +297,46 @@ static void reads_any_service_output_again(void **state)
     }
 }
 
+/* With a head kept from one to the next they are the same bytes as without, whatever changes between them. */
+static void keeps_a_head_of_service_commands(void **state)
+{
+    (void)state;
+    struct service_command_head head = {0};
+    struct service_command command = {.partition_id = 1};
+    static uint8_t expected[sizeof(written)];
+    for (int i = 0; i < 20000; i++) {
+        uint64_t change = random_bits() % 64; /* mostly only the number does */
+        command.sequence_num++;
+        if (change == 0)
+            command.partition_id = (uint32_t)random_number();
+        if (change == 1)
+            command.session_id = random_number();
+        if (change == 2)
+            command.service_id = random_number();
+        if (change == 3)
+            command.sequence_num = random_number();
+        if (change == 4)
+            command.operation.name = random_text();
+        if (change == 5)
+            command.operation.payload = random_text();
+        struct partition_command_input input = {.partition_id = command.partition_id,
+                                                .command = {.kind = COMMAND_SESSION_COMMAND,
+                                                            .session_kind = SESSION_COMMAND_SERVICE_COMMAND,
+                                                            .session_id = command.session_id,
+                                                            .service_id = command.service_id,
+                                                            .sequence_num = command.sequence_num,
+                                                            .operation = command.operation}};
+        struct slice whole = write_command(&input, NULL, 0);
+        memcpy(expected, whole.data, whole.size);
+        memset(written, GUARD, sizeof written);
+        size_t size = service_command_size(&head, &command);
+        uint8_t *end = write_service_command(written, &head, &command);
+        if (command.operation.payload.size > 0)
+            memcpy(end, command.operation.payload.data, command.operation.payload.size);
+        assert_slice(written_until(end + command.operation.payload.size, size), (struct slice){expected, whole.size});
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -310,6 +350,7 @@ int main(void)
         cmocka_unit_test(writes_query_outputs),
         cmocka_unit_test(reads_any_service_command_again),
         cmocka_unit_test(reads_any_service_output_again),
+        cmocka_unit_test(keeps_a_head_of_service_commands),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
