@@ -110,6 +110,7 @@
     CALL(SECCOMP, seccomp)                                                                                             \
     CALL(IO_URING_SETUP, io_uring_setup)                                                                               \
     CALL(IO_URING_REGISTER, io_uring_register)                                                                         \
+    CALL(URING_READ, uring_read)                                                                                       \
     CALL(URING_WRITE, uring_write)                                                                                     \
     CALL(URING_SYNC, uring_sync)                                                                                       \
     CALL(URING_WATCH, uring_watch)                                                                                     \

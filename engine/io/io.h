@@ -42,6 +42,9 @@ struct io_ops {
     void (*write)(struct io *io, int file, const void *buffer, size_t size, uint64_t offset, bool durable,
                   uint64_t token);
     void (*sync)(struct io *io, int file, uint64_t token); /* fdatasync */
+    /* Completes as read() would have returned, but perhaps short: the rest is for read() to get, and an error to tell.
+     * 0, or a negative errno: it was not begun. NULL where there is only the synchronous half. */
+    int (*read_ahead)(struct io *io, int file, void *buffer, size_t size, uint64_t offset, uint64_t token);
     /* Completes with poll()'s revents each time the descriptor becomes readable, is hung up or has an error
      * (edge-triggered; at once if it is readable already; sometimes once too often), until unwatched; never reads it. A
      * watch that fails completes with the error and is over. */

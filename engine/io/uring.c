@@ -36,7 +36,7 @@
 #include "engine/io/uring_setup.h"
 #include "ipc/sys.h"
 
-enum slot_kind { SLOT_FREE, SLOT_WRITE, SLOT_SYNC, SLOT_WATCH, SLOT_CANCEL, SLOT_WAKE, SLOT_CHILD };
+enum slot_kind { SLOT_FREE, SLOT_READ, SLOT_WRITE, SLOT_SYNC, SLOT_WATCH, SLOT_CANCEL, SLOT_WAKE, SLOT_CHILD };
 
 enum {
     NONE = -1,           /* no slot */
@@ -57,9 +57,10 @@ struct slot {
     uint64_t token;
     int32_t target;        /* cancel: the slot to be ended */
     const uint8_t *buffer; /* write: the caller's, until completion */
-    uint64_t size;         /* write: all of it */
+    uint8_t *to;           /* read: likewise */
+    uint64_t size;         /* read, write: all of it */
     uint64_t done;         /* write: of that, written */
-    uint64_t offset;       /* write: of the whole in the file */
+    uint64_t offset;       /* read, write: of the whole in the file */
     bool durable;
     bool cancelled; /* watch, wake: its end is wanted; child: it was killed, and nobody is told */
     uint32_t retries;
@@ -76,7 +77,7 @@ struct uring {
     struct io_uring ring;
     struct slot *slots;
     uint32_t slot_count;
-    uint32_t pending; /* writes and syncs not yet complete */
+    uint32_t pending; /* reads, writes and syncs not yet complete */
     struct slot_list free;
     struct slot_list waiting; /* for room in the submission queue */
     struct slot_list ended;   /* watches that the kernel ended, to go in again */
@@ -140,14 +141,14 @@ static int32_t take_slot(struct uring *uring, enum slot_kind kind, int fd, uint6
         more_slots(uring);
     int32_t number = list_take(uring, &uring->free);
     uring->slots[number] = (struct slot){.kind = kind, .fd = fd, .token = token, .next = NONE};
-    uring->pending += kind == SLOT_WRITE || kind == SLOT_SYNC;
+    uring->pending += kind == SLOT_READ || kind == SLOT_WRITE || kind == SLOT_SYNC;
     return number;
 }
 
 static void free_slot(struct uring *uring, int32_t number)
 {
     enum slot_kind kind = uring->slots[number].kind;
-    uring->pending -= kind == SLOT_WRITE || kind == SLOT_SYNC;
+    uring->pending -= kind == SLOT_READ || kind == SLOT_WRITE || kind == SLOT_SYNC;
     uring->slots[number].kind = SLOT_FREE;
     list_append(uring, &uring->free, number);
 }
@@ -205,6 +206,9 @@ static bool submit_slot(struct uring *uring, int32_t number)
         return false;
     const struct slot *slot = &uring->slots[number];
     switch (slot->kind) {
+    case SLOT_READ:
+        io_uring_prep_read(entry, slot->fd, slot->to, (unsigned)slot->size, slot->offset);
+        break;
     case SLOT_WRITE:
         prepare_write(uring, slot, entry);
         break;
@@ -340,6 +344,8 @@ static enum told after(struct uring *uring, int32_t number, bool more, int32_t *
 {
     struct slot *slot = &uring->slots[number];
     switch (slot->kind) {
+    case SLOT_READ:
+        return TOLD_LAST;
     case SLOT_WRITE:
         return after_write(uring, number, result);
     case SLOT_WATCH:
@@ -423,6 +429,19 @@ static void start_write(struct io *io, int file, const void *buffer, size_t size
     slot->offset = offset;
     slot->durable = durable;
     start(uring, number, SYS_URING_WRITE);
+}
+
+static int start_read(struct io *io, int file, void *buffer, size_t size, uint64_t offset, uint64_t token)
+{
+    struct uring *uring = self(io);
+    mr_assert(size <= INT32_MAX);
+    int32_t number = take_slot(uring, SLOT_READ, file, token);
+    struct slot *slot = &uring->slots[number];
+    slot->to = buffer;
+    slot->size = size;
+    slot->offset = offset;
+    start(uring, number, SYS_URING_READ);
+    return 0;
 }
 
 static void start_sync(struct io *io, int file, uint64_t token)
@@ -555,6 +574,7 @@ static const struct io_ops uring_ops = {
     .wall = files_wall,
     .write = start_write,
     .sync = start_sync,
+    .read_ahead = start_read,
     .watch = start_watch,
     .unwatch = unwatch,
     .wake = start_wake,

@@ -24,6 +24,7 @@ static const struct {
     int code;
     const char *name;
 } operations[] = {
+    {IORING_OP_READ, "IORING_OP_READ"},
     {IORING_OP_WRITE, "IORING_OP_WRITE"},
     {IORING_OP_WRITE_FIXED, "IORING_OP_WRITE_FIXED"},
     {IORING_OP_FSYNC, "IORING_OP_FSYNC"},

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Finding and reading snapshots, as snapshot.h lays them down. A snapshot is read in large pieces to where it stands in
- * the file; then, chunk by chunk while it is in the cache, every byte of it is checked, and the payload moved up
- * against the one before. No byte is given out before its chunk was found to be sound. */
+ * the file, each while the one before is looked at: chunk by chunk, while it is in the cache, every byte is checked and
+ * the payload moved up against the one before. No byte is given out before its chunk was found to be sound. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,6 +15,7 @@
 #include "millrace/limits.h"
 
 #define READ_PIECE (8 * SNAPSHOT_CHUNK)
+#define READ_TOKEN 1 /* nothing else is under way while a snapshot is loaded */
 #define TELL_EVERY (5 * MR_MILLISECOND)
 
 static const char prefix[] = "snapshot-", new_prefix[] = "snapshot-new-";
@@ -305,6 +306,7 @@ struct load {
     uint8_t *memory;             /* as large as the file */
     uint64_t packed;             /* payload that stands at its beginning */
     uint64_t sizes[2];
+    bool ahead; /* a piece is being read */
     void (*progress)(void *context, uint64_t done, uint64_t total);
     void *context;
     uint64_t told; /* monotonic time */
@@ -342,19 +344,59 @@ static void tell(struct load *load, uint64_t done)
     load->progress(load->context, done, load->source.size);
 }
 
-static int take_all(struct load *load, struct mr_error *error)
+static uint64_t piece_size(const struct load *load, uint64_t offset)
+{
+    uint64_t left = load->source.size - offset;
+    return left < READ_PIECE ? left : READ_PIECE;
+}
+
+/* Starts reading the piece at `offset`, if there is one and somebody who can. */
+static void begin_piece(struct load *load, uint64_t offset)
+{
+    const struct source *source = &load->source;
+    struct io *io = source->place->io;
+    load->ahead =
+        !source->place->memory && io->ops->read_ahead != NULL && offset < source->size &&
+        io->ops->read_ahead(io, source->file, load->memory + offset, piece_size(load, offset), offset, READ_TOKEN) == 0;
+}
+
+/* How many bytes of it are there; whatever kept it from being all is met again by whoever reads the rest. */
+static uint64_t end_piece(struct load *load)
+{
+    struct io *io = load->source.place->io;
+    struct io_completion completion;
+    if (!load->ahead)
+        return 0;
+    load->ahead = false;
+    while (io->ops->completions(io, &completion, 1) == 0)
+        io->ops->sleep(io, UINT64_MAX);
+    mr_assert(completion.token == READ_TOKEN);
+    return completion.result < 0 ? 0 : (uint64_t)completion.result & ~(uint64_t)(SNAPSHOT_UNIT - 1);
+}
+
+static int take_pieces(struct load *load, struct mr_error *error)
 {
     uint64_t size = load->source.size;
+    begin_piece(load, 0);
     for (uint64_t offset = 0; offset < size;) {
-        uint64_t piece = size - offset < READ_PIECE ? size - offset : READ_PIECE;
-        if (read_all(&load->source, load->memory + offset, piece, offset, error) != 0)
+        uint64_t there = end_piece(load), end = offset + piece_size(load, offset);
+        if (offset + there < end &&
+            read_all(&load->source, load->memory + offset + there, end - offset - there, offset + there, error) != 0)
             return -1;
-        for (uint64_t end = offset + piece; offset < end; offset += SNAPSHOT_CHUNK)
+        begin_piece(load, end);
+        for (; offset < end; offset += SNAPSHOT_CHUNK)
             if (take_chunk(load, offset / SNAPSHOT_CHUNK, error) != 0)
                 return -1;
         tell(load, offset < size ? offset : size);
     }
     return 0;
+}
+
+static int take_all(struct load *load, struct mr_error *error)
+{
+    int result = take_pieces(load, error);
+    (void)end_piece(load); /* into memory that will be somebody else's */
+    return result;
 }
 
 static int load_source(struct load *load, struct snapshot *snapshot, struct snapshot_content *content,

@@ -319,6 +319,15 @@ static void dump(void *state, void (*write)(void *context, const void *data, siz
     map_write_snapshot(&map->entries, &map->listeners, write, context);
 }
 
+/* How many entries there are, if they are all as large as the first ones. No more than what makes the table a small part
+ * of the whole: should many small ones come, it grows as ever. */
+static size_t guess_count(size_t left, size_t first_bytes, size_t first_count)
+{
+    enum { BYTES_LEAST = 128 }; /* to an entry */
+    size_t each = first_bytes / first_count;
+    return first_count + left / (each > BYTES_LEAST ? each : BYTES_LEAST);
+}
+
 static bool restore(void *state, struct slice data)
 {
     struct map *map = state;
@@ -337,8 +346,10 @@ static bool restore(void *state, struct slice data)
         }
     }
     struct map_kept kept[MAP_RESTORED_AT_ONCE];
-    table_reserve(&map->entries.by_key, map_count_kept(snapshot));
+    const uint8_t *first = snapshot.at;
     for (size_t count; (count = map_read_kept(&snapshot, kept, MAP_RESTORED_AT_ONCE)) > 0;) {
+        table_reserve(&map->entries.by_key,
+                      guess_count((size_t)(snapshot.end - snapshot.at), (size_t)(snapshot.at - first), count));
         if (!map_restore(&map->entries, kept, count))
             return false;
         restore_passed(map->entries.host, snapshot.at);

@@ -308,12 +308,3 @@ size_t map_read_kept(struct canonical_reader *snapshot, struct map_kept *kept, s
     }
     return count;
 }
-
-size_t map_count_kept(struct canonical_reader snapshot)
-{
-    struct slice entry;
-    size_t count = 0;
-    while (canonical_message(&snapshot, 2, &entry))
-        count++;
-    return count;
-}

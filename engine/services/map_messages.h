@@ -50,6 +50,5 @@ struct map_listening { /* MapListener */
 };
 bool map_read_listener(struct canonical_reader *snapshot, struct map_listening *listening);
 size_t map_read_kept(struct canonical_reader *snapshot, struct map_kept *kept, size_t most); /* MapEntry: how many */
-size_t map_count_kept(struct canonical_reader snapshot);
 
 #endif

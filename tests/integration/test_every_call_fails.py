@@ -57,7 +57,7 @@ ERRORS = collections.defaultdict(lambda: ["EIO"], {
     "kill": ["EPERM"], "waitpid": ["EINTR", "ECHILD"], "prctl": ["EPERM"], "sched_setaffinity": ["EINVAL"],
     "sched_getaffinity": ["ENOSYS"], "setpriority": ["EPERM"], "getrlimit": ["EPERM"], "setrlimit": ["EPERM"],
     "sigaction": ["EINVAL"], "sigprocmask": ["EINVAL"], "getrandom": ["ENOSYS"], "io_uring_setup": ["EPERM"],
-    "io_uring_register": ["ENOMEM"], "uring_write": ["EIO", "ENOSPC"], "uring_sync": ["EIO"], "uring_watch": ["ENOMEM"],
+    "io_uring_register": ["ENOMEM"], "uring_read": ["EIO"], "uring_write": ["EIO", "ENOSPC"], "uring_sync": ["EIO"], "uring_watch": ["ENOMEM"],
     "uring_wake": ["EIO"], "fcntl": ["EPERM"], "fchmod": ["EPERM"], "chmod": ["EPERM"], "readlink": ["ENOENT"],
     "fstat": ["EIO"], "dup": ["EMFILE"],
 })

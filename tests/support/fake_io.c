@@ -361,6 +361,21 @@ static int64_t read_file(struct io *io, int descriptor, void *buffer, size_t siz
     return (int64_t)count;
 }
 
+/* At once: what matters is that it may fail, or end short, where the reader takes it for an offer. */
+static int start_read(struct io *io, int descriptor, void *buffer, size_t size, uint64_t offset, uint64_t token)
+{
+    struct fake_io *process = self(io);
+    if (process->dead)
+        return -EIO;
+    if (size > INT32_MAX)
+        fake_misuse("a read of %zu bytes ahead", size);
+    int64_t got = read_file(io, descriptor, buffer, size, offset);
+    if (got > BLOCK && fake_machine_random(process->machine, 8) == 0)
+        got = BLOCK;
+    operation_post(process, token, (int32_t)got);
+    return 0;
+}
+
 static int64_t write_now(struct io *io, int descriptor, const void *buffer, size_t size, uint64_t offset)
 {
     struct fake_io *process = self(io);
@@ -473,6 +488,7 @@ static const struct io_ops fake_ops = {
     .wall = wall,
     .write = start_write,
     .sync = start_sync,
+    .read_ahead = start_read,
     .watch = start_watch,
     .unwatch = unwatch,
     .wake = start_wake,

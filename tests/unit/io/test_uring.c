@@ -179,6 +179,27 @@ static int read_pipe_slowly(void *argument)
 }
 
 /* A pipe takes no more than it has room for: the rest goes in again until all is written. */
+static void reads_ahead_end_where_the_file_does(void **state)
+{
+    struct fixture *f = *state;
+    const struct io_ops *ops = f->io->ops;
+    int file = ops->open(f->io, f->directory, "file", IO_WRITE | IO_CREATE);
+    char bytes[8] = "";
+    assert_int_equal(ops->write_now(f->io, file, "abcde", 5, 0), 5);
+    assert_int_equal(ops->read_ahead(f->io, file, bytes, 2, 1, 1), 0);
+    expect(f->io, 1, 2);
+    assert_memory_equal(bytes, "bc", 2);
+    assert_int_equal(ops->read_ahead(f->io, file, bytes, sizeof bytes, 3, 2), 0);
+    expect(f->io, 2, 2);
+    assert_memory_equal(bytes, "de", 2);
+    assert_int_equal(ops->read_ahead(f->io, file, bytes, sizeof bytes, 5, 3), 0);
+    expect(f->io, 3, 0);
+    sys_fault_arm(SYS_URING_READ, 1, EIO, false);
+    assert_int_equal(ops->read_ahead(f->io, file, bytes, 1, 0, 4), 0);
+    expect(f->io, 4, -EIO);
+    ops->close(f->io, file);
+}
+
 static void short_writes_continue(void **state)
 {
     struct fixture *f = *state;
@@ -615,6 +636,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(writes_are_read_back),
         cmocka_unit_test(many_writes_at_once),
+        cmocka_unit_test(reads_ahead_end_where_the_file_does),
         cmocka_unit_test(short_writes_continue),
         cmocka_unit_test(error_after_a_part_is_an_error),
         cmocka_unit_test(failed_writes_tell_why),

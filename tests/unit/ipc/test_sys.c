@@ -191,6 +191,7 @@ static bool fails(enum sys_call kind)
     case SYS_SECCOMP:
     case SYS_IO_URING_SETUP:
     case SYS_IO_URING_REGISTER:
+    case SYS_URING_READ:
     case SYS_URING_WRITE:
     case SYS_URING_SYNC:
     case SYS_URING_WATCH:
