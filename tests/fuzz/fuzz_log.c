@@ -136,6 +136,8 @@ static void put_batch(bool new_epoch)
     uint64_t behind = last->sequence < 4 ? last->sequence : last->sequence - fuzz_byte(&run.input) % 4;
     if (behind < last->durable_through)
         behind = last->durable_through;
+    if (run.tidy && !new_epoch && last->flags & BATCH_FIRST_OF_EPOCH)
+        behind = last->sequence; /* nothing is written in an epoch before its first batch is durable */
     header.flags = (uint32_t)bend(new_epoch ? BATCH_FIRST_OF_EPOCH : 0);
     header.length = bend(length);
     if (header.length < BATCH_HEADER_BYTES || header.length > BATCH)
