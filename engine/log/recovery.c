@@ -234,6 +234,8 @@ static void note_sound(struct recovery *recovery, struct segment *kept, uint64_t
         recovery->reader.bytes_total += kept->size;
     if (kept->number > recovery->highest_number)
         recovery->highest_number = kept->number;
+    if (kept->epoch > recovery->highest_epoch)
+        recovery->highest_epoch = kept->epoch;
 }
 
 static int survey(struct recovery *recovery, struct mr_error *error)

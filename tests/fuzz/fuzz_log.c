@@ -146,6 +146,8 @@ static void put_batch(bool new_epoch)
     header.count = (uint32_t)bend(count);
     header.segment = bend(run.segments);
     header.epoch = bend(last->epoch + new_epoch);
+    if (header.epoch == 0)
+        header.epoch = 1; /* they count from 1, and counting back from the first must not wrap either */
     header.sequence = bend(last->sequence + 1);
     header.first_index = bend(run.indexes + 1);
     header.time = bend(last->time + 1000);
