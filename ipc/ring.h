@@ -33,6 +33,7 @@
 #include <string.h>
 
 #define CACHE_LINE 64
+#define RING_AHEAD (8 * CACHE_LINE) /* so far before it is needed each end asks for what the other end's core has */
 
 /* In shared memory, one per ring: each word on its own cache line. The flags are set by the one that is named and taken
  * down by either; the words of the other end's are never believed to be more than "not 0". */
@@ -77,16 +78,22 @@ void ring_reader_attach(struct ring_reader *reader, const uint8_t *data, uint64_
 enum ring_result ring_writer_look(struct ring_writer *writer);
 enum ring_result ring_reader_look(struct ring_reader *reader);
 
+/* Bytes that are free for writing as far as is known: there may be more. */
+static inline uint64_t ring_room(const struct ring_writer *writer)
+{
+    return writer->capacity - (writer->tail - writer->head);
+}
+
 /* Bytes free for writing, after a fresh look at the shared head if `at_least` are not known to be: RING_OK (*bytes may
  * still be less than `at_least`) or RING_BROKEN. */
 static inline enum ring_result ring_free(struct ring_writer *writer, uint64_t at_least, uint64_t *bytes)
 {
     enum ring_result result = RING_OK;
 
-    *bytes = writer->capacity - (writer->tail - writer->head);
+    *bytes = ring_room(writer);
     if (*bytes < at_least) {
         result = ring_writer_look(writer);
-        *bytes = writer->capacity - (writer->tail - writer->head);
+        *bytes = ring_room(writer);
     }
     return result;
 }
@@ -108,8 +115,9 @@ static inline enum ring_result ring_reserve(struct ring_writer *writer, uint64_t
 /* The `size` bytes reserved last are written; not yet visible. */
 static inline void ring_advance(struct ring_writer *writer, uint64_t size)
 {
-    mr_assert(size <= writer->capacity - (writer->tail - writer->head));
+    mr_assert(size <= ring_room(writer));
     writer->tail += size;
+    __builtin_prefetch(writer->data + ((writer->tail + RING_AHEAD) & (writer->capacity - 1)), 1);
 }
 
 /* Makes everything advanced visible. Returns true if the reader's sleep flag was up: it has been taken down by this
@@ -148,6 +156,8 @@ static inline void ring_skip(struct ring_reader *reader, uint64_t size)
 {
     mr_assert(size <= reader->tail - reader->head);
     reader->head += size;
+    if (reader->tail - reader->head > RING_AHEAD) /* what is not written yet is left to the writer */
+        __builtin_prefetch(reader->data + ((reader->head + RING_AHEAD) & (reader->capacity - 1)));
 }
 
 /* Gives everything up to `head` back to the writer; `head` is at most reader->head, and does not go backwards. */

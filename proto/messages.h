@@ -69,20 +69,26 @@ struct service_spec {
     struct slice name;
 };
 
+/* What only OpenSession, only KeepAlive and only CreateService have shares its room: it is looked at where `kind` and
+ * `session_kind` say that it is there. */
 struct command_input {
     enum command_kind kind;
     enum session_command_kind session_kind; /* if kind is COMMAND_SESSION_COMMAND */
-    struct duration timestamp;              /* what the client put there; ignored by the node */
-    struct duration timeout;                /* OpenSession */
     uint64_t session_id;                    /* KeepAlive, CloseSession, SessionCommand */
-    struct slice input_filter;              /* KeepAlive */
-    uint64_t last_input_sequence_num;       /* KeepAlive */
-    bool has_last_output_sequence_nums;     /* KeepAlive: the map is not empty; read_last_outputs() walks it */
-    struct service_spec spec;               /* CreateService */
     uint64_t service_id;                    /* CloseService, ServiceCommand */
     uint64_t sequence_num;                  /* ServiceCommand */
     struct operation_input operation;       /* ServiceCommand */
     struct slice source;                    /* the encoded PartitionCommandInput that all this was read from */
+    struct duration timestamp;              /* what the client put there; ignored by the node */
+    union {
+        struct duration timeout; /* OpenSession */
+        struct {                 /* KeepAlive */
+            struct slice input_filter;
+            uint64_t last_input_sequence_num;
+            bool has_last_output_sequence_nums; /* the map is not empty; read_last_outputs() walks it */
+        };
+        struct service_spec spec; /* CreateService */
+    };
 };
 
 struct partition_command_input {

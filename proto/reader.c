@@ -211,24 +211,25 @@ static inline bool read_plain_operation(const uint8_t *at, const uint8_t *end, s
 {
     if (end - at < 2 || at[0] != BYTES_TAG(1) || at[1] >= 0x80 || at[1] > end - at - 2)
         return false;
-    out->name = (struct slice){at + 2, at[1]};
-    at += 2 + out->name.size;
+    struct slice name = {at + 2, at[1]}, payload = {0};
+    at += 2 + name.size;
     if (at != end) {
-        const uint8_t *payload = wire_plain_last(at, end, BYTES_TAG(2));
-        if (payload == NULL)
+        if ((at = wire_plain_last(at, end, BYTES_TAG(2))) == NULL)
             return false;
-        out->payload = (struct slice){payload, (size_t)(end - payload)};
+        payload = (struct slice){at, (size_t)(end - at)};
     }
-    return utf8_valid(out->name);
+    *out = (struct operation_input){name, payload};
+    return utf8_is_ascii(name) || utf8_valid(name);
 }
 
 /* A service command in the form in which our writer puts it, which nearly all that come have. False: in another one,
- * or not a command at all; what has been filled in by then is to be cleared. */
+ * or not a command at all; *out is then filled in part. */
 static inline bool read_plain_service_command(const uint8_t *at, const uint8_t *end,
-                                              struct partition_command_input *out)
+                                              struct partition_command_input *restrict out)
 {
     uint64_t partition;
-    struct command_input *command = &out->command;
+    struct command_input *restrict command = &out->command;
+    command->source = (struct slice){at, (size_t)(end - at)};
     if ((at = wire_plain_varint(at, end, VARINT_TAG(1), &partition)) == NULL ||
         (at = wire_plain_last(at, end, BYTES_TAG(2))) == NULL ||
         (at = wire_plain_last(at, end, BYTES_TAG(COMMAND_SESSION_COMMAND))) == NULL ||
@@ -242,18 +243,17 @@ static inline bool read_plain_service_command(const uint8_t *at, const uint8_t *
     out->has_command = true;
     command->kind = COMMAND_SESSION_COMMAND;
     command->session_kind = SESSION_COMMAND_SERVICE_COMMAND;
+    command->timestamp = (struct duration){0};
+    command->spec = (struct service_spec){0};
     return true;
 }
 
-enum read_result read_partition_command_input(const uint8_t *data, size_t size, struct partition_command_input *out)
+/* Whatever there may be. */
+static __attribute__((noinline)) enum read_result read_any_command(struct slice source,
+                                                                   struct partition_command_input *out)
 {
-    clear(out, sizeof *out);
-    out->command.source = (struct slice){data, size};
-    if (ROWS_WHOLE && read_plain_service_command(data, data + size, out))
-        return READ_OK;
-    clear(out, sizeof *out);
-    out->command.source = (struct slice){data, size};
-    struct field_reader reader = {.at = data, .end = data + size};
+    struct field_reader reader = field_reader(source);
+    *out = (struct partition_command_input){.command = {.source = source}};
     while (ROW_NEXT(&reader, PartitionCommandInput)) {
         switch (reader.tag) {
         case FIELD(1, WIRE_VARINT):
@@ -269,6 +269,13 @@ enum read_result read_partition_command_input(const uint8_t *data, size_t size, 
         }
     }
     return read_result(!reader.malformed);
+}
+
+enum read_result read_partition_command_input(const uint8_t *data, size_t size, struct partition_command_input *out)
+{
+    if (ROWS_WHOLE && read_plain_service_command(data, data + size, out))
+        return READ_OK;
+    return read_any_command((struct slice){data, size}, out);
 }
 
 /* --- The map in it ---------------------------------------------------------------------------------------------- */
@@ -368,29 +375,37 @@ static inline bool read_query_input(struct field_reader reader, struct partition
 /* The same for a query with a max_received_index. */
 static inline bool read_plain_query(const uint8_t *at, const uint8_t *end, struct partition_query_input *out)
 {
-    uint64_t partition;
-    if ((at = wire_plain_varint(at, end, VARINT_TAG(1), &partition)) == NULL ||
-        (at = wire_plain_last(at, end, BYTES_TAG(2))) == NULL ||
-        (at = wire_plain_varint(at, end, VARINT_TAG(1), &out->max_received_index)) == NULL ||
-        (at = wire_plain_last(at, end, BYTES_TAG(2))) == NULL ||
-        (at = wire_plain_varint(at, end, VARINT_TAG(1), &out->session_id)) == NULL ||
-        (at = wire_plain_last(at, end, BYTES_TAG(2))) == NULL ||
-        (at = wire_plain_varint(at, end, VARINT_TAG(1), &out->service_id)) == NULL ||
-        (at = wire_plain_last(at, end, BYTES_TAG(2))) == NULL || !read_plain_operation(at, end, &out->operation))
+    uint64_t partition, max_received_index, session_id, service_id;
+    struct operation_input operation;
+    if ((at = wire_plain_varint(at, end, VARINT_TAG(1), &partition)) == NULL)
         return false;
-    out->partition_id = (uint32_t)partition;
-    out->has_query = true;
-    out->query_members = out->session_query_members = 1;
+    const uint8_t *query = wire_plain_last(at, end, BYTES_TAG(2));
+    bool sync = query == NULL && end - at >= 2 && end[-2] == VARINT_TAG(3) && end[-1] == 1;
+    if (sync)
+        query = wire_plain_last(at, end -= 2, BYTES_TAG(2));
+    if ((at = query) == NULL || (at = wire_plain_varint(at, end, VARINT_TAG(1), &max_received_index)) == NULL ||
+        (at = wire_plain_last(at, end, BYTES_TAG(2))) == NULL ||
+        (at = wire_plain_varint(at, end, VARINT_TAG(1), &session_id)) == NULL ||
+        (at = wire_plain_last(at, end, BYTES_TAG(2))) == NULL ||
+        (at = wire_plain_varint(at, end, VARINT_TAG(1), &service_id)) == NULL ||
+        (at = wire_plain_last(at, end, BYTES_TAG(2))) == NULL || !read_plain_operation(at, end, &operation))
+        return false;
+    *out = (struct partition_query_input){.partition_id = (uint32_t)partition,
+                                          .sync = sync,
+                                          .has_query = true,
+                                          .max_received_index = max_received_index,
+                                          .query_members = 1,
+                                          .session_query_members = 1,
+                                          .session_id = session_id,
+                                          .service_id = service_id,
+                                          .operation = operation};
     return true;
 }
 
-enum read_result read_partition_query_input(const uint8_t *data, size_t size, struct partition_query_input *out)
+static __attribute__((noinline)) enum read_result read_any_query(struct slice source, struct partition_query_input *out)
 {
-    clear(out, sizeof *out);
-    if (ROWS_WHOLE && read_plain_query(data, data + size, out))
-        return READ_OK;
-    clear(out, sizeof *out);
-    struct field_reader reader = {.at = data, .end = data + size};
+    struct field_reader reader = field_reader(source);
+    *out = (struct partition_query_input){0};
     while (ROW_NEXT(&reader, PartitionQueryInput)) {
         switch (reader.tag) {
         case FIELD(1, WIRE_VARINT):
@@ -409,4 +424,11 @@ enum read_result read_partition_query_input(const uint8_t *data, size_t size, st
         }
     }
     return read_result(!reader.malformed);
+}
+
+enum read_result read_partition_query_input(const uint8_t *data, size_t size, struct partition_query_input *out)
+{
+    if (ROWS_WHOLE && read_plain_query(data, data + size, out))
+        return READ_OK;
+    return read_any_query((struct slice){data, size}, out);
 }

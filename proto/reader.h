@@ -11,6 +11,8 @@
 
 #include "proto/messages.h"
 
+#include <string.h>
+
 enum read_result {
     READ_OK = 0,
     READ_MALFORMED /* protobuf itself would not take these bytes */
@@ -58,5 +60,26 @@ bool field_next(struct field_reader *reader);
 
 /* Is it well-formed UTF-8 as protobuf checks it (no surrogates, no over-long forms)? */
 bool utf8_valid(struct slice text);
+
+/* Names and keys mostly are, and this is most of what checking one costs: eight bytes at a time, the last eight
+ * overlapping those before. */
+static inline bool utf8_is_ascii(struct slice text)
+{
+    const uint8_t *at = text.data;
+    size_t size = text.size;
+    if (size < sizeof(uint64_t)) {
+        uint8_t all = 0;
+        for (size_t i = 0; i < size; i++)
+            all |= at[i];
+        return all < 0x80;
+    }
+    uint64_t word, all = 0;
+    for (size_t i = 0; i < size - sizeof word; i += sizeof word) {
+        memcpy(&word, at + i, sizeof word);
+        all |= word;
+    }
+    memcpy(&word, at + size - sizeof word, sizeof word);
+    return ((all | word) & UINT64_C(0x8080808080808080)) == 0;
+}
 
 #endif

@@ -14,27 +14,6 @@
  * NUL is a character like others. */
 #include "proto/reader.h"
 
-#include <string.h>
-
-/* Names and keys mostly are ASCII, and this is most of what checking one costs: eight bytes at a time, the last eight
- * overlapping those before. */
-static inline bool is_ascii(const uint8_t *at, size_t size)
-{
-    if (size < sizeof(uint64_t)) {
-        uint8_t all = 0;
-        for (size_t i = 0; i < size; i++)
-            all |= at[i];
-        return all < 0x80;
-    }
-    uint64_t word, all = 0;
-    for (size_t i = 0; i < size - sizeof word; i += sizeof word) {
-        memcpy(&word, at + i, sizeof word);
-        all |= word;
-    }
-    memcpy(&word, at + size - sizeof word, sizeof word);
-    return ((all | word) & UINT64_C(0x8080808080808080)) == 0;
-}
-
 static inline bool is_continuation(uint8_t byte)
 {
     return (byte & 0xc0) == 0x80;
@@ -64,7 +43,7 @@ static size_t character_length(const uint8_t *at, size_t left)
 
 bool utf8_valid(struct slice text)
 {
-    if (is_ascii(text.data, text.size))
+    if (utf8_is_ascii(text))
         return true;
     const uint8_t *at = text.data, *end = text.data + text.size;
     while (at != end) {

@@ -140,33 +140,40 @@ static inline struct field_reader wire_message(struct field_reader *reader)
 /* Into the field of this tag if it reaches just to the end: its first byte. */
 static inline const uint8_t *wire_plain_last(const uint8_t *at, const uint8_t *end, uint8_t tag)
 {
+    size_t size = (size_t)(end - at) - 2; /* as one byte can tell it */
+    if (__builtin_expect(size < 0x80, 1))
+        return at[0] == tag && at[1] == size ? at + 2 : NULL;
     if (end - at < 2 || at[0] != tag)
         return NULL;
-    if (at[1] < 0x80)
-        return at[1] == end - at - 2 ? at + 2 : NULL;
     struct wire_varint length = wire_length(at + 1, end);
     return length.at != NULL && length.value == (uint64_t)(end - length.at) ? length.at : NULL;
 }
 
-/* Behind the number of this tag: indexes and sequence numbers mostly, which are of two or three bytes for long. */
+/* Behind the number of this tag: indexes and sequence numbers mostly, which are of two to four bytes for long. */
 static inline const uint8_t *wire_plain_varint(const uint8_t *at, const uint8_t *end, uint8_t tag, uint64_t *value)
 {
     if (end - at < 2 || at[0] != tag)
         return NULL;
-    *value = at[1];
-    if (at[1] < 0x80)
+    uint64_t number = at[1];
+    *value = number;
+    if (number < 0x80)
         return at + 2;
     if (end - at >= 4) {
-        *value = (at[1] & 0x7fU) | (uint64_t)at[2] << 7;
+        /* What a byte adds, less the top bit of the one before. */
+        *value = number += ((uint64_t)at[2] - 1) << 7;
         if (at[2] < 0x80)
             return at + 3;
-        *value = (at[1] & 0x7fU) | (at[2] & 0x7fU) << 7 | (uint64_t)at[3] << 14;
+        *value = number += ((uint64_t)at[3] - 1) << 14;
         if (at[3] < 0x80)
             return at + 4;
+        if (end - at >= 5 && at[4] < 0x80) {
+            *value = number + (((uint64_t)at[4] - 1) << 21);
+            return at + 5;
+        }
     }
-    struct wire_varint number = wire_varint_long(at + 1, end);
-    *value = number.value;
-    return number.at;
+    struct wire_varint whole = wire_varint_long(at + 1, end);
+    *value = whole.value;
+    return whole.at;
 }
 
 #endif

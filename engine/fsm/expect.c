@@ -20,7 +20,8 @@ static void ask(struct batch *batch)
 
 static struct opening *opening_of(struct fsm *fsm, const struct command_input *command)
 {
-    if (command->kind != COMMAND_SESSION_COMMAND || command->session_kind != SESSION_COMMAND_SERVICE_COMMAND)
+    if (command == NULL || command->kind != COMMAND_SESSION_COMMAND ||
+        command->session_kind != SESSION_COMMAND_SERVICE_COMMAND)
         return NULL;
     struct session *session = fsm->recent;
     if (session == NULL || session->id != command->session_id)

@@ -78,7 +78,8 @@ struct fsm_entry {
 void fsm_apply(struct fsm *fsm, const struct fsm_entry *entry, const struct fsm_sink *sink);
 
 /* Commands that will be applied next, in this order as far as is known: asks for the memory that they will look at, so
- * that many wait for it at a time and not one after the other. Does nothing else; nobody need call it. */
+ * that many wait for it at a time and not one after the other. Does nothing else; nobody need call it. NULL stands for
+ * an entry without a command. */
 void fsm_expect(struct fsm *fsm, const struct command_input *const *commands, unsigned count);
 
 /* Goes on with a command at a route where the sink had no room: gives its stored outputs that the route has not taken,

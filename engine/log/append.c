@@ -114,7 +114,7 @@ void batch_pass_over_empty(struct log *log)
 static bool open_batch(struct log *log, uint64_t bytes)
 {
     bool large = BATCH_HEADER_BYTES + bytes > log->small_bytes;
-    if (BATCH_HEADER_BYTES + bytes > log->large_bytes || log->failing)
+    if (BATCH_HEADER_BYTES + bytes > log->large_bytes || log_trouble(log) != NULL)
         return false;
     struct batch *batch = find_free(log, large);
     if (!batch)
@@ -142,6 +142,19 @@ uint8_t *log_reserve(struct log *log, uint32_t size)
     return batch->bytes + batch->used + ENTRY_HEADER_BYTES;
 }
 
+/* Fewer than 8 bytes, up to a multiple of 8: no memset() for so little. */
+static inline void zero_rest(uint8_t *at, uint64_t count)
+{
+    if (count & 1)
+        *at++ = 0;
+    if (count & 2) {
+        memset(at, 0, 2);
+        at += 2;
+    }
+    if (count & 4)
+        memset(at, 0, 4);
+}
+
 uint64_t log_append(struct log *log, uint64_t time, const struct log_origin *origin, uint32_t size)
 {
     struct batch *batch = log->open;
@@ -162,8 +175,7 @@ uint64_t log_append(struct log *log, uint64_t time, const struct log_origin *ori
     uint8_t *to = batch->bytes + batch->used;
     uint64_t end = ENTRY_HEADER_BYTES + (uint64_t)size;
     memcpy(to, &header, sizeof header);
-    if (bytes > end)
-        memset(to + end, 0, bytes - end);
+    zero_rest(to + end, bytes - end);
     batch->last_time = batch->time + header.time_offset;
     batch->used += bytes;
     batch->count++;

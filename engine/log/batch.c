@@ -2,7 +2,6 @@
 /* Sealing a batch and looking whether one is sound, as batch.h lays it down. */
 #include "engine/log/batch.h"
 
-#include <string.h>
 #include <xxhash.h>
 
 /* The header's own sum, for which both sums count as zero. */
@@ -54,10 +53,4 @@ bool batch_sound(const uint8_t *bytes)
         offset = next;
     }
     return offset == header.length;
-}
-
-uint64_t batch_entry(const uint8_t *bytes, uint64_t offset, struct entry_header *entry)
-{
-    memcpy(entry, bytes + offset, sizeof *entry);
-    return offset + entry_bytes(entry->size);
 }

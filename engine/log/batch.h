@@ -54,6 +54,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 enum { BATCH_VERSION = 1, BATCH_HEADER_BYTES = 128, ENTRY_HEADER_BYTES = 32 };
 enum { BATCH_FIRST_OF_EPOCH = 1 };
@@ -116,6 +117,10 @@ bool batch_header_sound(const uint8_t *bytes, uint64_t secret);
 bool batch_sound(const uint8_t *bytes);
 
 /* The entry at `offset` of a sound batch; gives the offset of the next one. */
-uint64_t batch_entry(const uint8_t *bytes, uint64_t offset, struct entry_header *entry);
+static inline uint64_t batch_entry(const uint8_t *bytes, uint64_t offset, struct entry_header *entry)
+{
+    memcpy(entry, bytes + offset, sizeof *entry);
+    return offset + entry_bytes(entry->size);
+}
 
 #endif

@@ -13,11 +13,6 @@
 
 #include <stdio.h>
 
-struct share {
-    unsigned requests; /* how many more this turn */
-    uint64_t bytes;
-};
-
 enum taken {
     TAKEN,        /* read on */
     TAKEN_STUCK,  /* not before something else is done: a write, a refusal told, answers read by the client */
@@ -38,40 +33,38 @@ static enum taken room_for_one(struct worker *worker, struct worker_channel *cha
 }
 
 /* The request at the ring's head is stepped over: it holds its room from here on. */
-static void take(struct worker *worker, struct worker_channel *channel, uint64_t frame_bytes)
+static inline void take(struct worker_channel *channel, uint64_t frame_bytes)
 {
     ring_skip(&channel->requests, frame_bytes);
     channel->held += MR_SMALL_FRAME;
-    answer_touch(worker, channel);
 }
 
 static enum taken take_command(struct worker *worker, struct worker_channel *channel, const struct request_head *head,
                                const uint8_t *body, uint64_t frame_bytes)
 {
     uint64_t position = channel->requests.head;
-    struct partition_command_input input;
+    struct partition_command_input *input = read_once_place(&worker->read);
     char text[MR_MESSAGE_MAX];
     const char *message = "the bytes do not decode as a PartitionCommandInput";
     enum status status = STATUS_INVALID;
-    const char *trouble = log_trouble(worker->log);
-    uint8_t *room = trouble != NULL ? NULL : log_reserve(worker->log, head->size);
+    uint8_t *room = log_reserve(worker->log, head->size);
 
     if (room == NULL) {
-        trouble = log_trouble(worker->log);
+        const char *trouble = log_trouble(worker->log);
         if (trouble == NULL)
             return TAKEN_STUCK; /* all buffers are being written */
-        take(worker, channel, frame_bytes);
+        take(channel, frame_bytes);
         answer_refuse(worker, channel, position, STATUS_UNAVAILABLE, trouble);
         return TAKEN;
     }
     ring_copy(room, body, head->size);
-    if (read_partition_command_input(room, head->size, &input) == READ_OK)
-        status = fsm_check_command(worker->fsm, &input, worker->partition, &message);
+    if (read_partition_command_input(room, head->size, input) == READ_OK)
+        status = fsm_check_command(worker->fsm, input, worker->partition, &message);
     /* What it ends may still be owed to the client: that is sent first. */
-    if (status == STATUS_OK && input.command.kind == COMMAND_CLOSE_SESSION &&
+    if (status == STATUS_OK && input->command.kind == COMMAND_CLOSE_SESSION &&
         (channel->in_flight > 0 || channel->owed_count > 0))
         return TAKEN_STUCK;
-    if (status == STATUS_OK && channel->crowded && !fsm_check_frees(worker->fsm, &input.command)) {
+    if (status == STATUS_OK && channel->crowded && !fsm_check_frees(worker->fsm, &input->command)) {
         status = STATUS_UNAVAILABLE;
         snprintf(text, sizeof(text), "the channel has %llu requests open, as many as rings of %llu bytes allow",
                  (unsigned long long)(channel->held / MR_SMALL_FRAME), (unsigned long long)channel->channel.ring_bytes);
@@ -79,7 +72,7 @@ static enum taken take_command(struct worker *worker, struct worker_channel *cha
     }
     if (status == STATUS_OK) {
         enum quota_verdict verdict =
-            quota_judge(&worker->quota, worker->fsm, &input.command, channel->uid, worker->now, text, sizeof(text));
+            quota_judge(&worker->quota, worker->fsm, &input->command, channel->uid, worker->now, text, sizeof(text));
         if (verdict == QUOTA_WAIT)
             return TAKEN_STUCK;
         if (verdict == QUOTA_FULL) {
@@ -87,7 +80,7 @@ static enum taken take_command(struct worker *worker, struct worker_channel *cha
             message = text;
         }
     }
-    take(worker, channel, frame_bytes);
+    take(channel, frame_bytes);
     if (status != STATUS_OK) {
         answer_refuse(worker, channel, position, status, message);
         return TAKEN;
@@ -96,7 +89,8 @@ static enum taken take_command(struct worker *worker, struct worker_channel *cha
         .channel = channel->channel_id, .position = position, .frame_size = (uint32_t)frame_bytes, .uid = channel->uid};
     log_append(worker->log, worker->time, &origin, head->size);
     worker->logged_time = worker->time;
-    quota_logged(&worker->quota, &input.command, head->size);
+    quota_logged(&worker->quota, &input->command, head->size);
+    read_once_keep(&worker->read);
     if (channel->in_flight++ == 0)
         channel->applied_to = position; /* what was read before it needed no log, or is applied */
     return TAKEN;
@@ -108,12 +102,12 @@ static enum taken take_query(struct worker *worker, struct worker_channel *chann
     uint64_t position = channel->requests.head;
 
     ring_copy(worker->query_body, body, head->size);
-    take(worker, channel, frame_bytes);
+    take(channel, frame_bytes);
     query_take(worker, channel, position, head->time_limit, worker->query_body, head->size);
     return TAKEN;
 }
 
-static enum taken take_one(struct worker *worker, struct worker_channel *channel, struct share *share)
+static enum taken take_one(struct worker *worker, struct worker_channel *channel)
 {
     const uint8_t *at = NULL;
     struct request_head head;
@@ -139,15 +133,13 @@ static enum taken take_one(struct worker *worker, struct worker_channel *channel
     uint64_t position = channel->requests.head;
     atomic_store_explicit(&worker->region->reading_position, position, memory_order_relaxed);
     atomic_store_explicit(&worker->region->reading_channel, channel->channel_id, memory_order_relaxed);
-    share->requests--;
-    share->bytes -= frame_bytes < share->bytes ? frame_bytes : share->bytes;
 
     enum taken taken = TAKEN;
     if (worker->stopped != NULL) {
-        take(worker, channel, frame_bytes);
+        take(channel, frame_bytes);
         answer_refuse(worker, channel, position, STATUS_INTERNAL, worker->stopped);
     } else if (head.size > channel->max_payload) {
-        take(worker, channel, frame_bytes);
+        take(channel, frame_bytes);
         snprintf(
             text, sizeof(text),
             "a body of %u bytes is over this channel's limit of %llu (--max-payload, at most a quarter of its ring)",
@@ -158,7 +150,7 @@ static enum taken take_one(struct worker *worker, struct worker_channel *channel
     } else if (head.kind == FRAME_QUERY) {
         taken = take_query(worker, channel, &head, at, frame_bytes);
     } else {
-        take(worker, channel, frame_bytes);
+        take(channel, frame_bytes);
         snprintf(text, sizeof(text), "a frame of kind %u: 1 is a command, 2 a query", head.kind);
         answer_refuse(worker, channel, position, STATUS_INVALID, text);
     }
@@ -168,14 +160,20 @@ static enum taken take_one(struct worker *worker, struct worker_channel *channel
 
 bool admission_scan(struct worker *worker, struct worker_channel *channel)
 {
-    struct share share = {.requests = MR_TURN_REQUESTS, .bytes = MR_TURN_BYTES};
     uint64_t before = channel->requests.head;
     enum taken taken = TAKEN;
 
+    read_once_rest(&worker->read);
     if (!channel->unfinished)
         channel->room_needed = 0;
-    while (taken == TAKEN && !channel->broken && share.requests > 0 && share.bytes > 0)
-        taken = take_one(worker, channel, &share);
+    for (unsigned i = 0; i < MR_TURN_REQUESTS && channel->requests.head - before < MR_TURN_BYTES; i++) {
+        taken = take_one(worker, channel);
+        if (taken != TAKEN || channel->broken)
+            break;
+    }
     channel->stuck = taken == TAKEN_STUCK;
-    return channel->requests.head != before;
+    if (channel->requests.head == before)
+        return false;
+    answer_touch(worker, channel);
+    return true;
 }

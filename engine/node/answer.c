@@ -16,17 +16,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-void answer_touch(struct worker *worker, struct worker_channel *channel)
+/* It does not as far as the client had read when its head was looked at last. */
+bool answer_fits_closely(struct worker *worker, struct worker_channel *channel, uint64_t needed)
 {
-    if (channel->touched)
-        return;
-    channel->touched = true;
-    worker->touched[worker->touched_count++] = channel->slot;
-}
-
-bool answer_fits(struct worker *worker, struct worker_channel *channel, uint64_t size, uint64_t own)
-{
-    uint64_t needed = response_frame_bytes(size) + channel->held - own;
     uint64_t room = 0;
 
     if (ring_free(&channel->responses, needed, &room) != RING_OK) {

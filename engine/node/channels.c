@@ -27,8 +27,9 @@ int channels_init(struct worker *worker, struct mr_error *error)
     worker->touched = calloc(MR_CHANNELS_MAX, sizeof(*worker->touched));
     worker->by_id = calloc(ID_PLACES, sizeof(*worker->by_id));
     worker->unfinished = calloc(MR_CHANNELS_MAX, sizeof(*worker->unfinished));
+    worker->read.places = calloc(READ_ONCE_PLACES, sizeof(*worker->read.places));
     if (worker->channels == NULL || worker->scanned == NULL || worker->touched == NULL || worker->by_id == NULL ||
-        worker->unfinished == NULL)
+        worker->unfinished == NULL || worker->read.places == NULL)
         return error_set(error, "no memory for the table of %d channels", MR_CHANNELS_MAX);
     return 0;
 }
@@ -54,6 +55,7 @@ void channels_free(struct worker *worker)
     free(worker->touched);
     free(worker->unfinished);
     free(worker->by_id);
+    free(worker->read.places);
     attach_free(worker);
     snapshots_free(worker);
 }
@@ -74,6 +76,7 @@ static void id_remove(struct worker *worker, uint64_t channel_id)
         place = (place + 1) & (ID_PLACES - 1);
     if (worker->by_id[place] == 0)
         return;
+    worker->found = NULL;
     worker->by_id[place] = 0;
     for (uint32_t next = (place + 1) & (ID_PLACES - 1); worker->by_id[next] != 0; next = (next + 1) & (ID_PLACES - 1)) {
         uint32_t moved = worker->by_id[next];
@@ -82,12 +85,12 @@ static void id_remove(struct worker *worker, uint64_t channel_id)
     }
 }
 
-struct worker_channel *channels_find(struct worker *worker, uint64_t channel_id)
+struct worker_channel *channels_find_other(struct worker *worker, uint64_t channel_id)
 {
     for (uint32_t place = place_of(channel_id); worker->by_id[place] != 0; place = (place + 1) & (ID_PLACES - 1)) {
         struct worker_channel *channel = &worker->channels[worker->by_id[place] - 1];
         if (channel->channel_id == channel_id)
-            return channel;
+            return worker->found = channel;
     }
     return NULL;
 }

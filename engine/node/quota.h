@@ -66,6 +66,8 @@ static inline enum quota_verdict quota_judge(struct quota *quota, const struct f
 static inline void quota_logged(struct quota *quota, const struct command_input *command, uint64_t bytes)
 {
     quota->logged += bytes;
+    if (command->session_kind == SESSION_COMMAND_SERVICE_COMMAND)
+        return; /* nearly all */
     quota->opening += quota_makes_session(command);
     quota->creating += quota_makes_service(command);
 }
@@ -73,6 +75,8 @@ static inline void quota_logged(struct quota *quota, const struct command_input 
 /* It is applied, or could not be written. */
 static inline void quota_applied(struct quota *quota, const struct command_input *command)
 {
+    if (command->session_kind == SESSION_COMMAND_SERVICE_COMMAND)
+        return;
     quota->opening -= quota_makes_session(command);
     quota->creating -= quota_makes_service(command);
 }

@@ -62,30 +62,28 @@ static bool take_completions(struct worker *worker)
     return count > 0;
 }
 
-/* Nothing to read is fine: an entry can carry time alone. */
 static int read_entry(const struct log_entry *entry, struct partition_command_input *input, struct mr_error *error)
 {
-    if (entry->size == 0 || read_partition_command_input(entry->body, entry->size, input) == READ_OK)
+    if (read_partition_command_input(entry->body, entry->size, input) == READ_OK)
         return 0;
     return error_set(error, "the entry with index %llu does not decode: it was written by something else",
                      (unsigned long long)entry->index);
 }
 
-/* An entry that has been read. */
-static void apply_entry(struct worker *worker, const struct log_entry *entry,
-                        const struct partition_command_input *input)
+/* An entry that has been read; one that carries time alone has no command. */
+static void apply_entry(struct worker *worker, const struct log_entry *entry, const struct command_input *command)
 {
     struct fsm_entry apply = {
         .index = entry->index,
         .time = entry->time,
         .uid = entry->origin.uid,
         .route = {.channel = entry->origin.channel, .position = entry->origin.position},
-        .command = entry->size > 0 ? &input->command : NULL,
+        .command = command,
     };
 
-    worker->applied_session = apply.command == NULL                         ? 0
-                              : apply.command->kind == COMMAND_OPEN_SESSION ? entry->index
-                                                                            : apply.command->session_id;
+    worker->applied_session = command == NULL                         ? 0
+                              : command->kind == COMMAND_OPEN_SESSION ? entry->index
+                                                                      : command->session_id;
     atomic_store_explicit(&worker->region->applying_index, entry->index, memory_order_relaxed);
     fsm_apply(worker->fsm, &apply, &worker->sink);
     atomic_store_explicit(&worker->region->applying_index, 0, memory_order_relaxed);
@@ -95,9 +93,9 @@ int turn_apply(struct worker *worker, const struct log_entry *entry, struct mr_e
 {
     struct partition_command_input input;
 
-    if (read_entry(entry, &input, error) != 0)
+    if (entry->size > 0 && read_entry(entry, &input, error) != 0)
         return -1;
-    apply_entry(worker, entry, &input);
+    apply_entry(worker, entry, entry->size > 0 ? &input.command : NULL);
     return 0;
 }
 
@@ -118,42 +116,43 @@ static void request_done(struct worker *worker, const struct log_entry *entry)
     answer_touch(worker, channel);
 }
 
-/* Entries that were decoded at admission; nobody else can have touched the bytes since. The state machine sees what
- * comes before it is applied, so that it can ask for the memory. */
-static void read_few(struct worker *worker, const struct log_entry *entries, struct partition_command_input *inputs,
-                     unsigned count, bool expect)
+/* The command of an entry that was decoded at admission: as it was read then, or by *room. Nobody else can have touched
+ * the bytes since. */
+static const struct command_input *command_of(struct worker *worker, const struct log_entry *entry,
+                                              struct partition_command_input *room)
 {
-    const struct command_input *commands[APPLIED_AT_ONCE];
-    unsigned command_count = 0;
+    const struct partition_command_input *input = read_once_take(&worker->read, entry->body);
     struct mr_error error;
 
-    for (unsigned i = 0; i < count; i++) {
-        int read = read_entry(&entries[i], &inputs[i], &error);
-        mr_assert(read == 0);
-        if (entries[i].size > 0)
-            commands[command_count++] = &inputs[i].command;
-    }
-    if (expect)
-        fsm_expect(worker->fsm, commands, command_count);
+    if (input != NULL)
+        return &input->command;
+    int read = read_entry(entry, room, &error);
+    mr_assert(read == 0);
+    return &room->command;
 }
 
 static bool apply_durable(struct worker *worker)
 {
     struct log_entry entries[APPLIED_AT_ONCE];
-    struct partition_command_input inputs[APPLIED_AT_ONCE];
+    struct partition_command_input rooms[APPLIED_AT_ONCE];
+    const struct command_input *commands[APPLIED_AT_ONCE]; /* NULL: time alone */
     unsigned count;
     bool any = false;
 
     while ((count = log_next_few(worker->log, entries, APPLIED_AT_ONCE)) > 0) {
         worker->to_collect += COLLECT_AN_ENTRY * count;
-        read_few(worker, entries, inputs, count, !entries[0].failed);
+        for (unsigned i = 0; i < count; i++)
+            commands[i] = entries[i].size > 0 ? command_of(worker, &entries[i], &rooms[i]) : NULL;
+        /* The state machine sees what comes before it is applied, so that it can ask for the memory. */
+        if (!entries[0].failed)
+            fsm_expect(worker->fsm, commands, count);
         for (unsigned i = 0; i < count; i++) {
             if (entries[i].failed)
                 worker->logged_time = fsm_time(worker->fsm); /* time that was logged behind it is not */
             else
-                apply_entry(worker, &entries[i], &inputs[i]);
-            if (entries[i].size > 0)
-                quota_applied(&worker->quota, &inputs[i].command);
+                apply_entry(worker, &entries[i], commands[i]);
+            if (commands[i] != NULL)
+                quota_applied(&worker->quota, commands[i]);
             request_done(worker, &entries[i]);
         }
         any = true;

@@ -13,6 +13,7 @@
 #include "engine/node/clock.h"
 #include "engine/node/logline.h"
 #include "engine/node/quota.h"
+#include "engine/node/read_once.h"
 #include "engine/node/region.h"
 #include "engine/node/snapshots.h"
 #include "ipc/channel.h"
@@ -120,8 +121,9 @@ struct worker {
     unsigned scanned_count, scan_from;
     uint32_t *touched; /* slots with cursors to publish */
     unsigned touched_count;
-    uint32_t *by_id;      /* channel id -> slot + 1: open addressing, 4 * MR_CHANNELS_MAX places */
-    uint32_t *unfinished; /* slots with something left over from earlier turns: looked at each turn */
+    uint32_t *by_id;              /* channel id -> slot + 1: open addressing, 4 * MR_CHANNELS_MAX places */
+    struct worker_channel *found; /* in there, last; NULL: none that is still there */
+    uint32_t *unfinished;         /* slots with something left over from earlier turns: looked at each turn */
     unsigned unfinished_count;
     uint8_t *query_body; /* a query's bytes while it is answered: max_payload */
     void (*closed)(void *context, uint32_t slot, uint64_t channel_id, const char *why); /* a channel was let go of */
@@ -134,6 +136,7 @@ struct worker {
     void *answered_context;
 
     struct quota quota;
+    struct read_once read; /* the commands that are logged and not applied */
     struct snapshots snapshots;
     void (*notice)(void *context, enum logline_level level, const char *text); /* a line worth a person's attention */
     void *notice_context;
@@ -187,7 +190,12 @@ bool admission_scan(struct worker *worker, struct worker_channel *channel);
 /* ---- answer.c ---- */
 bool answer_from_fsm(void *context, const struct fsm_route *route, const struct fsm_answer *answer);
 /* Room for a frame with `size` bytes of body beside what other requests hold, `own` of which is this request's? */
-bool answer_fits(struct worker *worker, struct worker_channel *channel, uint64_t size, uint64_t own);
+bool answer_fits_closely(struct worker *worker, struct worker_channel *channel, uint64_t needed);
+static inline bool answer_fits(struct worker *worker, struct worker_channel *channel, uint64_t size, uint64_t own)
+{
+    uint64_t needed = response_frame_bytes(size) + channel->held - own;
+    return ring_room(&channel->responses) >= needed || answer_fits_closely(worker, channel, needed);
+}
 /* The last frame of a request that holds room for a small one: a message, cut to MR_MESSAGE_MAX. */
 void answer_message(struct worker *worker, struct worker_channel *channel, uint64_t position, enum status status,
                     const char *message);
@@ -200,7 +208,13 @@ void answer_refuse(struct worker *worker, struct worker_channel *channel, uint64
                    const char *message);
 /* Sends owed outputs and a kept refusal as far as they can go now. True if anything went. */
 bool answer_owed(struct worker *worker, struct worker_channel *channel);
-void answer_touch(struct worker *worker, struct worker_channel *channel);
+static inline void answer_touch(struct worker *worker, struct worker_channel *channel)
+{
+    if (channel->touched)
+        return;
+    channel->touched = true;
+    worker->touched[worker->touched_count++] = channel->slot;
+}
 /* Publishes the cursors of every touched channel and wakes who sleeps. */
 void answer_publish(struct worker *worker);
 void answer_wake(struct worker *worker, struct worker_channel *channel);
@@ -220,7 +234,13 @@ void channels_free(struct worker *worker);
 void channels_add(struct worker *worker, uint32_t slot, const struct channel *channel);
 /* Recovery is over: those that were added before are watched from now on. */
 void channels_watch_all(struct worker *worker);
-struct worker_channel *channels_find(struct worker *worker, uint64_t channel_id); /* NULL: not (or no more) there */
+/* NULL: not (or no more) there. Most ask for the channel that was asked for last. */
+struct worker_channel *channels_find_other(struct worker *worker, uint64_t channel_id);
+static inline struct worker_channel *channels_find(struct worker *worker, uint64_t channel_id)
+{
+    struct worker_channel *found = worker->found;
+    return found != NULL && found->channel_id == channel_id ? found : channels_find_other(worker, channel_id);
+}
 /* Marks it: something in it cannot be. It is closed at the end of the turn. */
 void channels_break(struct worker *worker, struct worker_channel *channel, const char *why);
 /* Lets go of it; `why` (may be empty) is for whoever reads the page. worker->closed() is called when that is done. */

@@ -75,16 +75,21 @@ static void print_command_input(FILE *out, const struct partition_command_input 
     print_number(out, "session_kind", command->session_kind);
     if (command->session_kind == SESSION_COMMAND_AMBIGUOUS)
         return;
-    print_duration(out, "timeout", &command->timeout);
-    print_bytes(out, "input_filter", command->input_filter);
-    print_number(out, "last_input_sequence_num", command->last_input_sequence_num);
-    print_number(out, "has_map", command->has_last_output_sequence_nums);
+    /* These share their room. */
+    static const struct command_input nothing;
+    const struct command_input *opens = command->kind == COMMAND_OPEN_SESSION ? command : &nothing;
+    const struct command_input *keeps = command->kind == COMMAND_KEEP_ALIVE ? command : &nothing;
+    const struct command_input *creates = command->session_kind == SESSION_COMMAND_CREATE_SERVICE ? command : &nothing;
+    print_duration(out, "timeout", &opens->timeout);
+    print_bytes(out, "input_filter", keeps->input_filter);
+    print_number(out, "last_input_sequence_num", keeps->last_input_sequence_num);
+    print_number(out, "has_map", keeps->has_last_output_sequence_nums);
     fprintf(out, " map=");
     for (size_t i = 0; i < map.count; i++)
         fprintf(out, "%" PRIu64 ":%" PRIu64 ",", map.entries[i].sequence_num, map.entries[i].last_output);
-    print_bytes(out, "service", command->spec.service);
-    print_bytes(out, "namespace", command->spec.name_space);
-    print_bytes(out, "spec_name", command->spec.name);
+    print_bytes(out, "service", creates->spec.service);
+    print_bytes(out, "namespace", creates->spec.name_space);
+    print_bytes(out, "spec_name", creates->spec.name);
     print_number(out, "service_id", command->service_id);
     print_number(out, "sequence_num", command->sequence_num);
     print_bytes(out, "name", command->operation.name);
