@@ -4,6 +4,7 @@
 
 #include "engine/fsm/memory.h"
 #include "ipc/error.h"
+#include "proto/service_output.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -30,11 +31,6 @@ static struct output_chunk *chunk_of(struct stored_output *output)
 static struct stored_output *record_at(struct output_chunk *chunk, uint32_t place)
 {
     return (struct stored_output *)(void *)((uint8_t *)chunk + place);
-}
-
-static uint8_t *inline_bytes(const struct stored_output *output)
-{
-    return (uint8_t *)(uintptr_t)(output->pieces + output->piece_count);
 }
 
 static struct output_chunk *add_chunk(struct outputs *outputs, size_t record_size)
@@ -94,14 +90,31 @@ static struct stored_output *make_room(struct outputs *outputs, size_t size)
     return output;
 }
 
+/* The payload's bytes behind the head, and references to what is shared between them. */
+static uint8_t *store_payload(struct stored_output *output, uint8_t *to, const struct service_call *call, size_t head)
+{
+    for (size_t i = 0; i < output->piece_count; i++) {
+        output->pieces[i] = call->pieces[i];
+        output->pieces[i].at += (uint32_t)head;
+        blob_share(output->pieces[i].blob);
+    }
+    return write_bytes(to, (struct slice){call->bytes, call->byte_count});
+}
+
 struct stored_output *outputs_append(struct outputs *outputs, uint64_t sequence_num, uint64_t number, uint64_t index,
                                      const struct service_call *call)
 {
-    bool plain = call->piece_count == 0 || (call->piece_count == 1 && call->pieces[0].blob == NULL);
-    size_t pieces = plain ? 0 : call->piece_count;
-    mr_assert(pieces <= UINT16_MAX && call->payload_size <= UINT32_MAX);
-    size_t size =
-        sizeof(struct stored_output) + pieces * sizeof(struct payload_piece) + call->byte_count + call->message_size;
+    struct service_output described = {.index = index,
+                                       .sequence_num = number,
+                                       .status = call->status,
+                                       .payload_size = call_payload_size(call),
+                                       .message_size = call->message_size};
+    struct service_output_sizes sizes = service_output_sizes(&described);
+    mr_assert(call->piece_count <= UINT16_MAX && described.payload_size <= OUTPUT_PAYLOAD_MAX);
+    bool whole = !SERVICE_OUTPUT_CUT && !ROW_DROPPED(ROW(OperationOutput, payload));
+    size_t pieces = whole ? call->piece_count : 0;
+    size_t inline_size = whole ? sizes.whole - call->shared_size : sizes.whole;
+    size_t size = sizeof(struct stored_output) + pieces * sizeof(struct shared_piece) + inline_size;
     size = (size + RECORD_ALIGNMENT - 1) & ~(size_t)(RECORD_ALIGNMENT - 1);
 
     struct stored_output *output = make_room(outputs, size);
@@ -109,22 +122,19 @@ struct stored_output *outputs_append(struct outputs *outputs, uint64_t sequence_
     output->sequence_num = sequence_num;
     output->number = number;
     output->index = index;
-    output->payload_size = (uint32_t)call->payload_size;
-    output->inline_size = (uint32_t)call->byte_count;
+    output->content_size = (uint32_t)(described.payload_size + described.message_size);
+    output->body_size = (uint32_t)sizes.whole;
+    output->inline_size = (uint32_t)inline_size;
     output->piece_count = (uint16_t)pieces;
-    output->message_size = (uint16_t)call->message_size;
-    output->status = (uint8_t)call->status;
+    output->snapshot_at = (uint8_t)(SERVICE_OUTPUT_CUT ? sizes.whole : sizes.whole - sizes.service_command);
     output->released = false;
-    for (size_t i = 0; i < pieces; i++) {
-        output->pieces[i] = call->pieces[i];
-        if (output->pieces[i].blob != NULL)
-            blob_share(output->pieces[i].blob);
-    }
-    uint8_t *bytes = inline_bytes(output);
-    if (call->byte_count > 0)
-        memcpy(bytes, call->bytes, call->byte_count);
-    if (call->message_size > 0)
-        memcpy(bytes + call->byte_count, call->message, call->message_size);
+    uint8_t *bytes = (uint8_t *)(output->pieces + pieces);
+    uint8_t *at = write_service_output_head(bytes, &described, &sizes);
+    if (whole)
+        at = store_payload(output, at, call, (size_t)(at - bytes));
+    if (!SERVICE_OUTPUT_CUT)
+        at = field_write_bytes(at, ROW(OperationOutput, message), (struct slice){(const uint8_t *)call->message, call->message_size});
+    mr_assert(at == bytes + inline_size);
     return output;
 }
 
@@ -207,29 +217,4 @@ bool outputs_free(struct outputs *outputs, unsigned *budget)
         free(chunk);
     }
     return outputs->spare == NULL;
-}
-
-struct slice output_part(const struct stored_output *output, size_t place)
-{
-    const uint8_t *bytes = inline_bytes(output);
-    if (output->piece_count == 0)
-        return (struct slice){bytes, output->inline_size};
-    const struct payload_piece *piece = &output->pieces[place];
-    return (struct slice){(piece->blob == NULL ? bytes : piece->blob->data) + piece->offset, piece->size};
-}
-
-size_t output_parts(const struct stored_output *output, struct slice *parts)
-{
-    if (output->piece_count == 0) {
-        parts[0] = output_part(output, 0);
-        return output->inline_size > 0;
-    }
-    for (unsigned i = 0; i < output->piece_count; i++)
-        parts[i] = output_part(output, i);
-    return output->piece_count;
-}
-
-struct slice output_message(const struct stored_output *output)
-{
-    return (struct slice){inline_bytes(output) + output->inline_size, output->message_size};
 }

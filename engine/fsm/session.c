@@ -59,12 +59,12 @@ enum standing session_standing(const struct session *session, uint64_t sequence_
 
 static uint64_t bytes_of(const struct stored_output *output)
 {
-    return SESSION_OUTPUT_BYTES + (uint64_t)output->payload_size + output->message_size;
+    return SESSION_OUTPUT_BYTES + (uint64_t)output->content_size;
 }
 
 uint64_t session_output_bytes(const struct service_call *output)
 {
-    return SESSION_OUTPUT_BYTES + (uint64_t)output->payload_size + output->message_size;
+    return SESSION_OUTPUT_BYTES + (uint64_t)call_payload_size(output) + output->message_size;
 }
 
 static timer_fn passed_ahead;

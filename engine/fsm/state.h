@@ -28,6 +28,7 @@ struct fsm {
     struct slice *parts;        /* of the answer being given */
     size_t part_capacity;
     char text[MR_MESSAGE_MAX]; /* of the refusal being given */
+    uint8_t body[96];          /* of the answer being given, if it is not stored */
 };
 
 struct session *fsm_find_session(const struct fsm *fsm, uint64_t session_id); /* NULL: none */
@@ -40,10 +41,34 @@ struct session *fsm_demand_session(struct fsm *fsm, uint64_t session_id, uint32_
 struct opening *fsm_demand_opening(struct fsm *fsm, struct session *session, uint64_t service_id, enum status *status,
                                    const char **message);
 /* Room for the parts of an answer. */
-struct slice *fsm_parts(struct fsm *fsm, size_t count);
+void fsm_more_parts(struct fsm *fsm, size_t count);
+static inline struct slice *fsm_parts(struct fsm *fsm, size_t count)
+{
+    if (count > fsm->part_capacity)
+        fsm_more_parts(fsm, count);
+    return fsm->parts;
+}
+
 /* A stored output as an answer, valid until the next one is described. */
-void fsm_describe(struct fsm *fsm, const struct session *session, const struct stored_output *output, bool last,
-                  struct fsm_answer *answer);
+static inline void fsm_describe(struct fsm *fsm, const struct session *session, const struct stored_output *output,
+                                bool last, struct fsm_answer *answer)
+{
+    size_t count = output_part_count(output);
+    struct slice *parts = fsm_parts(fsm, count);
+    for (size_t i = 0; i < count; i++)
+        parts[i] = output_part(output, i);
+    *answer = (struct fsm_answer){.session_id = session->id,
+                                  .sequence_num = output->sequence_num,
+                                  .number = output->number,
+                                  .last = last,
+                                  .status = STATUS_OK,
+                                  .parts = parts,
+                                  .part_count = count,
+                                  .size = output->body_size};
+}
+/* Likewise one that is not stored; the answer's other members are as they were. */
+void fsm_encode(struct fsm *fsm, const struct command_output *output, struct fsm_answer *answer);
+
 /* Ends the queries that are being answered bit by bit. */
 void fsm_detach_cursors(struct opening *opening);
 

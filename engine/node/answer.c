@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Answers out: from the state machine into the response rings, encoded where they are read.
+/* Answers out: from the state machine into the response rings.
  *
  * A request holds MR_SMALL_FRAME bytes of its channel's response ring from being taken until its last frame, so a small
  * last frame always has room. Everything else takes what nobody holds; when that is too little, a numbered output stays
@@ -72,16 +72,16 @@ static void put_message(struct worker *worker, struct worker_channel *channel, u
 }
 
 static void put_output(struct worker *worker, struct worker_channel *channel, uint64_t position,
-                       const struct fsm_answer *answer, const struct command_output_sizes *sizes)
+                       const struct fsm_answer *answer)
 {
-    struct response_head head = {.size = (uint32_t)sizes->whole,
+    struct response_head head = {.size = (uint32_t)answer->size,
                                  .status = STATUS_OK,
                                  .flags = answer->last ? FRAME_LAST : 0,
                                  .request = position,
                                  .number = answer->number};
     uint8_t *body = begin_frame(worker, channel, &head);
-    if (body != NULL)
-        write_command_output_sized(body, &answer->output, sizes);
+    for (size_t i = 0; body != NULL && i < answer->part_count; i++)
+        body = write_bytes(body, answer->parts[i]);
 }
 
 static void owe(struct worker *worker, struct worker_channel *channel, uint64_t position,
@@ -151,8 +151,7 @@ static void request_over(struct worker *worker, struct worker_channel *channel, 
 static bool take_output(struct worker *worker, struct worker_channel *channel, uint64_t position,
                         const struct fsm_answer *answer)
 {
-    struct command_output_sizes sizes = command_output_sizes(&answer->output);
-    size_t size = sizes.whole;
+    size_t size = answer->size;
     bool has_room = answer->last && response_frame_bytes(size) <= MR_SMALL_FRAME;
 
     if (!has_room && response_frame_bytes(size) > channel->channel.ring_bytes / 2) {
@@ -167,7 +166,7 @@ static bool take_output(struct worker *worker, struct worker_channel *channel, u
         return false; /* enough for one turn */
     if (!has_room && !answer_fits(worker, channel, size, answer->last ? MR_SMALL_FRAME : 0))
         return false;
-    put_output(worker, channel, position, answer, &sizes);
+    put_output(worker, channel, position, answer);
     return true;
 }
 
@@ -182,8 +181,7 @@ bool answer_from_fsm(void *context, const struct fsm_route *route, const struct 
     if (answer->status != STATUS_OK) {
         put_message(worker, channel, route->position, answer->status, answer->last, answer->message);
     } else if (answer->number == 0) {
-        struct command_output_sizes sizes = command_output_sizes(&answer->output);
-        put_output(worker, channel, route->position, answer, &sizes);
+        put_output(worker, channel, route->position, answer);
     } else if (!take_output(worker, channel, route->position, answer)) {
         if (!worker->delivering)
             owe(worker, channel, route->position, answer);
@@ -203,16 +201,16 @@ void answer_message(struct worker *worker, struct worker_channel *channel, uint6
 }
 
 void answer_query(struct worker *worker, struct worker_channel *channel, uint64_t position, uint64_t number, bool last,
-                  const struct operation_output *output)
+                  const struct operation_output *output, const struct query_output_sizes *sizes)
 {
-    struct response_head head = {.size = (uint32_t)partition_query_output_size(output),
+    struct response_head head = {.size = (uint32_t)sizes->whole,
                                  .status = STATUS_OK,
                                  .flags = last ? FRAME_LAST : 0,
                                  .request = position,
                                  .number = number};
     uint8_t *body = begin_frame(worker, channel, &head);
     if (body != NULL)
-        write_partition_query_output(body, output);
+        write_query_output_sized(body, output, sizes);
     if (last)
         channel->held -= MR_SMALL_FRAME;
 }
