@@ -12,31 +12,6 @@
 
 #include "proto/writer.h"
 
-/* --- OperationOutput: also a query's ---------------------------------------------------------------------------- */
-
-static inline uint64_t status_varint(enum status status)
-{
-    return (uint64_t)(int64_t)(int32_t)ROW_VALUE(Status, status); /* a negative one as the int64 of the same value */
-}
-
-static inline size_t operation_output_size(enum status status, size_t payload_size, size_t message_size)
-{
-    return field_varint_size(ROW(OperationOutput, status), status_varint(status)) +
-           field_bytes_size(ROW(OperationOutput, payload), payload_size) +
-           field_bytes_size(ROW(OperationOutput, message), message_size);
-}
-
-/* Stops where the payload goes. */
-static inline uint8_t *write_operation_output_head(uint8_t *to, enum status status, size_t payload_size)
-{
-    to = field_write_varint(to, ROW(OperationOutput, status), status_varint(status));
-    if (payload_size == 0 || ROW_DROPPED(ROW(OperationOutput, payload)))
-        return to;
-    return field_write_message_head(to, ROW(OperationOutput, payload), payload_size);
-}
-
-/* --- The whole -------------------------------------------------------------------------------------------------- */
-
 struct service_output {
     uint64_t index;        /* of the command */
     uint64_t sequence_num; /* the output's number */
@@ -53,45 +28,50 @@ struct service_output_sizes {
     size_t command;         /* CommandOutput */
     size_t whole;           /* PartitionCommandOutput */
 };
-
-static inline struct service_output_sizes service_output_sizes(const struct service_output *output)
-{
-    struct service_output_sizes sizes;
-    sizes.operation = operation_output_size(output->status, output->payload_size, output->message_size);
-    sizes.service_command = field_varint_size(ROW(ServiceCommandOutput, sequence_num), output->sequence_num) +
-                            field_message_size(ROW(ServiceCommandOutput, operation), sizes.operation);
-    sizes.session_command = field_message_size(ROW(SessionCommandOutput, service_command), sizes.service_command);
-    sizes.command = field_varint_size(ROW(CommandOutput, index), output->index) +
-                    field_message_size(ROW(CommandOutput, session_command), sizes.session_command);
-    sizes.whole = field_message_size(ROW(PartitionCommandOutput, command), sizes.command);
-    return sizes;
-}
+struct service_output_sizes service_output_sizes(const struct service_output *output);
+/* Stops where the payload goes. */
+uint8_t *write_service_output_head(uint8_t *to, const struct service_output *output,
+                                   const struct service_output_sizes *sizes);
 
 /* In builds for tests one of the messages around the operation's output can be left out (proto/rows.h): then all ends
  * there, without payload and message. */
-#define SERVICE_OUTPUT_CUT                                                                               \
+#define SERVICE_OUTPUT_CUT                                                                                    \
     (ROW_DROPPED(ROW(PartitionCommandOutput, command)) || ROW_DROPPED(ROW(CommandOutput, session_command)) || \
      ROW_DROPPED(ROW(SessionCommandOutput, service_command)) || ROW_DROPPED(ROW(ServiceCommandOutput, operation)))
 
-/* Stops where the payload goes. */
-static inline uint8_t *write_service_output_head(uint8_t *to, const struct service_output *output,
-                                                 const struct service_output_sizes *sizes)
+/* The same two for nearly all: a payload and no message, and every number and length but the index in one byte. */
+enum {
+    SHORT_OUTPUT_OUTER = 7, /* bytes before the ServiceCommandOutput, besides the index */
+    SHORT_OUTPUT_HEAD = 15  /* likewise: before the payload */
+};
+
+static inline bool is_short_output(const struct service_output *output)
 {
-    if (ROW_DROPPED(ROW(PartitionCommandOutput, command)))
-        return to;
-    to = field_write_message_head(to, ROW(PartitionCommandOutput, command), sizes->command);
-    to = field_write_varint(to, ROW(CommandOutput, index), output->index);
-    if (ROW_DROPPED(ROW(CommandOutput, session_command)))
-        return to;
-    to = field_write_message_head(to, ROW(CommandOutput, session_command), sizes->session_command);
-    if (ROW_DROPPED(ROW(SessionCommandOutput, service_command)))
-        return to;
-    to = field_write_message_head(to, ROW(SessionCommandOutput, service_command), sizes->service_command);
-    to = field_write_varint(to, ROW(ServiceCommandOutput, sequence_num), output->sequence_num);
-    if (ROW_DROPPED(ROW(ServiceCommandOutput, operation)))
-        return to;
-    to = field_write_message_head(to, ROW(ServiceCommandOutput, operation), sizes->operation);
-    return write_operation_output_head(to, output->status, output->payload_size);
+    const uint64_t most = 100; /* so that the messages around it are shorter than 128 as well */
+    return ROWS_WHOLE && output->payload_size - 1 < most && output->message_size == 0 && output->index > 0 &&
+           output->sequence_num - 1 < most && (uint64_t)output->status - 1 < most;
+}
+
+static inline uint8_t *write_short_output_head(uint8_t *to, const struct service_output *output, size_t index_size)
+{
+    size_t size = output->payload_size;
+    *to++ = FIELD(ROW_NUMBER(ROW(PartitionCommandOutput, command)), WIRE_BYTES);
+    *to++ = (uint8_t)(size + 13 + index_size);
+    *to++ = FIELD(ROW_NUMBER(ROW(CommandOutput, index)), WIRE_VARINT);
+    to = write_varint(to, output->index);
+    *to++ = FIELD(ROW_NUMBER(ROW(CommandOutput, session_command)), WIRE_BYTES);
+    *to++ = (uint8_t)(size + 10);
+    *to++ = FIELD(ROW_NUMBER(ROW(SessionCommandOutput, service_command)), WIRE_BYTES);
+    *to++ = (uint8_t)(size + 8);
+    *to++ = FIELD(ROW_NUMBER(ROW(ServiceCommandOutput, sequence_num)), WIRE_VARINT);
+    *to++ = (uint8_t)output->sequence_num;
+    *to++ = FIELD(ROW_NUMBER(ROW(ServiceCommandOutput, operation)), WIRE_BYTES);
+    *to++ = (uint8_t)(size + 4);
+    *to++ = FIELD(ROW_NUMBER(ROW(OperationOutput, status)), WIRE_VARINT);
+    *to++ = (uint8_t)output->status;
+    *to++ = FIELD(ROW_NUMBER(ROW(OperationOutput, payload)), WIRE_BYTES);
+    *to++ = (uint8_t)size;
+    return to;
 }
 
 #endif

@@ -14,6 +14,60 @@ static inline uint64_t int32_varint(int32_t value)
 
 /* --- Answers ---------------------------------------------------------------------------------------------------- */
 
+static uint64_t status_varint(enum status status)
+{
+    return (uint64_t)(int64_t)(int32_t)ROW_VALUE(Status, status); /* a negative one as the int64 of the same value */
+}
+
+static size_t operation_output_size(enum status status, size_t payload_size, size_t message_size)
+{
+    return field_varint_size(ROW(OperationOutput, status), status_varint(status)) +
+           field_bytes_size(ROW(OperationOutput, payload), payload_size) +
+           field_bytes_size(ROW(OperationOutput, message), message_size);
+}
+
+/* Stops where the payload goes. */
+static uint8_t *write_operation_output_head(uint8_t *to, enum status status, size_t payload_size)
+{
+    to = field_write_varint(to, ROW(OperationOutput, status), status_varint(status));
+    if (payload_size == 0 || ROW_DROPPED(ROW(OperationOutput, payload)))
+        return to;
+    return field_write_message_head(to, ROW(OperationOutput, payload), payload_size);
+}
+
+struct service_output_sizes service_output_sizes(const struct service_output *output)
+{
+    struct service_output_sizes sizes;
+    sizes.operation = operation_output_size(output->status, output->payload_size, output->message_size);
+    sizes.service_command = field_varint_size(ROW(ServiceCommandOutput, sequence_num), output->sequence_num) +
+                            field_message_size(ROW(ServiceCommandOutput, operation), sizes.operation);
+    sizes.session_command = field_message_size(ROW(SessionCommandOutput, service_command), sizes.service_command);
+    sizes.command = field_varint_size(ROW(CommandOutput, index), output->index) +
+                    field_message_size(ROW(CommandOutput, session_command), sizes.session_command);
+    sizes.whole = field_message_size(ROW(PartitionCommandOutput, command), sizes.command);
+    return sizes;
+}
+
+uint8_t *write_service_output_head(uint8_t *to, const struct service_output *output,
+                                   const struct service_output_sizes *sizes)
+{
+    if (ROW_DROPPED(ROW(PartitionCommandOutput, command)))
+        return to;
+    to = field_write_message_head(to, ROW(PartitionCommandOutput, command), sizes->command);
+    to = field_write_varint(to, ROW(CommandOutput, index), output->index);
+    if (ROW_DROPPED(ROW(CommandOutput, session_command)))
+        return to;
+    to = field_write_message_head(to, ROW(CommandOutput, session_command), sizes->session_command);
+    if (ROW_DROPPED(ROW(SessionCommandOutput, service_command)))
+        return to;
+    to = field_write_message_head(to, ROW(SessionCommandOutput, service_command), sizes->service_command);
+    to = field_write_varint(to, ROW(ServiceCommandOutput, sequence_num), output->sequence_num);
+    if (ROW_DROPPED(ROW(ServiceCommandOutput, operation)))
+        return to;
+    to = field_write_message_head(to, ROW(ServiceCommandOutput, operation), sizes->operation);
+    return write_operation_output_head(to, output->status, output->payload_size);
+}
+
 /* What stands behind the head of an OperationOutput's payload. */
 static uint8_t *write_payload_and_message(uint8_t *to, const struct operation_output *output)
 {

@@ -15,25 +15,12 @@ enum {
     RECORD_ALIGNMENT = 8
 };
 
-struct output_chunk {
-    struct output_chunk *prev, *next; /* older, newer; next also links spare ones */
-    uint32_t size;                    /* of the chunk, this head included */
-    uint32_t used;                    /* likewise: where the next record goes */
-    uint32_t records;                 /* not released */
-    uint32_t reserved;
-};
-
-static struct output_chunk *chunk_of(struct stored_output *output)
-{
-    return (struct output_chunk *)(void *)((uint8_t *)output - output->place);
-}
-
 static struct stored_output *record_at(struct output_chunk *chunk, uint32_t place)
 {
     return (struct stored_output *)(void *)((uint8_t *)chunk + place);
 }
 
-static struct output_chunk *add_chunk(struct outputs *outputs, size_t record_size)
+static __attribute__((noinline)) struct output_chunk *add_chunk(struct outputs *outputs, size_t record_size)
 {
     struct output_chunk *chunk = outputs->spare;
     size_t size = outputs->bytes < CHUNK_BYTES_MIN ? CHUNK_BYTES_MIN : outputs->bytes;
@@ -76,7 +63,7 @@ static void remove_chunk(struct outputs *outputs, struct output_chunk *chunk)
 }
 
 /* Room for a record of `size` bytes, which counts as stored from now on. */
-static struct stored_output *make_room(struct outputs *outputs, size_t size)
+static inline struct stored_output *make_room(struct outputs *outputs, size_t size)
 {
     struct output_chunk *chunk = outputs->newest;
     if (chunk == NULL || size > chunk->size - chunk->used)
@@ -90,73 +77,90 @@ static struct stored_output *make_room(struct outputs *outputs, size_t size)
     return output;
 }
 
-/* The payload's bytes behind the head, and references to what is shared between them. */
-static uint8_t *store_payload(struct stored_output *output, uint8_t *to, const struct service_call *call, size_t head)
+/* A record without its pieces and its body. */
+static inline struct stored_output *new_record(struct outputs *outputs, uint64_t sequence_num,
+                                               const struct service_output *described, size_t body_size,
+                                               size_t inline_size, size_t pieces)
 {
-    for (size_t i = 0; i < output->piece_count; i++) {
+    size_t size = sizeof(struct stored_output) + pieces * sizeof(struct shared_piece) + inline_size;
+    struct stored_output *output =
+        make_room(outputs, (size + RECORD_ALIGNMENT - 1) & ~(size_t)(RECORD_ALIGNMENT - 1));
+    outputs->appended++;
+    output->sequence_num = sequence_num;
+    output->number = described->sequence_num;
+    output->index = described->index;
+    output->content_size = (uint32_t)(described->payload_size + described->message_size);
+    output->body_size = (uint32_t)body_size;
+    output->inline_size = (uint32_t)inline_size;
+    output->piece_count = (uint16_t)pieces;
+    output->released = false;
+    return output;
+}
+
+static struct service_output describe(uint64_t number, uint64_t index, const struct service_call *call)
+{
+    return (struct service_output){.index = index,
+                                   .sequence_num = number,
+                                   .status = call->status,
+                                   .payload_size = call_payload_size(call),
+                                   .message_size = call->message_size};
+}
+
+static __attribute__((noinline)) struct stored_output *append_any(struct outputs *outputs, uint64_t sequence_num,
+                                                                  uint64_t number, uint64_t index,
+                                                                  const struct service_call *call)
+{
+    struct service_output described = describe(number, index, call);
+    mr_assert(call->piece_count <= UINT16_MAX && described.payload_size <= OUTPUT_PAYLOAD_MAX);
+    struct service_output_sizes sizes = service_output_sizes(&described);
+    bool has_payload = !SERVICE_OUTPUT_CUT && !ROW_DROPPED(ROW(OperationOutput, payload));
+    size_t pieces = has_payload ? call->piece_count : 0;
+    size_t inline_size = has_payload ? sizes.whole - call->shared_size : sizes.whole;
+    struct stored_output *output = new_record(outputs, sequence_num, &described, sizes.whole, inline_size, pieces);
+    output->snapshot_at = (uint8_t)(SERVICE_OUTPUT_CUT ? sizes.whole : sizes.whole - sizes.service_command);
+    uint8_t *bytes = (uint8_t *)(output->pieces + pieces);
+    uint8_t *at = write_service_output_head(bytes, &described, &sizes);
+    for (size_t i = 0; i < pieces; i++) {
         output->pieces[i] = call->pieces[i];
-        output->pieces[i].at += (uint32_t)head;
+        output->pieces[i].at += (uint32_t)(at - bytes);
         blob_share(output->pieces[i].blob);
     }
-    return write_bytes(to, (struct slice){call->bytes, call->byte_count});
+    if (has_payload)
+        at = write_bytes(at, (struct slice){call->bytes, call->byte_count});
+    if (!SERVICE_OUTPUT_CUT)
+        at = field_write_bytes(at, ROW(OperationOutput, message),
+                               (struct slice){(const uint8_t *)call->message, call->message_size});
+    mr_assert(at == bytes + inline_size);
+    return output;
 }
 
 struct stored_output *outputs_append(struct outputs *outputs, uint64_t sequence_num, uint64_t number, uint64_t index,
                                      const struct service_call *call)
 {
-    struct service_output described = {.index = index,
-                                       .sequence_num = number,
-                                       .status = call->status,
-                                       .payload_size = call_payload_size(call),
-                                       .message_size = call->message_size};
-    struct service_output_sizes sizes = service_output_sizes(&described);
-    mr_assert(call->piece_count <= UINT16_MAX && described.payload_size <= OUTPUT_PAYLOAD_MAX);
-    bool whole = !SERVICE_OUTPUT_CUT && !ROW_DROPPED(ROW(OperationOutput, payload));
-    size_t pieces = whole ? call->piece_count : 0;
-    size_t inline_size = whole ? sizes.whole - call->shared_size : sizes.whole;
-    size_t size = sizeof(struct stored_output) + pieces * sizeof(struct shared_piece) + inline_size;
-    size = (size + RECORD_ALIGNMENT - 1) & ~(size_t)(RECORD_ALIGNMENT - 1);
-
-    struct stored_output *output = make_room(outputs, size);
-    outputs->appended++;
-    output->sequence_num = sequence_num;
-    output->number = number;
-    output->index = index;
-    output->content_size = (uint32_t)(described.payload_size + described.message_size);
-    output->body_size = (uint32_t)sizes.whole;
-    output->inline_size = (uint32_t)inline_size;
-    output->piece_count = (uint16_t)pieces;
-    output->snapshot_at = (uint8_t)(SERVICE_OUTPUT_CUT ? sizes.whole : sizes.whole - sizes.service_command);
-    output->released = false;
-    uint8_t *bytes = (uint8_t *)(output->pieces + pieces);
-    uint8_t *at = write_service_output_head(bytes, &described, &sizes);
-    if (whole)
-        at = store_payload(output, at, call, (size_t)(at - bytes));
-    if (!SERVICE_OUTPUT_CUT)
-        at = field_write_bytes(at, ROW(OperationOutput, message), (struct slice){(const uint8_t *)call->message, call->message_size});
-    mr_assert(at == bytes + inline_size);
+    struct service_output described = describe(number, index, call);
+    if (call->piece_count > 0 || !is_short_output(&described))
+        return append_any(outputs, sequence_num, number, index, call);
+    size_t index_size = varint_size(index);
+    size_t size = SHORT_OUTPUT_HEAD + index_size + call->byte_count;
+    struct stored_output *output = new_record(outputs, sequence_num, &described, size, size, 0);
+    output->snapshot_at = (uint8_t)(SHORT_OUTPUT_OUTER + index_size);
+    memcpy(write_short_output_head((uint8_t *)output->pieces, &described, index_size), call->bytes, call->byte_count);
     return output;
 }
 
-/* The record is gone; what it shared is let go or, if it moved, has another owner. */
-static void vacate(struct outputs *outputs, struct stored_output *output)
+void outputs_release_pieces(struct stored_output *output)
 {
-    struct output_chunk *chunk = chunk_of(output);
-    output->released = true;
-    outputs->live -= output->size;
-    if (--chunk->records > 0)
-        return;
+    for (unsigned i = 0; i < output->piece_count; i++)
+        blob_release(output->pieces[i].blob);
+    output->piece_count = 0;
+}
+
+void outputs_vacated(struct outputs *outputs, struct output_chunk *chunk)
+{
     if (chunk == outputs->newest)
         chunk->used = sizeof(*chunk);
     else
         remove_chunk(outputs, chunk);
-}
-
-void outputs_release(struct outputs *outputs, struct stored_output *output)
-{
-    for (unsigned i = 0; i < output->piece_count; i++)
-        blob_release(output->pieces[i].blob);
-    vacate(outputs, output);
 }
 
 /* Appends what is still stored of the oldest chunk once more, which empties it. */
@@ -175,7 +179,8 @@ static void evacuate_oldest(struct outputs *outputs, output_moved_fn *moved, voi
         to->place = to_place;
         moved(context, from, to);
         left--;
-        vacate(outputs, from);
+        from->piece_count = 0; /* its pieces are the other one's now */
+        outputs_release(outputs, from);
     }
 }
 
@@ -202,8 +207,7 @@ bool outputs_free(struct outputs *outputs, unsigned *budget)
         for (uint32_t place = sizeof(*chunk); place < chunk->used;) {
             struct stored_output *output = record_at(chunk, place);
             place += output->size;
-            for (unsigned i = 0; !output->released && i < output->piece_count; i++)
-                blob_release(output->pieces[i].blob);
+            outputs_release_pieces(output); /* of one that was released there are none */
             *budget -= *budget > 0;
         }
         outputs->oldest = chunk->next;

@@ -30,7 +30,13 @@ struct stored_output {
 
 #define OUTPUT_PAYLOAD_MAX (UINT32_MAX - 4096) /* of one that is stored */
 
-struct output_chunk;
+struct output_chunk {
+    struct output_chunk *prev, *next; /* older, newer; next also links spare ones */
+    uint32_t size;                    /* of the chunk, this head included */
+    uint32_t used;                    /* likewise: where the next record goes */
+    uint32_t records;                 /* not released */
+    uint32_t reserved;
+};
 
 struct outputs {
     struct output_chunk *oldest, *newest; /* records are appended to the newest */
@@ -45,7 +51,19 @@ struct outputs {
 /* Stores the answer of a call that has been run, or an output; takes a reference to each of its blobs. */
 struct stored_output *outputs_append(struct outputs *outputs, uint64_t sequence_num, uint64_t number, uint64_t index,
                                      const struct service_call *call);
-void outputs_release(struct outputs *outputs, struct stored_output *output);
+
+void outputs_release_pieces(struct stored_output *output);                     /* for the next one */
+void outputs_vacated(struct outputs *outputs, struct output_chunk *chunk); /* likewise: nothing in it is stored */
+static inline void outputs_release(struct outputs *outputs, struct stored_output *output)
+{
+    struct output_chunk *chunk = (struct output_chunk *)(void *)((uint8_t *)output - output->place);
+    if (output->piece_count > 0)
+        outputs_release_pieces(output);
+    output->released = true;
+    outputs->live -= output->size;
+    if (--chunk->records == 0)
+        outputs_vacated(outputs, chunk);
+}
 
 /* Gives memory back and packs what is left. `moved` is told of every record that now lies elsewhere. */
 typedef void output_moved_fn(void *context, struct stored_output *from, struct stored_output *to);
