@@ -10,8 +10,7 @@
 #include <string.h>
 
 enum {
-    PUT_MAX = 4096,
-    BYTES_MIN = 2 * PUT_MAX, /* to begin with; grows by doubling */
+    BYTES_MIN = 2 * CALL_PUT_MAX, /* to begin with; grows by doubling */
     PIECES_MIN = 16,
     PACKED_INLINE = 64, /* call_pack(): a payload up to this is inline bytes */
     PACKED_BLOB = 4096  /* likewise: up to this a blob */
@@ -39,7 +38,7 @@ void call_free(struct service_call *call)
     *call = (struct service_call){0};
 }
 
-static const struct service_operation *find_operation(const struct service_type *type, struct slice name)
+static inline const struct service_operation *find_operation(const struct service_type *type, struct slice name)
 {
     for (size_t i = 0; i < type->operation_count; i++) {
         const struct service_operation *operation = &type->operations[i];
@@ -49,21 +48,30 @@ static const struct service_operation *find_operation(const struct service_type 
     return NULL;
 }
 
+static inline bool is_query(const struct service_operation *operation)
+{
+    return operation->kind == OPERATION_QUERY || operation->kind == OPERATION_QUERY_STREAM;
+}
+
+static void refuse(struct service_call *call, const struct service_operation *operation)
+{
+    if (operation == NULL)
+        call_fail(call, STATUS_NOT_SUPPORTED, "the service has no operation of that name");
+    else if (is_query(operation))
+        call_fail(call, STATUS_INVALID, "the operation is a query and was sent as a command");
+    else
+        call_fail(call, STATUS_INVALID, "the operation is a command and was sent as a query");
+}
+
 void call_run(struct service_call *call, const struct service_type *type, void *state, struct slice name, bool query)
 {
-    const struct service_operation *operation = name.size == 0 ? NULL : find_operation(type, name);
-    if (operation == NULL) {
-        call_fail(call, STATUS_NOT_SUPPORTED, "the service has no operation of that name");
+    const struct service_operation *operation = find_operation(type, name);
+    if (operation == NULL || is_query(operation) != query) {
+        refuse(call, operation);
         return;
     }
     call->kind = operation->kind;
-    bool is_query = operation->kind == OPERATION_QUERY || operation->kind == OPERATION_QUERY_STREAM;
-    if (is_query && !query)
-        call_fail(call, STATUS_INVALID, "the operation is a query and was sent as a command");
-    else if (!is_query && query)
-        call_fail(call, STATUS_INVALID, "the operation is a command and was sent as a query");
-    else
-        operation->run(state, call);
+    operation->run(state, call);
 }
 
 void call_cursor(struct service_call *call, struct service_cursor *cursor)
@@ -72,36 +80,11 @@ void call_cursor(struct service_call *call, struct service_cursor *cursor)
     call->cursor = cursor;
 }
 
-uint64_t call_index(const struct service_call *call)
+void call_grow(struct service_call *call)
 {
-    return call->index;
-}
-
-uint64_t call_time(const struct service_call *call)
-{
-    return call->time;
-}
-
-struct slice call_payload(const struct service_call *call)
-{
-    return call->payload;
-}
-
-static void grow(struct service_call *call)
-{
-    mr_assert(call->byte_count <= UINT32_MAX - PUT_MAX);
+    mr_assert(call->byte_count <= UINT32_MAX - CALL_PUT_MAX);
     call->byte_capacity = call->byte_capacity == 0 ? BYTES_MIN : call->byte_capacity * 2;
     call->bytes = memory_resize(call->bytes, call->byte_capacity);
-}
-
-uint8_t *call_put(struct service_call *call, size_t size)
-{
-    mr_assert(size <= PUT_MAX);
-    if (size > call->byte_capacity - call->byte_count)
-        grow(call);
-    uint8_t *room = call->bytes + call->byte_count;
-    call->byte_count += size;
-    return room;
 }
 
 void call_put_blob(struct service_call *call, struct blob *blob, size_t offset, size_t size)

@@ -6,40 +6,9 @@
 #define ENGINE_FSM_CALL_H
 
 #include "engine/fsm/service.h"
-#include "millrace/limits.h"
 
 /* An unusually large answer's bytes beyond this are given back. */
 #define CALL_BYTES_KEPT ((size_t)1024 * 1024)
-
-/* A range of a blob within a payload. */
-struct shared_piece {
-    struct blob *blob; /* one reference is this piece's */
-    uint32_t at;       /* inline bytes that come before it */
-    uint32_t offset;   /* in the blob */
-    uint32_t size;
-};
-
-struct service_call {
-    uint64_t index;
-    uint64_t time;
-    struct slice payload; /* the operation's input */
-
-    /* The answer: inline bytes, and between them what is shared. */
-    enum status status;
-    uint8_t *bytes;
-    size_t byte_count, byte_capacity;
-    struct shared_piece *pieces;
-    size_t piece_count, piece_capacity;
-    size_t shared_size; /* sum of the pieces' */
-    size_t message_size;
-
-    enum operation_kind kind;      /* of the operation that is run */
-    const void *origin;            /* a command's: what call_open() needs (stream.h) */
-    struct stream *stream;         /* what call_open() made; who runs the call takes it from here */
-    struct service_cursor *cursor; /* what call_cursor() was given; likewise */
-
-    char message[MR_MESSAGE_MAX];
-};
 
 static inline size_t call_payload_size(const struct service_call *call)
 {

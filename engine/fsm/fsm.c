@@ -124,12 +124,10 @@ struct session *fsm_find_session(const struct fsm *fsm, uint64_t session_id)
     return NULL;
 }
 
-struct session *fsm_demand_session(struct fsm *fsm, uint64_t session_id, uint32_t uid, enum status *status,
-                                   const char **message)
+struct session *fsm_look_up_session(struct fsm *fsm, uint64_t session_id, uint32_t uid, enum status *status,
+                                    const char **message)
 {
-    struct session *session = fsm->recent;
-    if (session == NULL || session->id != session_id)
-        session = fsm_find_session(fsm, session_id);
+    struct session *session = fsm_find_session(fsm, session_id);
     if (session != NULL && session->uid == uid) {
         fsm->recent = session;
         return session;
@@ -410,12 +408,12 @@ static void in_session(const struct application *application)
         fsm_demand_session(application->fsm, command->session_id, application->entry->uid, &status, &message);
     if (session == NULL)
         refuse(application, status, message);
+    else if (command->kind == COMMAND_SESSION_COMMAND && command->session_kind == SESSION_COMMAND_SERVICE_COMMAND)
+        service_command(application, session);
     else if (command->kind == COMMAND_KEEP_ALIVE)
         keep_alive(application, session);
     else if (command->kind == COMMAND_CLOSE_SESSION)
         close_session(application, session);
-    else if (command->session_kind == SESSION_COMMAND_SERVICE_COMMAND)
-        service_command(application, session);
     else if (command->session_kind == SESSION_COMMAND_CREATE_SERVICE)
         create_service(application, session);
     else

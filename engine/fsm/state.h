@@ -35,8 +35,17 @@ struct session *fsm_find_session(const struct fsm *fsm, uint64_t session_id); /*
 /* A session of an id higher than all there are. */
 struct session *fsm_add_session(struct fsm *fsm, uint64_t id, uint32_t uid, uint64_t timeout, uint64_t last_updated);
 /* The session, if it is there and obeys `uid`. Else NULL, *status and *message (static, or fsm->text) say why. */
-struct session *fsm_demand_session(struct fsm *fsm, uint64_t session_id, uint32_t uid, enum status *status,
-                                   const char **message);
+struct session *fsm_look_up_session(struct fsm *fsm, uint64_t session_id, uint32_t uid, enum status *status,
+                                    const char **message); /* the slower way of the next */
+static inline struct session *fsm_demand_session(struct fsm *fsm, uint64_t session_id, uint32_t uid,
+                                                 enum status *status, const char **message)
+{
+    struct session *recent = fsm->recent;
+    if (recent != NULL && recent->id == session_id && recent->uid == uid)
+        return recent;
+    return fsm_look_up_session(fsm, session_id, uid, status, message);
+}
+
 /* Likewise the session's opening of the service. */
 struct opening *fsm_demand_opening(struct fsm *fsm, struct session *session, uint64_t service_id, enum status *status,
                                    const char **message);
@@ -55,7 +64,8 @@ static inline void fsm_describe(struct fsm *fsm, const struct session *session, 
 {
     size_t count = output_part_count(output);
     struct slice *parts = fsm_parts(fsm, count);
-    for (size_t i = 0; i < count; i++)
+    parts[0] = output_part(output, 0);
+    for (size_t i = 1; __builtin_expect(i < count, 0); i++)
         parts[i] = output_part(output, i);
     *answer = (struct fsm_answer){.session_id = session->id,
                                   .sequence_num = output->sequence_num,
