@@ -35,8 +35,8 @@ uint8_t *write_service_output_head(uint8_t *to, const struct service_output *out
 
 /* In builds for tests one of the messages around the operation's output can be left out (proto/rows.h): then all ends
  * there, without payload and message. */
-#define SERVICE_OUTPUT_CUT                                                                                    \
-    (ROW_DROPPED(ROW(PartitionCommandOutput, command)) || ROW_DROPPED(ROW(CommandOutput, session_command)) || \
+#define SERVICE_OUTPUT_CUT                                                                                             \
+    (ROW_DROPPED(ROW(PartitionCommandOutput, command)) || ROW_DROPPED(ROW(CommandOutput, session_command)) ||          \
      ROW_DROPPED(ROW(SessionCommandOutput, service_command)) || ROW_DROPPED(ROW(ServiceCommandOutput, operation)))
 
 /* The same two for nearly all: a payload and no message, and every number and length but the index in one byte. */

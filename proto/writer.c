@@ -464,8 +464,8 @@ struct query_input_sizes query_input_sizes(const struct partition_query_input *i
     sizes.service_query = field_varint_size(1, input->service_id) + field_message_size(2, sizes.operation);
     sizes.session_query = field_varint_size(1, input->session_id) + field_message_size(2, sizes.service_query);
     sizes.query = field_varint_size(1, input->max_received_index) + field_message_size(2, sizes.session_query);
-    sizes.whole =
-        field_varint_size(1, input->partition_id) + field_message_size(2, sizes.query) + field_varint_size(3, input->sync);
+    sizes.whole = field_varint_size(1, input->partition_id) + field_message_size(2, sizes.query) +
+                  field_varint_size(3, input->sync);
     return sizes;
 }
 

@@ -106,7 +106,8 @@ static uint64_t command_size(const struct held_command *command)
                     field_varint_size(ROW(CommandSnapshot, state), state_of(command)) +
                     field_bytes_size(ROW(CommandSnapshot, input), input_of(command).size);
     for (uint64_t number = command->acknowledged + 1; number <= command->last_number; number++)
-        size += field_message_size(ROW(CommandSnapshot, pending_outputs), command_output_size(held_output(command, number)));
+        size += field_message_size(ROW(CommandSnapshot, pending_outputs),
+                                   command_output_size(held_output(command, number)));
     return size;
 }
 

@@ -83,8 +83,7 @@ static inline struct stored_output *new_record(struct outputs *outputs, uint64_t
                                                size_t inline_size, size_t pieces)
 {
     size_t size = sizeof(struct stored_output) + pieces * sizeof(struct shared_piece) + inline_size;
-    struct stored_output *output =
-        make_room(outputs, (size + RECORD_ALIGNMENT - 1) & ~(size_t)(RECORD_ALIGNMENT - 1));
+    struct stored_output *output = make_room(outputs, (size + RECORD_ALIGNMENT - 1) & ~(size_t)(RECORD_ALIGNMENT - 1));
     outputs->appended++;
     output->sequence_num = sequence_num;
     output->number = described->sequence_num;

@@ -52,7 +52,7 @@ struct outputs {
 struct stored_output *outputs_append(struct outputs *outputs, uint64_t sequence_num, uint64_t number, uint64_t index,
                                      const struct service_call *call);
 
-void outputs_release_pieces(struct stored_output *output);                     /* for the next one */
+void outputs_release_pieces(struct stored_output *output);                 /* for the next one */
 void outputs_vacated(struct outputs *outputs, struct output_chunk *chunk); /* likewise: nothing in it is stored */
 static inline void outputs_release(struct outputs *outputs, struct stored_output *output)
 {
