@@ -39,39 +39,55 @@ uint8_t *write_service_output_head(uint8_t *to, const struct service_output *out
     (ROW_DROPPED(ROW(PartitionCommandOutput, command)) || ROW_DROPPED(ROW(CommandOutput, session_command)) ||          \
      ROW_DROPPED(ROW(SessionCommandOutput, service_command)) || ROW_DROPPED(ROW(ServiceCommandOutput, operation)))
 
-/* The same two for nearly all: a payload and no message, and every number and length but the index in one byte. */
-enum {
-    SHORT_OUTPUT_OUTER = 7, /* bytes before the ServiceCommandOutput, besides the index */
-    SHORT_OUTPUT_HEAD = 15  /* likewise: before the payload */
-};
-
-static inline bool is_short_output(const struct service_output *output)
+/* The same two for nearly all: a payload and no message, a number in one byte, and the lengths of all messages and of
+ * the payload in as many bytes, 1 or 2; 0: it is not one of these. */
+static inline size_t plain_output_length_bytes(const struct service_output *output)
 {
-    const uint64_t most = 100; /* so that the messages around it are shorter than 128 as well */
-    return ROWS_WHOLE && output->payload_size - 1 < most && output->message_size == 0 && output->index > 0 &&
-           output->sequence_num - 1 < most && (uint64_t)output->status - 1 < most;
+    const uint64_t around = 64; /* more than stands around a payload */
+    if (!ROWS_WHOLE || output->message_size > 0 || output->index == 0 || output->sequence_num - 1 >= 127 ||
+        (uint64_t)output->status - 1 >= 127)
+        return 0;
+    if (output->payload_size - 1 < 128 - around)
+        return 1;
+    return output->payload_size - 128 < 16384 - 128 - around ? 2 : 0;
 }
 
-static inline uint8_t *write_short_output_head(uint8_t *to, const struct service_output *output, size_t index_size)
+static inline struct service_output_sizes plain_output_sizes(const struct service_output *output, size_t length_bytes)
 {
-    size_t size = output->payload_size;
-    *to++ = FIELD(ROW_NUMBER(ROW(PartitionCommandOutput, command)), WIRE_BYTES);
-    *to++ = (uint8_t)(size + 13 + index_size);
+    struct service_output_sizes sizes;
+    sizes.operation = 2 + 1 + length_bytes + output->payload_size;
+    sizes.service_command = 2 + 1 + length_bytes + sizes.operation;
+    sizes.session_command = 1 + length_bytes + sizes.service_command;
+    sizes.command = 1 + varint_size(output->index) + 1 + length_bytes + sizes.session_command;
+    sizes.whole = 1 + length_bytes + sizes.command;
+    return sizes;
+}
+
+static inline uint8_t *write_plain_length(uint8_t *to, unsigned row, size_t length, size_t length_bytes)
+{
+    to[0] = (uint8_t)FIELD(ROW_NUMBER(row), WIRE_BYTES);
+    to[1] = (uint8_t)length;
+    if (length_bytes > 1) {
+        to[1] |= 0x80;
+        to[2] = (uint8_t)(length >> 7);
+    }
+    return to + 1 + length_bytes;
+}
+
+static inline uint8_t *write_plain_output_head(uint8_t *to, const struct service_output *output,
+                                               const struct service_output_sizes *sizes, size_t length_bytes)
+{
+    to = write_plain_length(to, ROW(PartitionCommandOutput, command), sizes->command, length_bytes);
     *to++ = FIELD(ROW_NUMBER(ROW(CommandOutput, index)), WIRE_VARINT);
     to = write_varint(to, output->index);
-    *to++ = FIELD(ROW_NUMBER(ROW(CommandOutput, session_command)), WIRE_BYTES);
-    *to++ = (uint8_t)(size + 10);
-    *to++ = FIELD(ROW_NUMBER(ROW(SessionCommandOutput, service_command)), WIRE_BYTES);
-    *to++ = (uint8_t)(size + 8);
+    to = write_plain_length(to, ROW(CommandOutput, session_command), sizes->session_command, length_bytes);
+    to = write_plain_length(to, ROW(SessionCommandOutput, service_command), sizes->service_command, length_bytes);
     *to++ = FIELD(ROW_NUMBER(ROW(ServiceCommandOutput, sequence_num)), WIRE_VARINT);
     *to++ = (uint8_t)output->sequence_num;
-    *to++ = FIELD(ROW_NUMBER(ROW(ServiceCommandOutput, operation)), WIRE_BYTES);
-    *to++ = (uint8_t)(size + 4);
+    to = write_plain_length(to, ROW(ServiceCommandOutput, operation), sizes->operation, length_bytes);
     *to++ = FIELD(ROW_NUMBER(ROW(OperationOutput, status)), WIRE_VARINT);
     *to++ = (uint8_t)output->status;
-    *to++ = FIELD(ROW_NUMBER(ROW(OperationOutput, payload)), WIRE_BYTES);
-    *to++ = (uint8_t)size;
-    return to;
+    return write_plain_length(to, ROW(OperationOutput, payload), output->payload_size, length_bytes);
 }
 
 #endif

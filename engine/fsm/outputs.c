@@ -77,10 +77,20 @@ static inline struct stored_output *make_room(struct outputs *outputs, size_t si
     return output;
 }
 
+static struct service_output describe(uint64_t number, uint64_t index, const struct service_call *call)
+{
+    return (struct service_output){.index = index,
+                                   .sequence_num = number,
+                                   .status = call->status,
+                                   .payload_size = call_payload_size(call),
+                                   .message_size = call->message_size};
+}
+
 /* A record without its pieces and its body. */
 static inline struct stored_output *new_record(struct outputs *outputs, uint64_t sequence_num,
-                                               const struct service_output *described, size_t body_size,
-                                               size_t inline_size, size_t pieces)
+                                               const struct service_output *described,
+                                               const struct service_output_sizes *sizes, size_t inline_size,
+                                               size_t pieces)
 {
     size_t size = sizeof(struct stored_output) + pieces * sizeof(struct shared_piece) + inline_size;
     struct stored_output *output = make_room(outputs, (size + RECORD_ALIGNMENT - 1) & ~(size_t)(RECORD_ALIGNMENT - 1));
@@ -89,20 +99,32 @@ static inline struct stored_output *new_record(struct outputs *outputs, uint64_t
     output->number = described->sequence_num;
     output->index = described->index;
     output->content_size = (uint32_t)(described->payload_size + described->message_size);
-    output->body_size = (uint32_t)body_size;
+    output->body_size = (uint32_t)sizes->whole;
     output->inline_size = (uint32_t)inline_size;
     output->piece_count = (uint16_t)pieces;
+    output->snapshot_at = (uint8_t)(SERVICE_OUTPUT_CUT ? sizes->whole : sizes->whole - sizes->service_command);
     output->released = false;
     return output;
 }
 
-static struct service_output describe(uint64_t number, uint64_t index, const struct service_call *call)
+/* References to what is shared of the payload, which comes behind so many bytes of the body. */
+static __attribute__((noinline)) void put_pieces(struct stored_output *output, const struct service_call *call,
+                                                 size_t head)
 {
-    return (struct service_output){.index = index,
-                                   .sequence_num = number,
-                                   .status = call->status,
-                                   .payload_size = call_payload_size(call),
-                                   .message_size = call->message_size};
+    for (size_t i = 0; i < output->piece_count; i++) {
+        output->pieces[i] = call->pieces[i];
+        output->pieces[i].at += (uint32_t)head;
+        blob_share(output->pieces[i].blob);
+    }
+}
+
+/* The payload, between what is written of the body and what is still to be. */
+static inline uint8_t *put_payload(struct stored_output *output, size_t pieces, uint8_t *at,
+                                   const struct service_call *call)
+{
+    if (pieces > 0)
+        put_pieces(output, call, (size_t)(at - (uint8_t *)(output->pieces + pieces)));
+    return write_bytes(at, (struct slice){call->bytes, call->byte_count});
 }
 
 static __attribute__((noinline)) struct stored_output *append_any(struct outputs *outputs, uint64_t sequence_num,
@@ -115,17 +137,11 @@ static __attribute__((noinline)) struct stored_output *append_any(struct outputs
     bool has_payload = !SERVICE_OUTPUT_CUT && !ROW_DROPPED(ROW(OperationOutput, payload));
     size_t pieces = has_payload ? call->piece_count : 0;
     size_t inline_size = has_payload ? sizes.whole - call->shared_size : sizes.whole;
-    struct stored_output *output = new_record(outputs, sequence_num, &described, sizes.whole, inline_size, pieces);
-    output->snapshot_at = (uint8_t)(SERVICE_OUTPUT_CUT ? sizes.whole : sizes.whole - sizes.service_command);
+    struct stored_output *output = new_record(outputs, sequence_num, &described, &sizes, inline_size, pieces);
     uint8_t *bytes = (uint8_t *)(output->pieces + pieces);
     uint8_t *at = write_service_output_head(bytes, &described, &sizes);
-    for (size_t i = 0; i < pieces; i++) {
-        output->pieces[i] = call->pieces[i];
-        output->pieces[i].at += (uint32_t)(at - bytes);
-        blob_share(output->pieces[i].blob);
-    }
     if (has_payload)
-        at = write_bytes(at, (struct slice){call->bytes, call->byte_count});
+        at = put_payload(output, pieces, at, call);
     if (!SERVICE_OUTPUT_CUT)
         at = field_write_bytes(at, ROW(OperationOutput, message),
                                (struct slice){(const uint8_t *)call->message, call->message_size});
@@ -133,18 +149,29 @@ static __attribute__((noinline)) struct stored_output *append_any(struct outputs
     return output;
 }
 
+static inline __attribute__((always_inline)) struct stored_output *
+append_plain(struct outputs *outputs, uint64_t sequence_num, const struct service_output *described,
+             const struct service_call *call, size_t length_bytes)
+{
+    struct service_output_sizes sizes = plain_output_sizes(described, length_bytes);
+    size_t pieces = call->piece_count;
+    struct stored_output *output =
+        new_record(outputs, sequence_num, described, &sizes, sizes.whole - call->shared_size, pieces);
+    uint8_t *bytes = (uint8_t *)(output->pieces + pieces);
+    put_payload(output, pieces, write_plain_output_head(bytes, described, &sizes, length_bytes), call);
+    return output;
+}
+
 struct stored_output *outputs_append(struct outputs *outputs, uint64_t sequence_num, uint64_t number, uint64_t index,
                                      const struct service_call *call)
 {
     struct service_output described = describe(number, index, call);
-    if (call->piece_count > 0 || !is_short_output(&described))
-        return append_any(outputs, sequence_num, number, index, call);
-    size_t index_size = varint_size(index);
-    size_t size = SHORT_OUTPUT_HEAD + index_size + call->byte_count;
-    struct stored_output *output = new_record(outputs, sequence_num, &described, size, size, 0);
-    output->snapshot_at = (uint8_t)(SHORT_OUTPUT_OUTER + index_size);
-    memcpy(write_short_output_head((uint8_t *)output->pieces, &described, index_size), call->bytes, call->byte_count);
-    return output;
+    size_t length_bytes = plain_output_length_bytes(&described);
+    if (length_bytes == 1)
+        return append_plain(outputs, sequence_num, &described, call, 1);
+    if (length_bytes == 2)
+        return append_plain(outputs, sequence_num, &described, call, 2);
+    return append_any(outputs, sequence_num, number, index, call);
 }
 
 void outputs_release_pieces(struct stored_output *output)

@@ -331,49 +331,60 @@ static void call_collects_pieces(void **state)
     assert_true(outputs_free(&outputs, &budget));
 }
 
-/* At every place where another number of bytes is needed for a length or for the index. */
+/* Puts and stores an answer of `size` inline bytes and `shared` others, and looks at all that is stored of it. */
+static void store_and_read(struct outputs *outputs, struct service_call *call, size_t size, size_t shared,
+                           uint64_t number)
+{
+    static uint8_t written[32 * 1024];
+    struct slice payload;
+    struct blob *blob = blob_create(50);
+    uint8_t *end = written;
+    memset(blob->data, 'b', 50);
+    for (size_t done = 0, part; done < size; done += part) {
+        part = size - done < 4000 ? size - done : 4000;
+        memset(call_put(call, part), 'i', part);
+    }
+    call_put_blob(call, blob, 50 - shared, shared);
+    struct stored_output *output = outputs_append(outputs, 77, number, call->index, call);
+    struct command_output read = read_stored(output, &payload);
+    assert_int_equal(blob->owners, shared > 0 ? 3 : 1);
+    assert_int_equal(output->sequence_num, 77);
+    assert_int_equal(read.index, call->index);
+    assert_int_equal(read.sequence_num, number);
+    assert_int_equal(read.operation.status, call->status);
+    assert_int_equal(read.operation.message.size, call->message_size);
+    assert_int_equal(payload.size, size + shared);
+    for (size_t i = 0; i < payload.size; i++)
+        assert_int_equal(payload.data[i], i < size ? 'i' : 'b');
+    /* The same bytes as the writer's. */
+    assert_int_equal(partition_command_output_size(&read), output->body_size);
+    assert_ptr_equal(write_partition_command_output(written, &read), written + output->body_size);
+    for (size_t i = 0; i < output_part_count(output); i++) {
+        struct slice part = output_part(output, i);
+        assert_true(part.size == 0 || memcmp(end, part.data, part.size) == 0);
+        end += part.size;
+    }
+    outputs_release(outputs, output);
+    blob_release(blob);
+}
+
+/* At every place where another number of bytes is needed for a length, for the index or for the number. */
 static void outputs_of_every_size(void **state)
 {
     (void)state;
     static const uint64_t indexes[] = {1, 127, 128, 16383, 16384, UINT64_C(1) << 35, UINT64_MAX};
-    static const uint64_t numbers[] = {1, 99, 100, 101, 127, 128, UINT64_C(1) << 40};
+    static const uint64_t numbers[] = {1, 126, 127, 128, 129, UINT64_C(1) << 40, 2};
     struct outputs outputs = {0};
     struct service_call call = {0};
-    struct blob *blob = blob_create(50);
-    memset(blob->data, 'b', 50);
-    for (size_t size = 0; size < 300; size++)
+    for (size_t size = 0; size < 16500; size += size == 260 ? 16000 : 1)
         for (unsigned kind = 0; kind < 4; kind++) {
-            uint64_t index = indexes[(size + kind) % 7], number = numbers[size % 7];
-            struct slice payload;
-            call_begin(&call, index, 1, (struct slice){NULL, 0});
-            memset(call_put(&call, size), 'i', size);
-            if (kind == 1)
-                call_put_blob(&call, blob, 1, size % 50);
+            call_begin(&call, indexes[(size + kind) % 7], 1, (struct slice){NULL, 0});
             if (kind >= 2)
                 call.status = STATUS_INTERNAL;
             call.message_size = kind == 3 ? size % MR_MESSAGE_MAX : 0;
             memset(call.message, 'm', call.message_size);
-            struct stored_output *output = outputs_append(&outputs, size + 1, number, index, &call);
-            struct command_output read = read_stored(output, &payload);
-            assert_int_equal(output->sequence_num, size + 1);
-            assert_int_equal(read.index, index);
-            assert_int_equal(read.sequence_num, number);
-            assert_int_equal(read.operation.status, call.status);
-            assert_int_equal(read.operation.message.size, call.message_size);
-            assert_int_equal(payload.size, size + (kind == 1 ? size % 50 : 0));
-            for (size_t i = 0; i < payload.size; i++)
-                assert_int_equal(payload.data[i], i < size ? 'i' : 'b');
-            /* The same bytes as the writer's. */
-            uint8_t written[1024], *end = written;
-            assert_int_equal(partition_command_output_size(&read), output->body_size);
-            assert_ptr_equal(write_partition_command_output(written, &read), written + output->body_size);
-            for (size_t i = 0; i < output_part_count(output); i++) {
-                struct slice part = output_part(output, i);
-                assert_true(part.size == 0 || memcmp(end, part.data, part.size) == 0);
-                end += part.size;
-            }
+            store_and_read(&outputs, &call, size, kind == 1 ? size % 50 : 0, numbers[size / 7 % 7]);
         }
-    blob_release(blob);
     call_free(&call);
     unsigned budget = 10000;
     assert_true(outputs_free(&outputs, &budget));
