@@ -251,8 +251,9 @@ static void passed_in_window(void *context, struct stored_output *output)
     if (filter_has(acknowledgement->filter, output->sequence_num)) {
         list_append(&session->kept, &add_answered(session, output)->kept);
     } else {
-        release_output(session, output);
-        forget(session);
+        session->held_commands--;
+        session->held_bytes -= SESSION_COMMAND_BYTES + bytes_of(output);
+        outputs_release(&session->outputs, output);
     }
 }
 
