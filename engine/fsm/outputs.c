@@ -149,6 +149,7 @@ static __attribute__((noinline)) struct stored_output *append_any(struct outputs
     return output;
 }
 
+/* Inlined once for each `length_bytes`, so that all sizes but the payload's and the index's are constants. */
 static inline __attribute__((always_inline)) struct stored_output *
 append_plain(struct outputs *outputs, uint64_t sequence_num, const struct service_output *described,
              const struct service_call *call, size_t length_bytes)
