@@ -4,86 +4,7 @@
  * straight through from the first byte. Knows only the structs it is given. */
 #include "proto/writer.h"
 
-#include "proto/rows.h"
-
-#include <string.h>
-
-#define WIRE_VARINT 0U
-#define WIRE_BYTES 2U
-
-/* --- Varints and single fields ---------------------------------------------------------------------------------- */
-
-size_t varint_size(uint64_t value)
-{
-    if (value < 0x80)
-        return 1; /* lengths and small numbers: nearly all */
-    /* bits / 7, rounded up, of which a value of 0 has one; exact for 1 to 64 bits */
-    unsigned bits = 64U - (unsigned)__builtin_clzll(value | 1);
-    return (bits * 9 + 64) / 64;
-}
-
-uint8_t *write_varint(uint8_t *to, uint64_t value)
-{
-    while (value >= 0x80) {
-        *to++ = (uint8_t)(value | 0x80);
-        value >>= 7;
-    }
-    *to++ = (uint8_t)value;
-    return to;
-}
-
-static inline uint8_t *write_tag(uint8_t *to, unsigned number, unsigned wire)
-{
-    *to++ = (uint8_t)(ROW_NUMBER(number) << 3 | wire);
-    return to;
-}
-
-size_t field_varint_size(unsigned number, uint64_t value)
-{
-    (void)number; /* the tag is one byte */
-    return value == 0 || ROW_DROPPED(number) ? 0 : 1 + varint_size(value);
-}
-
-uint8_t *field_write_varint(uint8_t *to, unsigned number, uint64_t value)
-{
-    return value == 0 || ROW_DROPPED(number) ? to : write_varint(write_tag(to, number, WIRE_VARINT), value);
-}
-
-size_t field_message_head_size(unsigned number, size_t size)
-{
-    (void)number;
-    return 1 + varint_size(size);
-}
-
-uint8_t *field_write_message_head(uint8_t *to, unsigned number, size_t size)
-{
-    return write_varint(write_tag(to, number, WIRE_BYTES), size);
-}
-
-size_t field_bytes_size(unsigned number, size_t size)
-{
-    return size == 0 || ROW_DROPPED(number) ? 0 : field_message_head_size(number, size) + size;
-}
-
-static inline uint8_t *write_bytes(uint8_t *to, struct slice bytes)
-{
-    if (bytes.size != 0)
-        memcpy(to, bytes.data, bytes.size);
-    return to + bytes.size;
-}
-
-uint8_t *field_write_bytes(uint8_t *to, unsigned number, struct slice bytes)
-{
-    if (bytes.size == 0 || ROW_DROPPED(number))
-        return to;
-    return write_bytes(field_write_message_head(to, number, bytes.size), bytes);
-}
-
-/* A sub-message with its head. */
-static inline size_t message_size(unsigned number, size_t size)
-{
-    return ROW_DROPPED(number) ? 0 : field_message_head_size(number, size) + size;
-}
+#include "proto/service_output.h"
 
 /* int32 and enums: a negative one is written as the int64 of the same value. */
 static inline uint64_t int32_varint(int32_t value)
@@ -93,27 +14,88 @@ static inline uint64_t int32_varint(int32_t value)
 
 /* --- Answers ---------------------------------------------------------------------------------------------------- */
 
-static inline uint64_t status_varint(enum status status)
+static uint64_t status_varint(enum status status)
 {
-    return int32_varint((int32_t)ROW_VALUE(Status, status));
+    return (uint64_t)(int64_t)(int32_t)ROW_VALUE(Status, status); /* a negative one as the int64 of the same value */
 }
 
-static size_t operation_output_size(const struct operation_output *output)
+static size_t operation_output_size(enum status status, size_t payload_size, size_t message_size)
 {
-    return field_varint_size(ROW(OperationOutput, status), status_varint(output->status)) +
-           field_bytes_size(ROW(OperationOutput, payload), output->payload_size) +
-           field_bytes_size(ROW(OperationOutput, message), output->message.size);
+    return field_varint_size(ROW(OperationOutput, status), status_varint(status)) +
+           field_bytes_size(ROW(OperationOutput, payload), payload_size) +
+           field_bytes_size(ROW(OperationOutput, message), message_size);
 }
 
-static uint8_t *write_operation_output(uint8_t *to, const struct operation_output *output)
+/* Stops where the payload goes. */
+static uint8_t *write_operation_output_head(uint8_t *to, enum status status, size_t payload_size)
 {
-    to = field_write_varint(to, ROW(OperationOutput, status), status_varint(output->status));
-    if (output->payload_size != 0 && !ROW_DROPPED(ROW(OperationOutput, payload))) {
-        to = field_write_message_head(to, ROW(OperationOutput, payload), output->payload_size);
-        for (size_t i = 0; i < output->part_count; i++)
-            to = write_bytes(to, output->parts[i]);
-    }
+    to = field_write_varint(to, ROW(OperationOutput, status), status_varint(status));
+    if (payload_size == 0 || ROW_DROPPED(ROW(OperationOutput, payload)))
+        return to;
+    return field_write_message_head(to, ROW(OperationOutput, payload), payload_size);
+}
+
+struct service_output_sizes service_output_sizes(const struct service_output *output)
+{
+    struct service_output_sizes sizes;
+    sizes.operation = operation_output_size(output->status, output->payload_size, output->message_size);
+    sizes.service_command = field_varint_size(ROW(ServiceCommandOutput, sequence_num), output->sequence_num) +
+                            field_message_size(ROW(ServiceCommandOutput, operation), sizes.operation);
+    sizes.session_command = field_message_size(ROW(SessionCommandOutput, service_command), sizes.service_command);
+    sizes.command = field_varint_size(ROW(CommandOutput, index), output->index) +
+                    field_message_size(ROW(CommandOutput, session_command), sizes.session_command);
+    sizes.whole = field_message_size(ROW(PartitionCommandOutput, command), sizes.command);
+    return sizes;
+}
+
+uint8_t *write_service_output_head(uint8_t *to, const struct service_output *output,
+                                   const struct service_output_sizes *sizes)
+{
+    if (ROW_DROPPED(ROW(PartitionCommandOutput, command)))
+        return to;
+    to = field_write_message_head(to, ROW(PartitionCommandOutput, command), sizes->command);
+    to = field_write_varint(to, ROW(CommandOutput, index), output->index);
+    if (ROW_DROPPED(ROW(CommandOutput, session_command)))
+        return to;
+    to = field_write_message_head(to, ROW(CommandOutput, session_command), sizes->session_command);
+    if (ROW_DROPPED(ROW(SessionCommandOutput, service_command)))
+        return to;
+    to = field_write_message_head(to, ROW(SessionCommandOutput, service_command), sizes->service_command);
+    to = field_write_varint(to, ROW(ServiceCommandOutput, sequence_num), output->sequence_num);
+    if (ROW_DROPPED(ROW(ServiceCommandOutput, operation)))
+        return to;
+    to = field_write_message_head(to, ROW(ServiceCommandOutput, operation), sizes->operation);
+    return write_operation_output_head(to, output->status, output->payload_size);
+}
+
+/* What stands behind the head of an OperationOutput's payload. */
+static uint8_t *write_payload_and_message(uint8_t *to, const struct operation_output *output)
+{
+    for (size_t i = 0; i < output->part_count && !ROW_DROPPED(ROW(OperationOutput, payload)); i++)
+        to = write_bytes(to, output->parts[i]);
     return field_write_bytes(to, ROW(OperationOutput, message), output->message);
+}
+
+static bool is_service_output(const struct command_output *output)
+{
+    return output->kind == COMMAND_SESSION_COMMAND && output->session_kind == SESSION_COMMAND_SERVICE_COMMAND;
+}
+
+static struct service_output service_output_of(const struct command_output *output)
+{
+    return (struct service_output){.index = output->index,
+                                   .sequence_num = output->sequence_num,
+                                   .status = output->operation.status,
+                                   .payload_size = output->operation.payload_size,
+                                   .message_size = output->operation.message.size};
+}
+
+static uint8_t *write_service_output(uint8_t *to, const struct command_output *output)
+{
+    struct service_output described = service_output_of(output);
+    struct service_output_sizes sizes = service_output_sizes(&described);
+    to = write_service_output_head(to, &described, &sizes);
+    return SERVICE_OUTPUT_CUT ? to : write_payload_and_message(to, &output->operation);
 }
 
 /* The members of the two `oneof`s; SessionCommandOutput's are numbered one lower than the input's. */
@@ -127,106 +109,103 @@ static inline unsigned session_member_row(const struct command_output *output)
     return ROW_OF(SessionCommandOutput, output->session_kind - 1);
 }
 
-struct command_output_sizes command_output_sizes(const struct command_output *output)
+/* Of all others. */
+struct command_output_sizes {
+    size_t session_member; /* the member of SessionCommandOutput, whichever it is */
+    size_t member;         /* the member of CommandOutput, whichever it is */
+    size_t command;        /* CommandOutput */
+    size_t whole;          /* PartitionCommandOutput */
+};
+
+static struct command_output_sizes command_output_sizes(const struct command_output *output)
 {
     struct command_output_sizes sizes = {0};
     if (output->kind == COMMAND_OPEN_SESSION) {
         sizes.member = field_varint_size(ROW(OpenSessionOutput, session_id), output->id);
     } else if (output->kind == COMMAND_SESSION_COMMAND && output->session_kind != SESSION_COMMAND_NONE) {
-        if (output->session_kind == SESSION_COMMAND_CREATE_SERVICE) {
+        if (output->session_kind == SESSION_COMMAND_CREATE_SERVICE)
             sizes.session_member = field_varint_size(ROW(CreateServiceOutput, service_id), output->id);
-        } else if (output->session_kind == SESSION_COMMAND_SERVICE_COMMAND) {
-            sizes.operation = operation_output_size(&output->operation);
-            sizes.session_member = field_varint_size(ROW(ServiceCommandOutput, sequence_num), output->sequence_num) +
-                                   message_size(ROW(ServiceCommandOutput, operation), sizes.operation);
-        }
-        sizes.member = message_size(session_member_row(output), sizes.session_member);
+        sizes.member = field_message_size(session_member_row(output), sizes.session_member);
     }
     sizes.command = field_varint_size(ROW(CommandOutput, index), output->index);
     if (output->kind != COMMAND_NONE)
-        sizes.command += message_size(member_row(output), sizes.member);
-    sizes.whole = message_size(ROW(PartitionCommandOutput, command), sizes.command);
+        sizes.command += field_message_size(member_row(output), sizes.member);
+    sizes.whole = field_message_size(ROW(PartitionCommandOutput, command), sizes.command);
     return sizes;
 }
 
 size_t partition_command_output_size(const struct command_output *output)
 {
-    return command_output_sizes(output).whole;
+    if (!is_service_output(output))
+        return command_output_sizes(output).whole;
+    struct service_output described = service_output_of(output);
+    return service_output_sizes(&described).whole;
 }
 
 uint8_t *write_partition_command_output(uint8_t *to, const struct command_output *output)
 {
+    if (is_service_output(output))
+        return write_service_output(to, output);
     struct command_output_sizes sizes = command_output_sizes(output);
-    return write_command_output_sized(to, output, &sizes);
-}
-
-uint8_t *write_command_output_sized(uint8_t *to, const struct command_output *output,
-                                    const struct command_output_sizes *sizes)
-{
     if (ROW_DROPPED(ROW(PartitionCommandOutput, command)))
         return to;
-    to = field_write_message_head(to, ROW(PartitionCommandOutput, command), sizes->command);
+    to = field_write_message_head(to, ROW(PartitionCommandOutput, command), sizes.command);
     to = field_write_varint(to, ROW(CommandOutput, index), output->index);
     if (output->kind == COMMAND_NONE || ROW_DROPPED(member_row(output)))
         return to;
-    to = field_write_message_head(to, member_row(output), sizes->member);
+    to = field_write_message_head(to, member_row(output), sizes.member);
     if (output->kind == COMMAND_OPEN_SESSION)
         return field_write_varint(to, ROW(OpenSessionOutput, session_id), output->id);
     if (output->kind != COMMAND_SESSION_COMMAND || output->session_kind == SESSION_COMMAND_NONE)
         return to;
     if (ROW_DROPPED(session_member_row(output)))
         return to;
-    to = field_write_message_head(to, session_member_row(output), sizes->session_member);
+    to = field_write_message_head(to, session_member_row(output), sizes.session_member);
     if (output->session_kind == SESSION_COMMAND_CREATE_SERVICE)
-        return field_write_varint(to, ROW(CreateServiceOutput, service_id), output->id);
-    if (output->session_kind != SESSION_COMMAND_SERVICE_COMMAND)
-        return to;
-    to = field_write_varint(to, ROW(ServiceCommandOutput, sequence_num), output->sequence_num);
-    if (ROW_DROPPED(ROW(ServiceCommandOutput, operation)))
-        return to;
-    to = field_write_message_head(to, ROW(ServiceCommandOutput, operation), sizes->operation);
-    return write_operation_output(to, &output->operation);
+        to = field_write_varint(to, ROW(CreateServiceOutput, service_id), output->id);
+    return to;
 }
 
 /* A PartitionQueryOutput has one shape: four messages around the operation's output, each its holder's field 1. */
-struct query_output_sizes {
-    size_t operation;     /* OperationOutput */
-    size_t service_query; /* ServiceQueryOutput */
-    size_t session_query; /* SessionQueryOutput */
-    size_t query;         /* QueryOutput */
-};
-
-static struct query_output_sizes query_output_sizes(const struct operation_output *output)
+struct query_output_sizes query_output_sizes(const struct operation_output *output)
 {
     struct query_output_sizes sizes;
-    sizes.operation = operation_output_size(output);
-    sizes.service_query = message_size(ROW(ServiceQueryOutput, operation), sizes.operation);
-    sizes.session_query = message_size(ROW(SessionQueryOutput, service_query), sizes.service_query);
-    sizes.query = message_size(ROW(QueryOutput, session_query), sizes.session_query);
+    sizes.operation = operation_output_size(output->status, output->payload_size, output->message.size);
+    sizes.service_query = field_message_size(ROW(ServiceQueryOutput, operation), sizes.operation);
+    sizes.session_query = field_message_size(ROW(SessionQueryOutput, service_query), sizes.service_query);
+    sizes.query = field_message_size(ROW(QueryOutput, session_query), sizes.session_query);
+    sizes.whole = field_message_size(ROW(PartitionQueryOutput, query), sizes.query);
     return sizes;
+}
+
+uint8_t *write_query_output_sized(uint8_t *to, const struct operation_output *output,
+                                  const struct query_output_sizes *sizes)
+{
+    if (ROW_DROPPED(ROW(PartitionQueryOutput, query)))
+        return to;
+    to = field_write_message_head(to, ROW(PartitionQueryOutput, query), sizes->query);
+    if (ROW_DROPPED(ROW(QueryOutput, session_query)))
+        return to;
+    to = field_write_message_head(to, ROW(QueryOutput, session_query), sizes->session_query);
+    if (ROW_DROPPED(ROW(SessionQueryOutput, service_query)))
+        return to;
+    to = field_write_message_head(to, ROW(SessionQueryOutput, service_query), sizes->service_query);
+    if (ROW_DROPPED(ROW(ServiceQueryOutput, operation)))
+        return to;
+    to = field_write_message_head(to, ROW(ServiceQueryOutput, operation), sizes->operation);
+    to = write_operation_output_head(to, output->status, output->payload_size);
+    return write_payload_and_message(to, output);
 }
 
 size_t partition_query_output_size(const struct operation_output *output)
 {
-    return message_size(ROW(PartitionQueryOutput, query), query_output_sizes(output).query);
+    return query_output_sizes(output).whole;
 }
 
 uint8_t *write_partition_query_output(uint8_t *to, const struct operation_output *output)
 {
     struct query_output_sizes sizes = query_output_sizes(output);
-    if (ROW_DROPPED(ROW(PartitionQueryOutput, query)))
-        return to;
-    to = field_write_message_head(to, ROW(PartitionQueryOutput, query), sizes.query);
-    if (ROW_DROPPED(ROW(QueryOutput, session_query)))
-        return to;
-    to = field_write_message_head(to, ROW(QueryOutput, session_query), sizes.session_query);
-    if (ROW_DROPPED(ROW(SessionQueryOutput, service_query)))
-        return to;
-    to = field_write_message_head(to, ROW(SessionQueryOutput, service_query), sizes.service_query);
-    if (ROW_DROPPED(ROW(ServiceQueryOutput, operation)))
-        return to;
-    to = field_write_message_head(to, ROW(ServiceQueryOutput, operation), sizes.operation);
-    return write_operation_output(to, output);
+    return write_query_output_sized(to, output, &sizes);
 }
 
 /* --- Requests --------------------------------------------------------------------------------------------------- */
@@ -239,7 +218,7 @@ static size_t duration_size(const struct duration *duration)
 /* Duration or Timestamp as a sub-message, if it is there. */
 static size_t field_duration_size(unsigned number, const struct duration *duration)
 {
-    return duration->present ? message_size(number, duration_size(duration)) : 0;
+    return duration->present ? field_message_size(number, duration_size(duration)) : 0;
 }
 
 static uint8_t *field_write_duration(uint8_t *to, unsigned number, const struct duration *duration)
@@ -293,7 +272,7 @@ static size_t keep_alive_size(const struct command_input *command, const struct 
     size_t size = field_varint_size(1, command->session_id) + field_bytes_size(2, command->input_filter.size) +
                   field_varint_size(3, command->last_input_sequence_num);
     for (size_t i = 0; i < count; i++)
-        size += message_size(4, last_output_size(&entries[i]));
+        size += field_message_size(4, last_output_size(&entries[i]));
     return size;
 }
 
@@ -319,7 +298,7 @@ static inline size_t session_command_size(const struct command_input *command, s
         return size;
     case SESSION_COMMAND_CREATE_SERVICE:
         sizes->operation = service_spec_size(&command->spec);
-        sizes->session_member = message_size(1, sizes->operation);
+        sizes->session_member = field_message_size(1, sizes->operation);
         break;
     case SESSION_COMMAND_CLOSE_SERVICE:
         sizes->session_member = field_varint_size(1, command->service_id);
@@ -327,12 +306,12 @@ static inline size_t session_command_size(const struct command_input *command, s
     case SESSION_COMMAND_SERVICE_COMMAND:
         sizes->operation = operation_input_size(&command->operation);
         sizes->session_member = field_varint_size(1, command->service_id) +
-                                field_varint_size(2, command->sequence_num) + message_size(3, sizes->operation);
+                                field_varint_size(2, command->sequence_num) + field_message_size(3, sizes->operation);
         break;
     default:
         break;
     }
-    return size + message_size(command->session_kind, sizes->session_member);
+    return size + field_message_size(command->session_kind, sizes->session_member);
 }
 
 /* Is there a CommandInput? A kind says so, and without one has_command. */
@@ -366,8 +345,8 @@ struct command_input_sizes command_input_sizes(const struct partition_command_in
     }
     sizes.command = field_duration_size(1, &command->timestamp);
     if (command->kind != COMMAND_NONE)
-        sizes.command += message_size(command->kind, sizes.member);
-    sizes.whole += message_size(2, sizes.command);
+        sizes.command += field_message_size(command->kind, sizes.member);
+    sizes.whole += field_message_size(2, sizes.command);
     return sizes;
 }
 
@@ -440,9 +419,9 @@ static void write_service_command_head(struct service_command_head *head, const 
 {
     size_t member = field_varint_size(1, command->service_id) + rest;
     size_t session_command =
-        field_varint_size(1, command->session_id) + message_size(SESSION_COMMAND_SERVICE_COMMAND, member);
+        field_varint_size(1, command->session_id) + field_message_size(SESSION_COMMAND_SERVICE_COMMAND, member);
     uint8_t *to = field_write_varint(head->bytes, 1, command->partition_id);
-    to = field_write_message_head(to, 2, message_size(COMMAND_SESSION_COMMAND, session_command));
+    to = field_write_message_head(to, 2, field_message_size(COMMAND_SESSION_COMMAND, session_command));
     to = field_write_message_head(to, COMMAND_SESSION_COMMAND, session_command);
     to = field_write_varint(to, 1, command->session_id);
     to = field_write_message_head(to, SESSION_COMMAND_SERVICE_COMMAND, member);
@@ -457,7 +436,7 @@ static void write_service_command_head(struct service_command_head *head, const 
 size_t service_command_size(struct service_command_head *head, const struct service_command *command)
 {
     size_t operation = operation_input_size(&command->operation);
-    size_t rest = field_varint_size(2, command->sequence_num) + message_size(3, operation);
+    size_t rest = field_varint_size(2, command->sequence_num) + field_message_size(3, operation);
     if (head->rest != rest || head->session_id != command->session_id || head->service_id != command->service_id ||
         head->partition_id != command->partition_id)
         write_service_command_head(head, command, rest);
@@ -482,11 +461,11 @@ struct query_input_sizes query_input_sizes(const struct partition_query_input *i
 {
     struct query_input_sizes sizes;
     sizes.operation = operation_input_size(&input->operation);
-    sizes.service_query = field_varint_size(1, input->service_id) + message_size(2, sizes.operation);
-    sizes.session_query = field_varint_size(1, input->session_id) + message_size(2, sizes.service_query);
-    sizes.query = field_varint_size(1, input->max_received_index) + message_size(2, sizes.session_query);
-    sizes.whole =
-        field_varint_size(1, input->partition_id) + message_size(2, sizes.query) + field_varint_size(3, input->sync);
+    sizes.service_query = field_varint_size(1, input->service_id) + field_message_size(2, sizes.operation);
+    sizes.session_query = field_varint_size(1, input->session_id) + field_message_size(2, sizes.service_query);
+    sizes.query = field_varint_size(1, input->max_received_index) + field_message_size(2, sizes.session_query);
+    sizes.whole = field_varint_size(1, input->partition_id) + field_message_size(2, sizes.query) +
+                  field_varint_size(3, input->sync);
     return sizes;
 }
 

@@ -6,38 +6,107 @@
 #define PROTO_WRITER_H
 
 #include "proto/messages.h"
+#include "proto/reader.h"
+#include "proto/rows.h"
 
-/* Each returns where it stopped. */
-uint8_t *write_varint(uint8_t *to, uint64_t value);
-size_t varint_size(uint64_t value);
+#include <string.h>
 
-/* Single fields, for messages that a service or the library writes itself. A default value (0, empty) writes nothing
- * and has size 0, as proto3 asks for. `number` up to 15: one byte of tag. */
-size_t field_varint_size(unsigned number, uint64_t value);
-uint8_t *field_write_varint(uint8_t *to, unsigned number, uint64_t value);
-size_t field_bytes_size(unsigned number, size_t size);
-uint8_t *field_write_bytes(uint8_t *to, unsigned number, struct slice bytes);
+/* --- Varints and single fields ---------------------------------------------------------------------------------- */
+
+static inline size_t varint_size(uint64_t value)
+{
+    if (value < 0x80)
+        return 1; /* lengths and small numbers: nearly all */
+    /* bits / 7, rounded up, of which a value of 0 has one; exact for 1 to 64 bits */
+    unsigned bits = 64U - (unsigned)__builtin_clzll(value | 1);
+    return (bits * 9 + 64) / 64;
+}
+
+/* This and every other write_ function returns where it stopped. */
+static inline uint8_t *write_varint(uint8_t *to, uint64_t value)
+{
+    while (value >= 0x80) {
+        *to++ = (uint8_t)(value | 0x80);
+        value >>= 7;
+    }
+    *to++ = (uint8_t)value;
+    return to;
+}
+
+static inline uint8_t *write_tag(uint8_t *to, unsigned number, enum wire_type wire)
+{
+    *to++ = (uint8_t)(ROW_NUMBER(number) << 3 | wire);
+    return to;
+}
+
+/* Single fields, also for messages that a service or the library writes itself. A default value (0, empty) writes
+ * nothing and has size 0, as proto3 asks for. `number` up to 15: one byte of tag. */
+static inline size_t field_varint_size(unsigned number, uint64_t value)
+{
+    (void)number; /* the tag is one byte */
+    return value == 0 || ROW_DROPPED(number) ? 0 : 1 + varint_size(value);
+}
+
+static inline uint8_t *field_write_varint(uint8_t *to, unsigned number, uint64_t value)
+{
+    return value == 0 || ROW_DROPPED(number) ? to : write_varint(write_tag(to, number, WIRE_VARINT), value);
+}
+
 /* A sub-message's head, always written (an empty sub-message is present): tag and length; its `size` bytes follow. */
-size_t field_message_head_size(unsigned number, size_t size);
-uint8_t *field_write_message_head(uint8_t *to, unsigned number, size_t size);
+static inline size_t field_message_head_size(unsigned number, size_t size)
+{
+    (void)number;
+    return 1 + varint_size(size);
+}
+
+static inline uint8_t *field_write_message_head(uint8_t *to, unsigned number, size_t size)
+{
+    return write_varint(write_tag(to, number, WIRE_BYTES), size);
+}
+
+/* A sub-message with its head. */
+static inline size_t field_message_size(unsigned number, size_t size)
+{
+    return ROW_DROPPED(number) ? 0 : field_message_head_size(number, size) + size;
+}
+
+static inline size_t field_bytes_size(unsigned number, size_t size)
+{
+    return size == 0 || ROW_DROPPED(number) ? 0 : field_message_head_size(number, size) + size;
+}
+
+static inline uint8_t *write_bytes(uint8_t *to, struct slice bytes)
+{
+    if (bytes.size != 0)
+        memcpy(to, bytes.data, bytes.size);
+    return to + bytes.size;
+}
+
+static inline uint8_t *field_write_bytes(uint8_t *to, unsigned number, struct slice bytes)
+{
+    if (bytes.size == 0 || ROW_DROPPED(number))
+        return to;
+    return write_bytes(field_write_message_head(to, number, bytes.size), bytes);
+}
+
+/* --- Messages --------------------------------------------------------------------------------------------------- */
 
 /* Answers: PartitionCommandOutput and PartitionQueryOutput. The payload's parts are copied one behind the other. */
 size_t partition_command_output_size(const struct command_output *output);
 uint8_t *write_partition_command_output(uint8_t *to, const struct command_output *output);
-/* The same two for who needs the size first: the sizes of the messages within, without their heads; 0 for those that
- * are not there. */
-struct command_output_sizes {
-    size_t operation;      /* OperationOutput */
-    size_t session_member; /* the member of SessionCommandOutput, whichever it is */
-    size_t member;         /* the member of CommandOutput, whichever it is */
-    size_t command;        /* CommandOutput */
-    size_t whole;          /* PartitionCommandOutput */
-};
-struct command_output_sizes command_output_sizes(const struct command_output *output);
-uint8_t *write_command_output_sized(uint8_t *to, const struct command_output *output,
-                                    const struct command_output_sizes *sizes);
 size_t partition_query_output_size(const struct operation_output *output);
 uint8_t *write_partition_query_output(uint8_t *to, const struct operation_output *output);
+/* The same two for who needs the size first: the sizes of the messages within, without their heads. */
+struct query_output_sizes {
+    size_t operation;     /* OperationOutput */
+    size_t service_query; /* ServiceQueryOutput */
+    size_t session_query; /* SessionQueryOutput */
+    size_t query;         /* QueryOutput */
+    size_t whole;         /* PartitionQueryOutput */
+};
+struct query_output_sizes query_output_sizes(const struct operation_output *output);
+uint8_t *write_query_output_sized(uint8_t *to, const struct operation_output *output,
+                                  const struct query_output_sizes *sizes);
 
 /* Requests, as the library writes them: everything but the operation's payload, which the caller then encodes in
  * place where the writing stopped. `operation.payload.size` says how many bytes it has; its data is not looked at.

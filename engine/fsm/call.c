@@ -4,52 +4,41 @@
 
 #include "engine/fsm/memory.h"
 #include "ipc/error.h"
+#include "proto/writer.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    PUT_MAX = 4096,
-    BYTES_MIN = 2 * PUT_MAX, /* to begin with; grows by doubling */
+    BYTES_MIN = 2 * CALL_PUT_MAX, /* to begin with; grows by doubling */
     PIECES_MIN = 16,
-    BYTES_KEPT = 1024 * 1024, /* what an unusually large answer took beyond this is given back */
-    PACKED_INLINE = 64,       /* call_pack(): a payload up to this is inline bytes */
-    PACKED_BLOB = 4096        /* likewise: up to this a blob */
+    PACKED_INLINE = 64, /* call_pack(): a payload up to this is inline bytes */
+    PACKED_BLOB = 4096  /* likewise: up to this a blob */
 };
 
-void call_begin(struct service_call *call, uint64_t index, uint64_t time, struct slice payload)
+void call_release(struct service_call *call)
 {
-    call_drop(call);
-    call->index = index;
-    call->time = time;
-    call->payload = payload;
-    call->status = STATUS_OK;
-    call->message_size = 0;
-    if (call->byte_capacity > BYTES_KEPT) {
+    for (size_t i = 0; i < call->piece_count; i++)
+        blob_release(call->pieces[i].blob);
+    call->piece_count = 0;
+    call->shared_size = 0;
+    call->byte_count = 0;
+    if (call->byte_capacity > CALL_BYTES_KEPT) {
         free(call->bytes);
         call->bytes = NULL;
         call->byte_capacity = 0;
     }
 }
 
-void call_drop(struct service_call *call)
-{
-    for (size_t i = 0; i < call->piece_count; i++)
-        blob_release(call->pieces[i].blob);
-    call->piece_count = 0;
-    call->byte_count = 0;
-    call->payload_size = 0;
-}
-
 void call_free(struct service_call *call)
 {
-    call_drop(call);
+    call_release(call);
     free(call->bytes);
     free(call->pieces);
     *call = (struct service_call){0};
 }
 
-static const struct service_operation *find_operation(const struct service_type *type, struct slice name)
+static inline const struct service_operation *find_operation(const struct service_type *type, struct slice name)
 {
     for (size_t i = 0; i < type->operation_count; i++) {
         const struct service_operation *operation = &type->operations[i];
@@ -59,21 +48,30 @@ static const struct service_operation *find_operation(const struct service_type 
     return NULL;
 }
 
+static inline bool is_query(const struct service_operation *operation)
+{
+    return operation->kind == OPERATION_QUERY || operation->kind == OPERATION_QUERY_STREAM;
+}
+
+static void refuse(struct service_call *call, const struct service_operation *operation)
+{
+    if (operation == NULL)
+        call_fail(call, STATUS_NOT_SUPPORTED, "the service has no operation of that name");
+    else if (is_query(operation))
+        call_fail(call, STATUS_INVALID, "the operation is a query and was sent as a command");
+    else
+        call_fail(call, STATUS_INVALID, "the operation is a command and was sent as a query");
+}
+
 void call_run(struct service_call *call, const struct service_type *type, void *state, struct slice name, bool query)
 {
-    const struct service_operation *operation = name.size == 0 ? NULL : find_operation(type, name);
-    if (operation == NULL) {
-        call_fail(call, STATUS_NOT_SUPPORTED, "the service has no operation of that name");
+    const struct service_operation *operation = find_operation(type, name);
+    if (operation == NULL || is_query(operation) != query) {
+        refuse(call, operation);
         return;
     }
     call->kind = operation->kind;
-    bool is_query = operation->kind == OPERATION_QUERY || operation->kind == OPERATION_QUERY_STREAM;
-    if (is_query && !query)
-        call_fail(call, STATUS_INVALID, "the operation is a query and was sent as a command");
-    else if (!is_query && query)
-        call_fail(call, STATUS_INVALID, "the operation is a command and was sent as a query");
-    else
-        operation->run(state, call);
+    operation->run(state, call);
 }
 
 void call_cursor(struct service_call *call, struct service_cursor *cursor)
@@ -82,54 +80,25 @@ void call_cursor(struct service_call *call, struct service_cursor *cursor)
     call->cursor = cursor;
 }
 
-uint64_t call_index(const struct service_call *call)
+void call_grow(struct service_call *call)
 {
-    return call->index;
-}
-
-uint64_t call_time(const struct service_call *call)
-{
-    return call->time;
-}
-
-struct slice call_payload(const struct service_call *call)
-{
-    return call->payload;
-}
-
-static struct payload_piece *add_piece(struct service_call *call)
-{
-    if (call->piece_count == call->piece_capacity) {
-        call->piece_capacity = call->piece_capacity == 0 ? PIECES_MIN : call->piece_capacity * 2;
-        call->pieces = memory_resize(call->pieces, call->piece_capacity * sizeof(struct payload_piece));
-    }
-    return &call->pieces[call->piece_count++];
-}
-
-uint8_t *call_put(struct service_call *call, size_t size)
-{
-    mr_assert(size <= PUT_MAX && call->byte_count <= UINT32_MAX - PUT_MAX);
-    if (call->byte_count + size > call->byte_capacity) {
-        call->byte_capacity = call->byte_capacity == 0 ? BYTES_MIN : call->byte_capacity * 2;
-        call->bytes = memory_resize(call->bytes, call->byte_capacity);
-    }
-    if (call->piece_count > 0 && call->pieces[call->piece_count - 1].blob == NULL)
-        call->pieces[call->piece_count - 1].size += (uint32_t)size;
-    else
-        *add_piece(call) = (struct payload_piece){NULL, (uint32_t)call->byte_count, (uint32_t)size};
-    uint8_t *room = call->bytes + call->byte_count;
-    call->byte_count += size;
-    call->payload_size += size;
-    return room;
+    mr_assert(call->byte_count <= UINT32_MAX - CALL_PUT_MAX);
+    call->byte_capacity = call->byte_capacity == 0 ? BYTES_MIN : call->byte_capacity * 2;
+    call->bytes = memory_resize(call->bytes, call->byte_capacity);
 }
 
 void call_put_blob(struct service_call *call, struct blob *blob, size_t offset, size_t size)
 {
-    mr_assert(offset <= blob->size && size <= blob->size - offset);
+    mr_assert(offset <= blob->size && size <= blob->size - offset && call->byte_count <= UINT32_MAX);
     if (size == 0)
         return;
-    *add_piece(call) = (struct payload_piece){blob_share(blob), (uint32_t)offset, (uint32_t)size};
-    call->payload_size += size;
+    if (call->piece_count == call->piece_capacity) {
+        call->piece_capacity = call->piece_capacity == 0 ? PIECES_MIN : call->piece_capacity * 2;
+        call->pieces = memory_resize(call->pieces, call->piece_capacity * sizeof(struct shared_piece));
+    }
+    call->pieces[call->piece_count++] = (struct shared_piece){
+        .blob = blob_share(blob), .at = (uint32_t)call->byte_count, .offset = (uint32_t)offset, .size = (uint32_t)size};
+    call->shared_size += size;
 }
 
 void call_fail(struct service_call *call, enum status status, const char *message)
@@ -147,31 +116,33 @@ void call_fail(struct service_call *call, enum status status, const char *messag
     call->message_size = size;
 }
 
-static void copy_pieces(const struct service_call *call, uint8_t *to)
+static void copy_payload(const struct service_call *call, uint8_t *to)
 {
+    size_t at = 0;
     for (size_t i = 0; i < call->piece_count; i++) {
-        const struct payload_piece *piece = &call->pieces[i];
-        memcpy(to, (piece->blob == NULL ? call->bytes : piece->blob->data) + piece->offset, piece->size);
-        to += piece->size;
+        const struct shared_piece *piece = &call->pieces[i];
+        to = write_bytes(to, call_bytes(call, at, piece->at));
+        to = write_bytes(to, (struct slice){piece->blob->data + piece->offset, piece->size});
+        at = piece->at;
     }
+    write_bytes(to, call_bytes(call, at, call->byte_count));
 }
 
 void call_pack(struct service_call *call)
 {
-    size_t size = call->payload_size;
-    bool inlined = call->piece_count == 1 && call->pieces[0].blob == NULL;
-    if (call->piece_count == 0 || size > PACKED_BLOB || (inlined && size <= PACKED_INLINE) ||
-        (call->piece_count == 1 && !inlined))
+    size_t size = call_payload_size(call);
+    bool inlined = call->piece_count == 0, shared = call->piece_count == 1 && call->byte_count == 0;
+    if (shared || size > PACKED_BLOB || (inlined && size <= PACKED_INLINE))
         return;
     if (size <= PACKED_INLINE) {
         uint8_t bytes[PACKED_INLINE];
-        copy_pieces(call, bytes);
+        copy_payload(call, bytes);
         call_drop(call);
         memcpy(call_put(call, size), bytes, size);
         return;
     }
     struct blob *blob = blob_create((uint32_t)size);
-    copy_pieces(call, blob->data);
+    copy_payload(call, blob->data);
     call_drop(call);
     call_put_blob(call, blob, 0, size);
     blob_release(blob);

@@ -6,38 +6,42 @@
 #define ENGINE_FSM_CALL_H
 
 #include "engine/fsm/service.h"
-#include "millrace/limits.h"
 
-/* A piece of a payload: a range of a blob, or of bytes that lie beside the pieces. */
-struct payload_piece {
-    struct blob *blob; /* one reference is this piece's; NULL: inline bytes */
-    uint32_t offset;   /* in the blob, or in the inline bytes */
-    uint32_t size;
-};
+/* An unusually large answer's bytes beyond this are given back. */
+#define CALL_BYTES_KEPT ((size_t)1024 * 1024)
 
-struct service_call {
-    uint64_t index;
-    uint64_t time;
-    struct slice payload; /* the operation's input */
+static inline size_t call_payload_size(const struct service_call *call)
+{
+    return call->byte_count + call->shared_size;
+}
 
-    enum status status;
-    uint8_t *bytes; /* inline bytes of the answer */
-    size_t byte_count, byte_capacity;
-    struct payload_piece *pieces;
-    size_t piece_count, piece_capacity;
-    size_t payload_size; /* sum of the pieces' */
-    char message[MR_MESSAGE_MAX];
-    size_t message_size;
+/* Some of the inline bytes. */
+static inline struct slice call_bytes(const struct service_call *call, size_t from, size_t upto)
+{
+    return (struct slice){upto > from ? call->bytes + from : NULL, upto - from};
+}
 
-    enum operation_kind kind;      /* of the operation that is run */
-    const void *origin;            /* a command's: what call_open() needs (stream.h) */
-    struct stream *stream;         /* what call_open() made; who runs the call takes it from here */
-    struct service_cursor *cursor; /* what call_cursor() was given; likewise */
-};
+/* What has been put is dropped, and the references with it. */
+void call_release(struct service_call *call);
+
+static inline void call_drop(struct service_call *call)
+{
+    if (call->piece_count > 0 || call->byte_count > CALL_BYTES_KEPT)
+        call_release(call);
+    call->byte_count = 0;
+}
 
 /* An all-zero call may be begun. */
-void call_begin(struct service_call *call, uint64_t index, uint64_t time, struct slice payload);
-void call_drop(struct service_call *call); /* what has been put; lets go of blobs */
+static inline void call_begin(struct service_call *call, uint64_t index, uint64_t time, struct slice payload)
+{
+    call_drop(call);
+    call->index = index;
+    call->time = time;
+    call->payload = payload;
+    call->status = STATUS_OK;
+    call->message_size = 0;
+}
+
 /* Makes one piece of what has been put, before it is stored more than once: a small payload is inline bytes, which a
  * record holds at less cost than a reference, a larger one a blob. What is much larger stays as it is, sharing the
  * blobs that were put. */

@@ -7,9 +7,8 @@
  * stand in order of id, a session's commands by sequence number, a command's outputs by number, services by id, a
  * service's sessions by id (packed). restore.c takes nothing else.
  *
- * A message inside another one needs its size before its bytes. Sizes are computed, not kept: a stored output's is
- * asked for three times (for its session, its command and itself), a service's data is walked twice, first only to be
- * counted; and writing takes next to no memory, however large the state. */
+ * A message inside another one needs its size before its bytes. Sizes are computed, not kept, but for stored outputs, which are encoded
+ * already: a command's is asked for twice, a service's data is walked twice, first only to be counted; and writing takes next to no memory, however large the state. */
 #include "engine/fsm/duration.h"
 #include "engine/fsm/memory.h"
 #include "engine/fsm/state.h"
@@ -52,12 +51,6 @@ static void emit_bytes(struct output_stream *stream, unsigned field, struct slic
     emit(stream, bytes.data, bytes.size);
 }
 
-/* A message with its head. */
-static uint64_t message_size(unsigned field, uint64_t size)
-{
-    return ROW_DROPPED(field) ? 0 : field_message_head_size(field, size) + size;
-}
-
 /* ---- times: Timestamp and Duration ---- */
 
 static uint64_t time_size(uint64_t nanoseconds)
@@ -77,31 +70,9 @@ static void emit_time(struct output_stream *stream, unsigned field, uint64_t nan
 
 /* ---- sessions ---- */
 
-static uint64_t operation_output_size(const struct stored_output *output)
-{
-    return field_varint_size(ROW(OperationOutput, status), ROW_VALUE(Status, output->status)) +
-           field_bytes_size(ROW(OperationOutput, payload), output->payload_size) +
-           field_bytes_size(ROW(OperationOutput, message), output->message_size);
-}
-
-static void emit_operation_output(struct output_stream *stream, const struct stored_output *output)
-{
-    emit_number(stream, ROW(OperationOutput, status), ROW_VALUE(Status, output->status));
-    if (output->payload_size > 0 && !ROW_DROPPED(ROW(OperationOutput, payload))) {
-        emit_head(stream, ROW(OperationOutput, payload), output->payload_size);
-        size_t place = 0;
-        do {
-            struct slice part = output_part(output, place);
-            emit(stream, part.data, part.size);
-        } while (++place < output->piece_count);
-    }
-    emit_bytes(stream, ROW(OperationOutput, message), output_message(output));
-}
-
 static uint64_t command_output_size(const struct stored_output *output)
 {
-    return field_varint_size(ROW(ServiceCommandOutput, sequence_num), output->number) +
-           message_size(ROW(ServiceCommandOutput, operation), operation_output_size(output));
+    return output->body_size - output->snapshot_at;
 }
 
 static void emit_command_output(struct output_stream *stream, const struct stored_output *output)
@@ -109,11 +80,11 @@ static void emit_command_output(struct output_stream *stream, const struct store
     if (ROW_DROPPED(ROW(CommandSnapshot, pending_outputs)))
         return;
     emit_head(stream, ROW(CommandSnapshot, pending_outputs), command_output_size(output));
-    emit_number(stream, ROW(ServiceCommandOutput, sequence_num), output->number);
-    if (ROW_DROPPED(ROW(ServiceCommandOutput, operation)))
-        return;
-    emit_head(stream, ROW(ServiceCommandOutput, operation), operation_output_size(output));
-    emit_operation_output(stream, output);
+    for (size_t i = 0; i < output_part_count(output); i++) {
+        struct slice part = output_part(output, i);
+        size_t from = i == 0 ? output->snapshot_at : 0;
+        emit(stream, part.data + from, part.size - from);
+    }
 }
 
 /* A ServiceCommandInput, while it is open; then it is not empty. */
@@ -135,7 +106,8 @@ static uint64_t command_size(const struct held_command *command)
                     field_varint_size(ROW(CommandSnapshot, state), state_of(command)) +
                     field_bytes_size(ROW(CommandSnapshot, input), input_of(command).size);
     for (uint64_t number = command->acknowledged + 1; number <= command->last_number; number++)
-        size += message_size(ROW(CommandSnapshot, pending_outputs), command_output_size(held_output(command, number)));
+        size += field_message_size(ROW(CommandSnapshot, pending_outputs),
+                                   command_output_size(held_output(command, number)));
     return size;
 }
 
@@ -154,11 +126,11 @@ static void emit_command(struct output_stream *stream, const struct held_command
 static uint64_t session_size(const struct session *session, struct held_walk *walk)
 {
     uint64_t size = field_varint_size(ROW(SessionSnapshot, session_id), session->id) +
-                    message_size(ROW(SessionSnapshot, timeout), time_size(session->timeout)) +
-                    message_size(ROW(SessionSnapshot, last_updated), time_size(session->last_updated));
+                    field_message_size(ROW(SessionSnapshot, timeout), time_size(session->timeout)) +
+                    field_message_size(ROW(SessionSnapshot, last_updated), time_size(session->last_updated));
     struct held_command command;
     while (held_next(walk, &command))
-        size += message_size(ROW(SessionSnapshot, commands), command_size(&command));
+        size += field_message_size(ROW(SessionSnapshot, commands), command_size(&command));
     held_again(walk);
     return size;
 }
@@ -256,7 +228,7 @@ static void emit_service(struct output_stream *stream, const struct service *ser
     service->type->dump(service->state, count_bytes, &data_size);
     emit_head(stream, ROW(PartitionSnapshot, services),
               field_varint_size(ROW(ServiceSnapshot, service_id), service->id) +
-                  message_size(ROW(ServiceSnapshot, spec), spec_size(service)) +
+                  field_message_size(ROW(ServiceSnapshot, spec), spec_size(service)) +
                   field_bytes_size(ROW(ServiceSnapshot, data), data_size) +
                   field_bytes_size(ROW(ServiceSnapshot, sessions), ids_size));
     emit_number(stream, ROW(ServiceSnapshot, service_id), service->id);
@@ -293,7 +265,7 @@ static void emit_session_extra(struct output_stream *stream, const struct sessio
     uint64_t size = field_varint_size(1, session->id) + field_varint_size(2, session->uid) +
                     field_varint_size(3, session->window.floor) + field_varint_size(4, session->highest);
     while (held_next(&walk, &command))
-        size += message_size(5, command_extra_size(&command));
+        size += field_message_size(5, command_extra_size(&command));
     emit_head(stream, 2, size);
     emit_number(stream, 1, session->id);
     emit_number(stream, 2, session->uid);

@@ -15,10 +15,8 @@ bool filter_valid(struct slice filter)
            filter.data[1] >= 1 && filter.data[1] <= MR_FILTER_PROBES_MAX;
 }
 
-bool filter_has(struct slice filter, uint64_t number)
+bool filter_probe(struct slice filter, uint64_t number)
 {
-    if (filter.size == 0)
-        return false;
     uint8_t bytes[8];
     for (unsigned i = 0; i < 8; i++)
         bytes[i] = (uint8_t)(number >> (56 - 8 * i));

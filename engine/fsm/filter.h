@@ -14,6 +14,11 @@
 #include "proto/messages.h"
 
 bool filter_valid(struct slice filter);
-bool filter_has(struct slice filter, uint64_t number); /* of a valid one */
+bool filter_probe(struct slice filter, uint64_t number); /* of one that is valid and not empty */
+
+static inline bool filter_has(struct slice filter, uint64_t number) /* of a valid one */
+{
+    return filter.size > 0 && filter_probe(filter, number);
+}
 
 #endif

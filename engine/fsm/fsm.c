@@ -13,6 +13,7 @@
 #include "engine/fsm/owners.h"
 #include "engine/fsm/state.h"
 #include "ipc/error.h"
+#include "proto/writer.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -123,12 +124,10 @@ struct session *fsm_find_session(const struct fsm *fsm, uint64_t session_id)
     return NULL;
 }
 
-struct session *fsm_demand_session(struct fsm *fsm, uint64_t session_id, uint32_t uid, enum status *status,
-                                   const char **message)
+struct session *fsm_look_up_session(struct fsm *fsm, uint64_t session_id, uint32_t uid, enum status *status,
+                                    const char **message)
 {
-    struct session *session = fsm->recent;
-    if (session == NULL || session->id != session_id)
-        session = fsm_find_session(fsm, session_id);
+    struct session *session = fsm_find_session(fsm, session_id);
     if (session != NULL && session->uid == uid) {
         fsm->recent = session;
         return session;
@@ -155,13 +154,10 @@ struct opening *fsm_demand_opening(struct fsm *fsm, struct session *session, uin
     return opening;
 }
 
-struct slice *fsm_parts(struct fsm *fsm, size_t count)
+void fsm_more_parts(struct fsm *fsm, size_t count)
 {
-    if (count > fsm->part_capacity) {
-        fsm->part_capacity = count < 16 ? 16 : count * 2;
-        fsm->parts = memory_resize(fsm->parts, fsm->part_capacity * sizeof(struct slice));
-    }
-    return fsm->parts;
+    fsm->part_capacity = count < 16 ? 16 : count * 2;
+    fsm->parts = memory_resize(fsm->parts, fsm->part_capacity * sizeof(struct slice));
 }
 
 /* ---- answers ---- */
@@ -195,40 +191,26 @@ static void refuse(const struct application *application, enum status status, co
     give(application, &answer);
 }
 
+void fsm_encode(struct fsm *fsm, const struct command_output *output, struct fsm_answer *answer)
+{
+    answer->parts = fsm_parts(fsm, 1);
+    answer->part_count = 1;
+    answer->size = partition_command_output_size(output);
+    mr_assert(answer->size <= sizeof(fsm->body));
+    write_partition_command_output(fsm->body, output);
+    fsm->parts[0] = (struct slice){fsm->body, answer->size};
+}
+
 /* Of a command without a number. */
 static void acknowledge(const struct application *application, uint64_t id)
 {
-    struct fsm_answer answer = {
-        .last = true,
-        .status = STATUS_OK,
-        .output = {.index = application->entry->index,
-                   .kind = application->command->kind,
-                   .session_kind = application->command->session_kind,
-                   .id = id},
-    };
+    struct command_output output = {.index = application->entry->index,
+                                    .kind = application->command->kind,
+                                    .session_kind = application->command->session_kind,
+                                    .id = id};
+    struct fsm_answer answer = {.last = true, .status = STATUS_OK};
+    fsm_encode(application->fsm, &output, &answer);
     give(application, &answer);
-}
-
-void fsm_describe(struct fsm *fsm, const struct session *session, const struct stored_output *output, bool last,
-                  struct fsm_answer *answer)
-{
-    struct slice *parts = fsm_parts(fsm, (size_t)output->piece_count + 1);
-    *answer = (struct fsm_answer){
-        .session_id = session->id,
-        .sequence_num = output->sequence_num,
-        .number = output->number,
-        .last = last,
-        .status = STATUS_OK,
-        .output = {.index = output->index,
-                   .kind = COMMAND_SESSION_COMMAND,
-                   .session_kind = SESSION_COMMAND_SERVICE_COMMAND,
-                   .sequence_num = output->number,
-                   .operation = {.status = (enum status)output->status,
-                                 .message = output_message(output),
-                                 .parts = parts,
-                                 .part_count = output_parts(output, parts),
-                                 .payload_size = output->payload_size}},
-    };
 }
 
 static bool same_route(const struct fsm_route *a, const struct fsm_route *b)
@@ -426,12 +408,12 @@ static void in_session(const struct application *application)
         fsm_demand_session(application->fsm, command->session_id, application->entry->uid, &status, &message);
     if (session == NULL)
         refuse(application, status, message);
+    else if (command->kind == COMMAND_SESSION_COMMAND && command->session_kind == SESSION_COMMAND_SERVICE_COMMAND)
+        service_command(application, session);
     else if (command->kind == COMMAND_KEEP_ALIVE)
         keep_alive(application, session);
     else if (command->kind == COMMAND_CLOSE_SESSION)
         close_session(application, session);
-    else if (command->session_kind == SESSION_COMMAND_SERVICE_COMMAND)
-        service_command(application, session);
     else if (command->session_kind == SESSION_COMMAND_CREATE_SERVICE)
         create_service(application, session);
     else

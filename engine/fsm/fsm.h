@@ -30,9 +30,11 @@ struct fsm_answer {
     uint64_t sequence_num; /* 0: a command without a number */
     uint64_t number;       /* the output's number, from 1; 0: not a numbered output (refusals, un-numbered commands) */
     bool last;             /* nothing more follows for this route */
-    enum status status;    /* STATUS_OK: `output` is the answer; else `message` says why there is none */
+    enum status status;    /* STATUS_OK: the body is the answer; else `message` says why there is none */
     struct slice message;
-    struct command_output output;
+    const struct slice *parts; /* the body, a PartitionCommandOutput: one behind the other, some may be empty */
+    size_t part_count;
+    size_t size; /* of the body: the sum of the parts' */
 };
 
 /* Takes answers as they arise; it may not call the fsm. True: taken. False: there is no room for it at that route now.

@@ -4,6 +4,7 @@
 
 #include "engine/fsm/memory.h"
 #include "ipc/error.h"
+#include "proto/service_output.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -14,30 +15,12 @@ enum {
     RECORD_ALIGNMENT = 8
 };
 
-struct output_chunk {
-    struct output_chunk *prev, *next; /* older, newer; next also links spare ones */
-    uint32_t size;                    /* of the chunk, this head included */
-    uint32_t used;                    /* likewise: where the next record goes */
-    uint32_t records;                 /* not released */
-    uint32_t reserved;
-};
-
-static struct output_chunk *chunk_of(struct stored_output *output)
-{
-    return (struct output_chunk *)(void *)((uint8_t *)output - output->place);
-}
-
 static struct stored_output *record_at(struct output_chunk *chunk, uint32_t place)
 {
     return (struct stored_output *)(void *)((uint8_t *)chunk + place);
 }
 
-static uint8_t *inline_bytes(const struct stored_output *output)
-{
-    return (uint8_t *)(uintptr_t)(output->pieces + output->piece_count);
-}
-
-static struct output_chunk *add_chunk(struct outputs *outputs, size_t record_size)
+static __attribute__((noinline)) struct output_chunk *add_chunk(struct outputs *outputs, size_t record_size)
 {
     struct output_chunk *chunk = outputs->spare;
     size_t size = outputs->bytes < CHUNK_BYTES_MIN ? CHUNK_BYTES_MIN : outputs->bytes;
@@ -80,7 +63,7 @@ static void remove_chunk(struct outputs *outputs, struct output_chunk *chunk)
 }
 
 /* Room for a record of `size` bytes, which counts as stored from now on. */
-static struct stored_output *make_room(struct outputs *outputs, size_t size)
+static inline struct stored_output *make_room(struct outputs *outputs, size_t size)
 {
     struct output_chunk *chunk = outputs->newest;
     if (chunk == NULL || size > chunk->size - chunk->used)
@@ -94,59 +77,117 @@ static struct stored_output *make_room(struct outputs *outputs, size_t size)
     return output;
 }
 
-struct stored_output *outputs_append(struct outputs *outputs, uint64_t sequence_num, uint64_t number, uint64_t index,
-                                     const struct service_call *call)
+static struct service_output describe(uint64_t number, uint64_t index, const struct service_call *call)
 {
-    bool plain = call->piece_count == 0 || (call->piece_count == 1 && call->pieces[0].blob == NULL);
-    size_t pieces = plain ? 0 : call->piece_count;
-    mr_assert(pieces <= UINT16_MAX && call->payload_size <= UINT32_MAX);
-    size_t size =
-        sizeof(struct stored_output) + pieces * sizeof(struct payload_piece) + call->byte_count + call->message_size;
-    size = (size + RECORD_ALIGNMENT - 1) & ~(size_t)(RECORD_ALIGNMENT - 1);
+    return (struct service_output){.index = index,
+                                   .sequence_num = number,
+                                   .status = call->status,
+                                   .payload_size = call_payload_size(call),
+                                   .message_size = call->message_size};
+}
 
-    struct stored_output *output = make_room(outputs, size);
+/* A record without its pieces and its body. */
+static inline struct stored_output *new_record(struct outputs *outputs, uint64_t sequence_num,
+                                               const struct service_output *described,
+                                               const struct service_output_sizes *sizes, size_t inline_size,
+                                               size_t pieces)
+{
+    size_t size = sizeof(struct stored_output) + pieces * sizeof(struct shared_piece) + inline_size;
+    struct stored_output *output = make_room(outputs, (size + RECORD_ALIGNMENT - 1) & ~(size_t)(RECORD_ALIGNMENT - 1));
     outputs->appended++;
     output->sequence_num = sequence_num;
-    output->number = number;
-    output->index = index;
-    output->payload_size = (uint32_t)call->payload_size;
-    output->inline_size = (uint32_t)call->byte_count;
+    output->number = described->sequence_num;
+    output->index = described->index;
+    output->content_size = (uint32_t)(described->payload_size + described->message_size);
+    output->body_size = (uint32_t)sizes->whole;
+    output->inline_size = (uint32_t)inline_size;
     output->piece_count = (uint16_t)pieces;
-    output->message_size = (uint16_t)call->message_size;
-    output->status = (uint8_t)call->status;
+    output->snapshot_at = (uint8_t)(SERVICE_OUTPUT_CUT ? sizes->whole : sizes->whole - sizes->service_command);
     output->released = false;
-    for (size_t i = 0; i < pieces; i++) {
-        output->pieces[i] = call->pieces[i];
-        if (output->pieces[i].blob != NULL)
-            blob_share(output->pieces[i].blob);
-    }
-    uint8_t *bytes = inline_bytes(output);
-    if (call->byte_count > 0)
-        memcpy(bytes, call->bytes, call->byte_count);
-    if (call->message_size > 0)
-        memcpy(bytes + call->byte_count, call->message, call->message_size);
     return output;
 }
 
-/* The record is gone; what it shared is let go or, if it moved, has another owner. */
-static void vacate(struct outputs *outputs, struct stored_output *output)
+/* References to what is shared of the payload, which comes behind so many bytes of the body. */
+static __attribute__((noinline)) void put_pieces(struct stored_output *output, const struct service_call *call,
+                                                 size_t head)
 {
-    struct output_chunk *chunk = chunk_of(output);
-    output->released = true;
-    outputs->live -= output->size;
-    if (--chunk->records > 0)
-        return;
+    for (size_t i = 0; i < output->piece_count; i++) {
+        output->pieces[i] = call->pieces[i];
+        output->pieces[i].at += (uint32_t)head;
+        blob_share(output->pieces[i].blob);
+    }
+}
+
+/* The payload, between what is written of the body and what is still to be. */
+static inline uint8_t *put_payload(struct stored_output *output, size_t pieces, uint8_t *at,
+                                   const struct service_call *call)
+{
+    if (pieces > 0)
+        put_pieces(output, call, (size_t)(at - (uint8_t *)(output->pieces + pieces)));
+    return write_bytes(at, (struct slice){call->bytes, call->byte_count});
+}
+
+static __attribute__((noinline)) struct stored_output *append_any(struct outputs *outputs, uint64_t sequence_num,
+                                                                  uint64_t number, uint64_t index,
+                                                                  const struct service_call *call)
+{
+    struct service_output described = describe(number, index, call);
+    mr_assert(call->piece_count <= UINT16_MAX && described.payload_size <= OUTPUT_PAYLOAD_MAX);
+    struct service_output_sizes sizes = service_output_sizes(&described);
+    bool has_payload = !SERVICE_OUTPUT_CUT && !ROW_DROPPED(ROW(OperationOutput, payload));
+    size_t pieces = has_payload ? call->piece_count : 0;
+    size_t inline_size = has_payload ? sizes.whole - call->shared_size : sizes.whole;
+    struct stored_output *output = new_record(outputs, sequence_num, &described, &sizes, inline_size, pieces);
+    uint8_t *bytes = (uint8_t *)(output->pieces + pieces);
+    uint8_t *at = write_service_output_head(bytes, &described, &sizes);
+    if (has_payload)
+        at = put_payload(output, pieces, at, call);
+    if (!SERVICE_OUTPUT_CUT)
+        at = field_write_bytes(at, ROW(OperationOutput, message),
+                               (struct slice){(const uint8_t *)call->message, call->message_size});
+    mr_assert(at == bytes + inline_size);
+    return output;
+}
+
+/* Inlined once for each `length_bytes`, so that all sizes but the payload's and the index's are constants. */
+static inline __attribute__((always_inline)) struct stored_output *
+append_plain(struct outputs *outputs, uint64_t sequence_num, const struct service_output *described,
+             const struct service_call *call, size_t length_bytes)
+{
+    struct service_output_sizes sizes = plain_output_sizes(described, length_bytes);
+    size_t pieces = call->piece_count;
+    struct stored_output *output =
+        new_record(outputs, sequence_num, described, &sizes, sizes.whole - call->shared_size, pieces);
+    uint8_t *bytes = (uint8_t *)(output->pieces + pieces);
+    put_payload(output, pieces, write_plain_output_head(bytes, described, &sizes, length_bytes), call);
+    return output;
+}
+
+struct stored_output *outputs_append(struct outputs *outputs, uint64_t sequence_num, uint64_t number, uint64_t index,
+                                     const struct service_call *call)
+{
+    struct service_output described = describe(number, index, call);
+    size_t length_bytes = plain_output_length_bytes(&described);
+    if (length_bytes == 1)
+        return append_plain(outputs, sequence_num, &described, call, 1);
+    if (length_bytes == 2)
+        return append_plain(outputs, sequence_num, &described, call, 2);
+    return append_any(outputs, sequence_num, number, index, call);
+}
+
+void outputs_release_pieces(struct stored_output *output)
+{
+    for (unsigned i = 0; i < output->piece_count; i++)
+        blob_release(output->pieces[i].blob);
+    output->piece_count = 0;
+}
+
+void outputs_vacated(struct outputs *outputs, struct output_chunk *chunk)
+{
     if (chunk == outputs->newest)
         chunk->used = sizeof(*chunk);
     else
         remove_chunk(outputs, chunk);
-}
-
-void outputs_release(struct outputs *outputs, struct stored_output *output)
-{
-    for (unsigned i = 0; i < output->piece_count; i++)
-        blob_release(output->pieces[i].blob);
-    vacate(outputs, output);
 }
 
 /* Appends what is still stored of the oldest chunk once more, which empties it. */
@@ -165,7 +206,8 @@ static void evacuate_oldest(struct outputs *outputs, output_moved_fn *moved, voi
         to->place = to_place;
         moved(context, from, to);
         left--;
-        vacate(outputs, from);
+        from->piece_count = 0; /* its pieces are the other one's now */
+        outputs_release(outputs, from);
     }
 }
 
@@ -192,8 +234,7 @@ bool outputs_free(struct outputs *outputs, unsigned *budget)
         for (uint32_t place = sizeof(*chunk); place < chunk->used;) {
             struct stored_output *output = record_at(chunk, place);
             place += output->size;
-            for (unsigned i = 0; !output->released && i < output->piece_count; i++)
-                blob_release(output->pieces[i].blob);
+            outputs_release_pieces(output); /* of one that was released there are none */
             *budget -= *budget > 0;
         }
         outputs->oldest = chunk->next;
@@ -207,29 +248,4 @@ bool outputs_free(struct outputs *outputs, unsigned *budget)
         free(chunk);
     }
     return outputs->spare == NULL;
-}
-
-struct slice output_part(const struct stored_output *output, size_t place)
-{
-    const uint8_t *bytes = inline_bytes(output);
-    if (output->piece_count == 0)
-        return (struct slice){bytes, output->inline_size};
-    const struct payload_piece *piece = &output->pieces[place];
-    return (struct slice){(piece->blob == NULL ? bytes : piece->blob->data) + piece->offset, piece->size};
-}
-
-size_t output_parts(const struct stored_output *output, struct slice *parts)
-{
-    if (output->piece_count == 0) {
-        parts[0] = output_part(output, 0);
-        return output->inline_size > 0;
-    }
-    for (unsigned i = 0; i < output->piece_count; i++)
-        parts[i] = output_part(output, i);
-    return output->piece_count;
-}
-
-struct slice output_message(const struct stored_output *output)
-{
-    return (struct slice){inline_bytes(output) + output->inline_size, output->message_size};
 }

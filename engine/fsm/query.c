@@ -16,17 +16,21 @@ struct fsm_cursor {
 static struct operation_output answer_of(struct fsm *fsm)
 {
     const struct service_call *call = &fsm->call;
-    struct slice *parts = fsm_parts(fsm, call->piece_count + 1);
+    struct slice *parts = fsm_parts(fsm, 2 * call->piece_count + 1);
+    size_t count = 0, at = 0;
     for (size_t i = 0; i < call->piece_count; i++) {
-        const struct payload_piece *piece = &call->pieces[i];
-        parts[i] = (struct slice){(piece->blob == NULL ? call->bytes : piece->blob->data) + piece->offset, piece->size};
+        const struct shared_piece *piece = &call->pieces[i];
+        parts[count++] = call_bytes(call, at, piece->at);
+        parts[count++] = (struct slice){piece->blob->data + piece->offset, piece->size};
+        at = piece->at;
     }
+    parts[count++] = call_bytes(call, at, call->byte_count);
     return (struct operation_output){
         .status = call->status,
         .message = {(const uint8_t *)call->message, call->message_size},
         .parts = parts,
-        .part_count = call->piece_count,
-        .payload_size = call->payload_size,
+        .part_count = count,
+        .payload_size = call_payload_size(call),
     };
 }
 

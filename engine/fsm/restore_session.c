@@ -43,7 +43,7 @@ static bool read_output(struct canonical_reader *reader, struct restored_output 
         output->payload = canonical_bytes(&inner, ROW(OperationOutput, payload));
         output->message = canonical_bytes(&inner, ROW(OperationOutput, message));
         sound = canonical_end(&inner) && output->number > 0 && output->status >= STATUS_OK &&
-                output->status <= STATUS_INTERNAL && output->payload.size <= UINT32_MAX &&
+                output->status <= STATUS_INTERNAL && output->payload.size <= OUTPUT_PAYLOAD_MAX &&
                 output->message.size <= MR_MESSAGE_MAX;
     }
     if (!sound)

@@ -8,6 +8,8 @@
 
 #include "engine/fsm/blob.h"
 #include "engine/fsm/timers.h"
+#include "ipc/error.h"
+#include "millrace/limits.h"
 #include "proto/messages.h"
 
 struct service_call;   /* the operation being answered: see below */
@@ -67,13 +69,79 @@ struct service_type {
 
 /* ---- answering a call ---- */
 
-uint64_t call_index(const struct service_call *call);       /* of the command; of the state, for a query */
-uint64_t call_time(const struct service_call *call);        /* the command's time; for a query, now */
-struct slice call_payload(const struct service_call *call); /* the operation's input message, in place */
+/* A range of a blob within a payload. */
+struct shared_piece {
+    struct blob *blob; /* one reference is this piece's */
+    uint32_t at;       /* inline bytes that come before it */
+    uint32_t offset;   /* in the blob */
+    uint32_t size;
+};
+
+/* For the functions below, which are all that a type knows of it, and for the state machine. */
+struct service_call {
+    uint64_t index;
+    uint64_t time;
+    struct slice payload; /* the operation's input */
+
+    /* The answer: inline bytes, and between them what is shared. */
+    enum status status;
+    uint8_t *bytes;
+    size_t byte_count, byte_capacity;
+    struct shared_piece *pieces;
+    size_t piece_count, piece_capacity;
+    size_t shared_size; /* sum of the pieces' */
+    size_t message_size;
+
+    enum operation_kind kind;      /* of the operation that is run */
+    const void *origin;            /* a command's: what call_open() needs (stream.h) */
+    struct stream *stream;         /* what call_open() made; who runs the call takes it from here */
+    struct service_cursor *cursor; /* what call_cursor() was given; likewise */
+
+    char message[MR_MESSAGE_MAX];
+};
+
+static inline uint64_t call_index(const struct service_call *call) /* of the command; of the state, for a query */
+{
+    return call->index;
+}
+
+static inline uint64_t call_time(const struct service_call *call) /* the command's time; for a query, now */
+{
+    return call->time;
+}
+
+static inline struct slice call_payload(const struct service_call *call) /* the operation's input message, in place */
+{
+    return call->payload;
+}
 
 /* The answer's payload is built from pieces, in order: bytes that are copied into the call, and ranges of blobs, which
- * are shared (the call takes its own reference). Answering nothing is answering OK with an empty message. */
-uint8_t *call_put(struct service_call *call, size_t size); /* room for `size` bytes, at most 4096 at a time */
+ * are shared (the call takes its own reference). Answering nothing is answering OK with an empty message.
+ *
+ * Room for `size` bytes, at most CALL_PUT_MAX at a time. Those up to where writing stopped count once call_advance() is
+ * told so; call_put() counts all of them at once. */
+#define CALL_PUT_MAX 4096
+void call_grow(struct service_call *call); /* for the next one */
+static inline uint8_t *call_reserve(struct service_call *call, size_t size)
+{
+    mr_assert(size <= CALL_PUT_MAX);
+    if (size > call->byte_capacity - call->byte_count)
+        call_grow(call);
+    return call->bytes + call->byte_count;
+}
+
+static inline void call_advance(struct service_call *call, const uint8_t *end)
+{
+    call->byte_count = (size_t)(end - call->bytes);
+}
+
+static inline uint8_t *call_put(struct service_call *call, size_t size)
+{
+    uint8_t *room = call_reserve(call, size);
+    call->byte_count += size;
+    return room;
+}
+
 void call_put_blob(struct service_call *call, struct blob *blob, size_t offset, size_t size);
 /* Instead of a payload: the operation failed. `message` is copied. Whatever was put before is dropped. */
 void call_fail(struct service_call *call, enum status status, const char *message);

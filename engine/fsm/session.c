@@ -59,12 +59,12 @@ enum standing session_standing(const struct session *session, uint64_t sequence_
 
 static uint64_t bytes_of(const struct stored_output *output)
 {
-    return SESSION_OUTPUT_BYTES + (uint64_t)output->payload_size + output->message_size;
+    return SESSION_OUTPUT_BYTES + (uint64_t)output->content_size;
 }
 
 uint64_t session_output_bytes(const struct service_call *output)
 {
-    return SESSION_OUTPUT_BYTES + (uint64_t)output->payload_size + output->message_size;
+    return SESSION_OUTPUT_BYTES + (uint64_t)call_payload_size(output) + output->message_size;
 }
 
 static timer_fn passed_ahead;
@@ -251,8 +251,9 @@ static void passed_in_window(void *context, struct stored_output *output)
     if (filter_has(acknowledgement->filter, output->sequence_num)) {
         list_append(&session->kept, &add_answered(session, output)->kept);
     } else {
-        release_output(session, output);
-        forget(session);
+        session->held_commands--;
+        session->held_bytes -= SESSION_COMMAND_BYTES + bytes_of(output);
+        outputs_release(&session->outputs, output);
     }
 }
 

@@ -28,22 +28,57 @@ struct fsm {
     struct slice *parts;        /* of the answer being given */
     size_t part_capacity;
     char text[MR_MESSAGE_MAX]; /* of the refusal being given */
+    uint8_t body[96];          /* of the answer being given, if it is not stored */
 };
 
 struct session *fsm_find_session(const struct fsm *fsm, uint64_t session_id); /* NULL: none */
 /* A session of an id higher than all there are. */
 struct session *fsm_add_session(struct fsm *fsm, uint64_t id, uint32_t uid, uint64_t timeout, uint64_t last_updated);
 /* The session, if it is there and obeys `uid`. Else NULL, *status and *message (static, or fsm->text) say why. */
-struct session *fsm_demand_session(struct fsm *fsm, uint64_t session_id, uint32_t uid, enum status *status,
-                                   const char **message);
+struct session *fsm_look_up_session(struct fsm *fsm, uint64_t session_id, uint32_t uid, enum status *status,
+                                    const char **message); /* the slower way of the next */
+static inline struct session *fsm_demand_session(struct fsm *fsm, uint64_t session_id, uint32_t uid,
+                                                 enum status *status, const char **message)
+{
+    struct session *recent = fsm->recent;
+    if (recent != NULL && recent->id == session_id && recent->uid == uid)
+        return recent;
+    return fsm_look_up_session(fsm, session_id, uid, status, message);
+}
+
 /* Likewise the session's opening of the service. */
 struct opening *fsm_demand_opening(struct fsm *fsm, struct session *session, uint64_t service_id, enum status *status,
                                    const char **message);
 /* Room for the parts of an answer. */
-struct slice *fsm_parts(struct fsm *fsm, size_t count);
+void fsm_more_parts(struct fsm *fsm, size_t count);
+static inline struct slice *fsm_parts(struct fsm *fsm, size_t count)
+{
+    if (count > fsm->part_capacity)
+        fsm_more_parts(fsm, count);
+    return fsm->parts;
+}
+
 /* A stored output as an answer, valid until the next one is described. */
-void fsm_describe(struct fsm *fsm, const struct session *session, const struct stored_output *output, bool last,
-                  struct fsm_answer *answer);
+static inline void fsm_describe(struct fsm *fsm, const struct session *session, const struct stored_output *output,
+                                bool last, struct fsm_answer *answer)
+{
+    size_t count = output_part_count(output);
+    struct slice *parts = fsm_parts(fsm, count);
+    parts[0] = output_part(output, 0);
+    for (size_t i = 1; __builtin_expect(i < count, 0); i++)
+        parts[i] = output_part(output, i);
+    *answer = (struct fsm_answer){.session_id = session->id,
+                                  .sequence_num = output->sequence_num,
+                                  .number = output->number,
+                                  .last = last,
+                                  .status = STATUS_OK,
+                                  .parts = parts,
+                                  .part_count = count,
+                                  .size = output->body_size};
+}
+/* Likewise one that is not stored; the answer's other members are as they were. */
+void fsm_encode(struct fsm *fsm, const struct command_output *output, struct fsm_answer *answer);
+
 /* Ends the queries that are being answered bit by bit. */
 void fsm_detach_cursors(struct opening *opening);
 

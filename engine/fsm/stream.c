@@ -206,14 +206,14 @@ void stream_end_unstored(struct stream *stream)
 {
     tell_service(stream);
     complete(stream);
-    uint64_t number = stream->command.last_number + 1;
-    tell_last(stream, (struct fsm_answer){
-                          .number = number,
-                          .status = STATUS_OK,
-                          .output = {.index = stream->command.index,
-                                     .kind = COMMAND_SESSION_COMMAND,
-                                     .session_kind = SESSION_COMMAND_SERVICE_COMMAND,
-                                     .sequence_num = number,
-                                     .operation = {.status = STATUS_CANCELED, .message = text_of("the session ended")}},
-                      });
+    struct command_output output = {
+        .index = stream->command.index,
+        .kind = COMMAND_SESSION_COMMAND,
+        .session_kind = SESSION_COMMAND_SERVICE_COMMAND,
+        .sequence_num = stream->command.last_number + 1,
+        .operation = {.status = STATUS_CANCELED, .message = text_of("the session ended")},
+    };
+    struct fsm_answer answer = {.number = output.sequence_num, .status = STATUS_OK};
+    fsm_encode(stream->fsm, &output, &answer);
+    tell_last(stream, answer);
 }

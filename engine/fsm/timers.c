@@ -85,11 +85,6 @@ void timers_cancel(struct timers *timers, struct timer *timer)
         resize(timers, timers->capacity / 2);
 }
 
-uint64_t timers_next(const struct timers *timers)
-{
-    return timers->count == 0 ? UINT64_MAX : timers->heap[1]->deadline;
-}
-
 int timers_fire(struct timers *timers, uint64_t time, void *context)
 {
     if (timers->count == 0 || timers->heap[1]->deadline > time)

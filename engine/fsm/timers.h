@@ -28,7 +28,12 @@ void timers_free(struct timers *timers); /* the timers themselves are their owne
 /* Sets or moves it. */
 void timers_set(struct timers *timers, struct timer *timer, uint64_t deadline, uint64_t order);
 void timers_cancel(struct timers *timers, struct timer *timer); /* fine if it is not set */
-uint64_t timers_next(const struct timers *timers);              /* UINT64_MAX: none */
+
+static inline uint64_t timers_next(const struct timers *timers) /* UINT64_MAX: none */
+{
+    return timers->count == 0 ? UINT64_MAX : timers->heap[1]->deadline;
+}
+
 /* Fires the first one whose deadline is at or before `time`; returns 0 when there is none. */
 int timers_fire(struct timers *timers, uint64_t time, void *context);
 

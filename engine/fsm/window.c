@@ -3,7 +3,6 @@
 #include "engine/fsm/window.h"
 
 #include "engine/fsm/memory.h"
-#include "ipc/error.h"
 
 #include <stdlib.h>
 
@@ -36,21 +35,11 @@ static void resize(struct window *window, uint64_t span)
     window->capacity = capacity;
 }
 
-bool window_put(struct window *window, uint64_t number, struct stored_output *output, size_t held)
+bool window_extend(struct window *window, uint64_t span, size_t held)
 {
-    uint64_t span = number - window->floor;
-    if (span > window->capacity) {
-        if (span > SPAN_ALWAYS && span / SPAN_PER_HELD > held)
-            return false;
-        resize(window, span);
-    }
-    struct stored_output **slot = &window->slots[number & (window->capacity - 1)];
-    mr_assert(*slot == NULL);
-    *slot = output;
-    if (window->count++ == 0 || number > window->highest)
-        window->highest = number;
-    if (span > window->peak)
-        window->peak = span;
+    if (span > SPAN_ALWAYS && span / SPAN_PER_HELD > held)
+        return false;
+    resize(window, span);
     return true;
 }
 
@@ -59,24 +48,12 @@ void window_replace(struct window *window, uint64_t number, struct stored_output
     window->slots[number & (window->capacity - 1)] = output;
 }
 
-void window_raise(struct window *window, uint64_t floor, window_passed_fn *passed, void *context)
-{
-    mr_assert(floor >= window->floor);
-    for (uint64_t number = window->floor + 1; window->count > 0 && number <= floor; number++) {
-        struct stored_output **slot = &window->slots[number & (window->capacity - 1)];
-        struct stored_output *output = *slot;
-        if (output == NULL)
-            continue;
-        *slot = NULL;
-        window->count--;
-        passed(context, output);
-    }
-    window->floor = floor;
-}
-
 void window_settle(struct window *window)
 {
+    uint64_t span = window->count == 0 ? 0 : window->highest - window->floor;
+    if (span > window->peak)
+        window->peak = span;
     if (window->capacity > CAPACITY_MIN && window->peak <= window->capacity / 4)
         resize(window, window->peak * 2);
-    window->peak = window->count == 0 ? 0 : window->highest - window->floor;
+    window->peak = span;
 }

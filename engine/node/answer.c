@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Answers out: from the state machine into the response rings, encoded where they are read.
+/* Answers out: from the state machine into the response rings.
  *
  * A request holds MR_SMALL_FRAME bytes of its channel's response ring from being taken until its last frame, so a small
  * last frame always has room. Everything else takes what nobody holds; when that is too little, a numbered output stays
@@ -31,22 +31,28 @@ bool answer_fits_closely(struct worker *worker, struct worker_channel *channel, 
     return false;
 }
 
-/* The frame's head is written, *body is where its body goes. NULL: the client has broken its ring. */
-static uint8_t *begin_frame(struct worker *worker, struct worker_channel *channel, const struct response_head *head)
+/* The frame's head is written; where its body goes. NULL: the client has broken its ring. */
+static inline uint8_t *begin_frame(struct worker *worker, struct worker_channel *channel, uint64_t position,
+                                   enum status status, bool last, uint64_t number, size_t size)
 {
     uint8_t *at = NULL;
-    uint64_t bytes = response_frame_bytes(head->size);
+    uint64_t bytes = response_frame_bytes(size);
 
     /* There is room: it was held, or answer_fits() has said so. Only a client that moves its head back can undo that.
      */
-    if (ring_reserve(&channel->responses, bytes, &at) != RING_OK) {
+    if (__builtin_expect(ring_reserve(&channel->responses, bytes, &at) != RING_OK, 0)) {
         channels_break(worker, channel, "the response ring's head ran backwards");
         return NULL;
     }
-    memcpy(at, head, sizeof(*head));
+    *(struct response_head *)(void *)at = (struct response_head){.size = (uint32_t)size,
+                                                                 .status = (uint8_t)status,
+                                                                 .flags = last ? FRAME_LAST : 0,
+                                                                 .request = position,
+                                                                 .number = number};
     ring_advance(&channel->responses, bytes);
-    answer_touch(worker, channel);
-    return at + sizeof(*head);
+    if (!channel->touched)
+        answer_touch(worker, channel);
+    return at + sizeof(struct response_head);
 }
 
 static void put_message(struct worker *worker, struct worker_channel *channel, uint64_t position, enum status status,
@@ -56,24 +62,17 @@ static void put_message(struct worker *worker, struct worker_channel *channel, u
     /* Cut between characters: what follows the cut may not be the middle of one. */
     while (size < message.size && size > 0 && (message.data[size] & 0xc0) == 0x80)
         size--;
-    struct response_head head = {
-        .size = (uint32_t)size, .status = (uint8_t)status, .flags = last ? FRAME_LAST : 0, .request = position};
-    uint8_t *body = begin_frame(worker, channel, &head);
-    if (body != NULL && size > 0)
-        memcpy(body, message.data, size);
+    uint8_t *body = begin_frame(worker, channel, position, status, last, 0, size);
+    if (body != NULL)
+        write_bytes(body, (struct slice){message.data, size});
 }
 
-static void put_output(struct worker *worker, struct worker_channel *channel, uint64_t position,
-                       const struct fsm_answer *answer, const struct command_output_sizes *sizes)
+static inline void put_output(struct worker *worker, struct worker_channel *channel, uint64_t position,
+                              const struct fsm_answer *answer)
 {
-    struct response_head head = {.size = (uint32_t)sizes->whole,
-                                 .status = STATUS_OK,
-                                 .flags = answer->last ? FRAME_LAST : 0,
-                                 .request = position,
-                                 .number = answer->number};
-    uint8_t *body = begin_frame(worker, channel, &head);
-    if (body != NULL)
-        write_command_output_sized(body, &answer->output, sizes);
+    uint8_t *body = begin_frame(worker, channel, position, STATUS_OK, answer->last, answer->number, answer->size);
+    for (size_t i = 0; body != NULL && i < answer->part_count; i++)
+        body = write_bytes(body, answer->parts[i]);
 }
 
 static void owe(struct worker *worker, struct worker_channel *channel, uint64_t position,
@@ -139,28 +138,20 @@ static void request_over(struct worker *worker, struct worker_channel *channel, 
         owe_no_more(channel, position);
 }
 
-/* A numbered output; false: no room for it now. */
-static bool take_output(struct worker *worker, struct worker_channel *channel, uint64_t position,
-                        const struct fsm_answer *answer)
+/* Is there room now for a numbered output that has no room of its own? */
+static bool has_room(struct worker *worker, struct worker_channel *channel, const struct fsm_answer *answer)
 {
-    struct command_output_sizes sizes = command_output_sizes(&answer->output);
-    size_t size = sizes.whole;
-    bool has_room = answer->last && response_frame_bytes(size) <= MR_SMALL_FRAME;
-
-    if (!has_room && response_frame_bytes(size) > channel->channel.ring_bytes / 2) {
+    if (response_frame_bytes(answer->size) > channel->channel.ring_bytes / 2) {
         worker->too_large = true; /* for answer_owed(), who says so */
         return false;
     }
     /* Behind what is owed everything without room of its own waits, so that outputs come in order; and a successor,
      * which does not know yet how much room the rest of its replay holds, lets all of it wait. */
-    if (!has_room && !worker->delivering && (worker->replaying || channel->owed_count > 0))
+    if (!worker->delivering && (worker->replaying || channel->owed_count > 0))
         return false;
-    if (!has_room && channel->responses.tail - channel->responses.published >= MR_TURN_CHANNEL_BYTES)
+    if (channel->responses.tail - channel->responses.published >= MR_TURN_CHANNEL_BYTES)
         return false; /* enough for one turn */
-    if (!has_room && !answer_fits(worker, channel, size, answer->last ? MR_SMALL_FRAME : 0))
-        return false;
-    put_output(worker, channel, position, answer, &sizes);
-    return true;
+    return answer_fits(worker, channel, answer->size, answer->last ? MR_SMALL_FRAME : 0);
 }
 
 bool answer_from_fsm(void *context, const struct fsm_route *route, const struct fsm_answer *answer)
@@ -171,12 +162,13 @@ bool answer_from_fsm(void *context, const struct fsm_route *route, const struct 
     /* Nobody is there any more, or a predecessor had taken it: its client names the command again. */
     if (channel == NULL || channel->broken || route->position < channel->answered_from)
         return false;
+    /* Those without a number are small and the last: the request holds room for it. */
+    bool holds_room = answer->number == 0 || (answer->last && response_frame_bytes(answer->size) <= MR_SMALL_FRAME);
     if (answer->status != STATUS_OK) {
         put_message(worker, channel, route->position, answer->status, answer->last, answer->message);
-    } else if (answer->number == 0) {
-        struct command_output_sizes sizes = command_output_sizes(&answer->output);
-        put_output(worker, channel, route->position, answer, &sizes);
-    } else if (!take_output(worker, channel, route->position, answer)) {
+    } else if (holds_room || has_room(worker, channel, answer)) {
+        put_output(worker, channel, route->position, answer);
+    } else {
         if (!worker->delivering)
             owe(worker, channel, route->position, answer);
         return false;
@@ -195,16 +187,11 @@ void answer_message(struct worker *worker, struct worker_channel *channel, uint6
 }
 
 void answer_query(struct worker *worker, struct worker_channel *channel, uint64_t position, uint64_t number, bool last,
-                  const struct operation_output *output)
+                  const struct operation_output *output, const struct query_output_sizes *sizes)
 {
-    struct response_head head = {.size = (uint32_t)partition_query_output_size(output),
-                                 .status = STATUS_OK,
-                                 .flags = last ? FRAME_LAST : 0,
-                                 .request = position,
-                                 .number = number};
-    uint8_t *body = begin_frame(worker, channel, &head);
+    uint8_t *body = begin_frame(worker, channel, position, STATUS_OK, last, number, sizes->whole);
     if (body != NULL)
-        write_partition_query_output(body, output);
+        write_query_output_sized(body, output, sizes);
     if (last)
         channel->held -= MR_SMALL_FRAME;
 }

@@ -5,7 +5,6 @@
  * some each turn, as many as there is room for; once it has begun it has no time limit. */
 #include "engine/node/worker_state.h"
 #include "proto/reader.h"
-#include "proto/writer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,10 +53,11 @@ static enum outcome give_outputs(struct worker *worker, struct worker_channel *c
             answer_message(worker, channel, query->position, status, message);
             return OVER;
         }
-        enum outcome room = room_for(worker, channel, query, partition_query_output_size(&output), last);
+        struct query_output_sizes sizes = query_output_sizes(&output);
+        enum outcome room = room_for(worker, channel, query, sizes.whole, last);
         if (room != HAS_MORE)
             return room;
-        answer_query(worker, channel, query->position, ++query->number, last, &output);
+        answer_query(worker, channel, query->position, ++query->number, last, &output, &sizes);
         if (last || channel->broken)
             return OVER;
         fsm_cursor_taken(query->cursor);
@@ -91,10 +91,11 @@ static enum outcome go_on(struct worker *worker, struct worker_channel *channel,
     }
     if (query->cursor != NULL)
         return give_outputs(worker, channel, query);
-    enum outcome room = room_for(worker, channel, query, partition_query_output_size(&output), true);
+    struct query_output_sizes sizes = query_output_sizes(&output);
+    enum outcome room = room_for(worker, channel, query, sizes.whole, true);
     if (room != HAS_MORE)
         return room;
-    answer_query(worker, channel, query->position, 0, true, &output);
+    answer_query(worker, channel, query->position, 0, true, &output, &sizes);
     return OVER;
 }
 

@@ -18,6 +18,7 @@
 #include "engine/node/snapshots.h"
 #include "ipc/channel.h"
 #include "ipc/frame.h"
+#include "proto/writer.h"
 
 /* A query that was taken from its ring and is not over: it waits for an index or for room, or has many outputs. */
 struct waiting_query {
@@ -201,7 +202,7 @@ void answer_message(struct worker *worker, struct worker_channel *channel, uint6
                     const char *message);
 /* An output of a query (`number` 0: its only one); answer_fits() has said yes, or it is small and the last. */
 void answer_query(struct worker *worker, struct worker_channel *channel, uint64_t position, uint64_t number, bool last,
-                  const struct operation_output *output);
+                  const struct operation_output *output, const struct query_output_sizes *sizes);
 #define ANSWER_TOO_LARGE "the answer does not fit in half of the channel's response ring: ask for a larger ring"
 /* A request is refused: at once if all before it is answered, else kept until then. It must hold room. */
 void answer_refuse(struct worker *worker, struct worker_channel *channel, uint64_t position, enum status status,

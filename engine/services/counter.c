@@ -47,9 +47,8 @@ static inline bool read_numbers(struct service_call *call, struct numbers *numbe
 
 static void answer_value(const struct counter *counter, struct service_call *call)
 {
-    size_t size = field_varint_size(1, counter->value);
-    if (size > 0)
-        field_write_varint(call_put(call, size), 1, counter->value);
+    const size_t most = 1 + 10; /* a tag and a number */
+    call_advance(call, field_write_varint(call_reserve(call, most), 1, counter->value));
 }
 
 static void set(void *state, struct service_call *call)

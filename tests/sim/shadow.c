@@ -24,18 +24,20 @@ static struct op *find_numbered(struct sim *sim, uint64_t session_id, uint64_t s
               (unsigned long long)session_id);
 }
 
-static uint64_t hash_of(const struct command_output *output)
+static uint64_t hash_of(const struct fsm_answer *answer)
 {
     static uint8_t room[65536];
-    size_t size = partition_command_output_size(output);
-    mr_assert(size <= sizeof room);
-    write_partition_command_output(room, output);
-    return XXH3_64bits(room, size);
+    uint8_t *to = room;
+    mr_assert(answer->size <= sizeof room);
+    for (size_t i = 0; i < answer->part_count; i++)
+        to = write_bytes(to, answer->parts[i]);
+    mr_assert(to == room + answer->size);
+    return XXH3_64bits(room, answer->size);
 }
 
 static void keep_output(struct op *op, const struct fsm_answer *answer)
 {
-    uint64_t hash = hash_of(&answer->output);
+    uint64_t hash = hash_of(answer);
     if (answer->number <= op->output_count) {
         if (op->outputs[answer->number - 1].hash != hash)
             violation("output %llu of op %llu was another before", (unsigned long long)answer->number,
@@ -61,7 +63,7 @@ static bool take_answer(void *context, const struct fsm_route *route, const stru
     if (send == NULL)
         violation("an answer for nobody");
     send->status = answer->status;
-    send->hash = answer->status == STATUS_OK ? hash_of(&answer->output) : 0;
+    send->hash = answer->status == STATUS_OK ? hash_of(answer) : 0;
     return true;
 }
 

@@ -100,6 +100,33 @@ static struct reply *next_said(struct partition *partition)
     return &partition->said[partition->said_count++];
 }
 
+/* The body of an answer, which is what a client is given. One that cannot be read (a restored message need not be UTF-8)
+ * leaves the reply with the status 0. */
+static void read_body(struct reply *reply, const struct fsm_answer *answered)
+{
+    uint8_t *body = malloc(answered->size + 1);
+    size_t size = 0;
+    struct command_output output;
+    struct slice part;
+    mr_assert(body != NULL);
+    for (size_t i = 0; i < answered->part_count; i++) {
+        mr_assert(answered->parts[i].size <= answered->size - size);
+        if (answered->parts[i].size > 0)
+            memcpy(body + size, answered->parts[i].data, answered->parts[i].size);
+        size += answered->parts[i].size;
+    }
+    mr_assert(size == answered->size);
+    if (read_partition_command_output(body, size, &output, &part) == READ_OK) {
+        mr_assert(answered->number == output.sequence_num);
+        reply->index = output.index;
+        reply->id = output.id;
+        reply->kind = output.kind;
+        reply->session_kind = output.session_kind;
+        copy_operation(reply, &output.operation);
+    }
+    free(body);
+}
+
 static bool answer(void *context, const struct fsm_route *route, const struct fsm_answer *answered)
 {
     struct partition *partition = context;
@@ -114,16 +141,10 @@ static bool answer(void *context, const struct fsm_route *route, const struct fs
     reply->last = answered->last;
     reply->channel = route->channel;
     reply->position = route->position;
-    if (answered->status != STATUS_OK) {
+    if (answered->status != STATUS_OK)
         copy_message(reply, answered->message);
-        return true;
-    }
-    reply->index = answered->output.index;
-    reply->id = answered->output.id;
-    reply->kind = answered->output.kind;
-    reply->session_kind = answered->output.session_kind;
-    copy_operation(reply, &answered->output.operation);
-    mr_assert(answered->number == answered->output.sequence_num);
+    else
+        read_body(reply, answered);
     return true;
 }
 

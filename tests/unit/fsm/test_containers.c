@@ -8,6 +8,8 @@
 #include "engine/fsm/table.h"
 #include "engine/fsm/timers.h"
 #include "engine/fsm/window.h"
+#include "proto/reader.h"
+#include "proto/writer.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -254,42 +256,137 @@ static void blobs_count_owners(void **state)
     blob_release(NULL);
 }
 
+/* A stored output's body, read as a client reads it; valid until the next one. */
+static struct command_output read_stored(const struct stored_output *output, struct slice *payload)
+{
+    static uint8_t body[256 * 1024];
+    struct command_output read;
+    size_t size = 0;
+    assert_true(output->body_size <= sizeof(body));
+    for (size_t i = 0; i < output_part_count(output); i++) {
+        struct slice part = output_part(output, i);
+        assert_true(i > 0 || part.size > output->snapshot_at);
+        if (part.size > 0)
+            memcpy(body + size, part.data, part.size);
+        size += part.size;
+    }
+    assert_int_equal(size, output->body_size);
+    assert_int_equal(read_partition_command_output(body, size, &read, payload), READ_OK);
+    assert_int_equal(read.kind, COMMAND_SESSION_COMMAND);
+    assert_int_equal(read.session_kind, SESSION_COMMAND_SERVICE_COMMAND);
+    assert_int_equal(read.index, output->index);
+    assert_int_equal(read.sequence_num, output->number);
+    assert_int_equal(output->content_size, payload->size + read.operation.message.size);
+    /* What ends it: ServiceCommandOutput. */
+    struct field_reader reader = field_reader((struct slice){body + output->snapshot_at, size - output->snapshot_at});
+    assert_true(field_next(&reader));
+    assert_int_equal(reader.tag, FIELD(1, WIRE_VARINT));
+    assert_int_equal(reader.value, output->number);
+    assert_true(field_next(&reader));
+    assert_int_equal(reader.tag, FIELD(2, WIRE_BYTES));
+    assert_false(field_next(&reader));
+    assert_false(reader.malformed);
+    return read;
+}
+
 static void call_collects_pieces(void **state)
 {
     (void)state;
     struct service_call call = {0};
+    struct slice payload;
     struct blob *blob = blob_create(10);
     memcpy(blob->data, "0123456789", 10);
     call_begin(&call, 5, 6, (struct slice){NULL, 0});
     memcpy(call_put(&call, 2), "ab", 2);
-    memcpy(call_put(&call, 1), "c", 1); /* joins the piece before */
+    memcpy(call_reserve(&call, 3), "c..", 3);
+    call_advance(&call, call.bytes + 3); /* just the first of these */
     call_put_blob(&call, blob, 3, 4);
     call_put_blob(&call, blob, 3, 0); /* nothing */
+    call_put_blob(&call, blob, 9, 1);
     memcpy(call_put(&call, 1), "d", 1);
-    assert_int_equal(call.piece_count, 3);
-    assert_int_equal(call.payload_size, 8);
-    assert_int_equal(blob->owners, 2);
+    assert_int_equal(call.piece_count, 2);
+    assert_int_equal(call_payload_size(&call), 9);
+    assert_int_equal(blob->owners, 3);
     struct outputs outputs = {0};
     struct stored_output *output = outputs_append(&outputs, 9, 1, call.index, &call);
-    assert_int_equal(blob->owners, 3);
+    assert_int_equal(blob->owners, 5);
     call_fail(&call, STATUS_CONFLICT, "no");
-    assert_int_equal(blob->owners, 2);
-    assert_int_equal(call.payload_size, 0);
-    struct slice parts[3];
-    assert_int_equal(output_parts(output, parts), 3);
-    assert_memory_equal(parts[0].data, "abc", 3);
-    assert_ptr_equal(parts[1].data, blob->data + 3);
-    assert_int_equal(parts[1].size, 4);
-    assert_memory_equal(parts[2].data, "d", 1);
+    assert_int_equal(blob->owners, 3);
+    assert_int_equal(call_payload_size(&call), 0);
+    assert_int_equal(read_stored(output, &payload).operation.status, STATUS_OK);
+    assert_int_equal(payload.size, 9);
+    assert_memory_equal(payload.data, "abc34569d", 9);
+    assert_ptr_equal(output_part(output, 1).data, blob->data + 3); /* shared, not copied */
     struct stored_output *failed = outputs_append(&outputs, 10, 1, call.index, &call);
-    assert_int_equal(failed->status, STATUS_CONFLICT);
-    assert_int_equal(output_parts(failed, parts), 0);
-    assert_memory_equal(output_message(failed).data, "no", 2);
+    struct command_output refused = read_stored(failed, &payload);
+    assert_int_equal(refused.operation.status, STATUS_CONFLICT);
+    assert_int_equal(payload.size, 0);
+    assert_int_equal(refused.operation.message.size, 2);
+    assert_memory_equal(refused.operation.message.data, "no", 2);
     outputs_release(&outputs, output);
     assert_int_equal(blob->owners, 1);
     blob_release(blob);
     call_free(&call);
     unsigned budget = 100;
+    assert_true(outputs_free(&outputs, &budget));
+}
+
+/* Puts and stores an answer of `size` inline bytes and `shared` others, and looks at all that is stored of it. */
+static void store_and_read(struct outputs *outputs, struct service_call *call, size_t size, size_t shared,
+                           uint64_t number)
+{
+    static uint8_t written[32 * 1024];
+    struct slice payload;
+    struct blob *blob = blob_create(50);
+    uint8_t *end = written;
+    memset(blob->data, 'b', 50);
+    for (size_t done = 0, part; done < size; done += part) {
+        part = size - done < 4000 ? size - done : 4000;
+        memset(call_put(call, part), 'i', part);
+    }
+    call_put_blob(call, blob, 50 - shared, shared);
+    struct stored_output *output = outputs_append(outputs, 77, number, call->index, call);
+    struct command_output read = read_stored(output, &payload);
+    assert_int_equal(blob->owners, shared > 0 ? 3 : 1);
+    assert_int_equal(output->sequence_num, 77);
+    assert_int_equal(read.index, call->index);
+    assert_int_equal(read.sequence_num, number);
+    assert_int_equal(read.operation.status, call->status);
+    assert_int_equal(read.operation.message.size, call->message_size);
+    assert_int_equal(payload.size, size + shared);
+    for (size_t i = 0; i < payload.size; i++)
+        assert_int_equal(payload.data[i], i < size ? 'i' : 'b');
+    /* The same bytes as the writer's. */
+    assert_int_equal(partition_command_output_size(&read), output->body_size);
+    assert_ptr_equal(write_partition_command_output(written, &read), written + output->body_size);
+    for (size_t i = 0; i < output_part_count(output); i++) {
+        struct slice part = output_part(output, i);
+        assert_true(part.size == 0 || memcmp(end, part.data, part.size) == 0);
+        end += part.size;
+    }
+    outputs_release(outputs, output);
+    blob_release(blob);
+}
+
+/* At every place where another number of bytes is needed for a length, for the index or for the number. */
+static void outputs_of_every_size(void **state)
+{
+    (void)state;
+    static const uint64_t indexes[] = {1, 127, 128, 16383, 16384, UINT64_C(1) << 35, UINT64_MAX};
+    static const uint64_t numbers[] = {1, 126, 127, 128, 129, UINT64_C(1) << 40, 2};
+    struct outputs outputs = {0};
+    struct service_call call = {0};
+    for (size_t size = 0; size < 16500; size += size == 260 ? 16000 : 1)
+        for (unsigned kind = 0; kind < 4; kind++) {
+            call_begin(&call, indexes[(size + kind) % 7], 1, (struct slice){NULL, 0});
+            if (kind >= 2)
+                call.status = STATUS_INTERNAL;
+            call.message_size = kind == 3 ? size % MR_MESSAGE_MAX : 0;
+            memset(call.message, 'm', call.message_size);
+            store_and_read(&outputs, &call, size, kind == 1 ? size % 50 : 0, numbers[size / 7 % 7]);
+        }
+    call_free(&call);
+    unsigned budget = 10000;
     assert_true(outputs_free(&outputs, &budget));
 }
 
@@ -328,7 +425,7 @@ static void check_record(const struct stored_output *output, uint64_t number)
 {
     struct slice part = {0};
     assert_int_equal(output->sequence_num, number);
-    assert_int_equal(output_parts(output, &part), 1);
+    assert_int_equal(read_stored(output, &part).index, number);
     assert_int_equal(part.size, 1 + number % 300);
     for (size_t i = 0; i < part.size; i++)
         assert_int_equal(part.data[i], (uint8_t)number);
@@ -383,10 +480,11 @@ static void outputs_larger_than_a_chunk(void **state)
     call_begin(&call, 2, 1, (struct slice){NULL, 0});
     struct stored_output *small = outputs_append(&outputs, 2, 1, call.index, &call);
     struct slice part;
-    assert_int_equal(output_parts(large, &part), 1);
+    read_stored(large, &part);
     assert_int_equal(part.size, 200000);
     assert_int_equal(part.data[199999], 49);
-    assert_int_equal(output_parts(small, &part), 0);
+    read_stored(small, &part);
+    assert_int_equal(part.size, 0);
     outputs_release(&outputs, large);
     assert_true(outputs.bytes <= 64 * 1024);
     unsigned budget = 100;
@@ -447,6 +545,7 @@ int main(void)
         cmocka_unit_test(window_gives_back),
         cmocka_unit_test(blobs_count_owners),
         cmocka_unit_test(call_collects_pieces),
+        cmocka_unit_test(outputs_of_every_size),
         cmocka_unit_test(long_messages_are_cut_between_characters),
         cmocka_unit_test(outputs_stay_small_and_whole),
         cmocka_unit_test(outputs_larger_than_a_chunk),
