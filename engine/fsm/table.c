@@ -16,6 +16,11 @@ enum {
     BUCKETS_AT_ONCE = 16
 };
 
+void table_init(struct table *table, table_hash_fn *hash, uint64_t seed)
+{
+    *table = (struct table){.hash = hash, .seed = seed};
+}
+
 static void move_some(struct table *table)
 {
     unsigned nodes = 0;
@@ -24,7 +29,7 @@ static void move_some(struct table *table)
         table->old[table->moved++] = NULL;
         for (struct table_node *next; node != NULL; node = next, nodes++) {
             next = node->next;
-            struct table_node **bucket = &table->buckets[node->hash & table->mask];
+            struct table_node **bucket = &table->buckets[table->hash(node, table->seed) & table->mask];
             node->next = *bucket;
             *bucket = node;
         }
@@ -65,20 +70,32 @@ void table_insert(struct table *table, struct table_node *node, uint64_t hash)
     }
     move_some(table);
     struct table_node **bucket = table_bucket(table, hash);
-    node->hash = hash;
     node->next = *bucket;
     *bucket = node;
     table->count++;
 }
 
-void table_remove(struct table *table, struct table_node *node)
+/* What points at the node. */
+static struct table_node **link_to(struct table *table, const struct table_node *node)
 {
-    struct table_node **link = table_bucket(table, node->hash);
+    struct table_node **link = table_bucket(table, table->hash(node, table->seed));
     while (*link != node) {
         mr_assert(*link != NULL);
         link = &(*link)->next;
     }
-    *link = node->next;
+    return link;
+}
+
+void table_replace(struct table *table, const struct table_node *from, struct table_node *to)
+{
+    struct table_node **link = link_to(table, from);
+    to->next = from->next;
+    *link = to;
+}
+
+void table_remove(struct table *table, struct table_node *node)
+{
+    *link_to(table, node) = node->next;
     table->count--;
     if (table->old == NULL && table->mask >= BUCKETS_MIN && table->count < (table->mask + 1) / 8)
         begin_move(table, (table->mask + 1) / 4 < BUCKETS_MIN ? BUCKETS_MIN : (table->mask + 1) / 4);
@@ -89,5 +106,5 @@ void table_free(struct table *table)
 {
     free(table->buckets);
     free(table->old);
-    *table = (struct table){0};
+    table_init(table, table->hash, table->seed);
 }

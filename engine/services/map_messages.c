@@ -131,31 +131,32 @@ static struct entry_sizes entry_sizes(const struct map_entry *entry, uint64_t tt
     return sizes;
 }
 
-static uint8_t *write_after_value(uint8_t *to, const struct map_entry *entry, uint64_t ttl, struct entry_sizes sizes)
+static uint8_t *write_after_value(uint8_t *to, const struct map_entry *entry, uint64_t ttl,
+                                  const struct entry_sizes *sizes)
 {
     if (ttl > 0)
-        to = write_time(field_write_message_head(to, 2, sizes.ttl), ttl);
+        to = write_time(field_write_message_head(to, 2, sizes->ttl), ttl);
     return field_write_varint(to, 3, entry->index);
 }
 
 /* What stands before an entry's fields, and these. */
-static void copy_entry(struct service_call *call, const struct map_entry *entry, uint64_t ttl, struct entry_sizes sizes,
-                       const uint8_t *before, size_t before_size)
+static void copy_entry(struct service_call *call, const struct map_entry *entry, uint64_t ttl,
+                       const struct entry_sizes *sizes, const uint8_t *before, size_t before_size)
 {
-    uint8_t *to = call_put(call, before_size + sizes.entry);
+    uint8_t *to = call_put(call, before_size + sizes->entry);
     __builtin_memcpy(to, before, before_size);
     to = field_write_bytes(to + before_size, 1, map_key(entry));
-    to = field_write_message_head(to, 2, sizes.value);
+    to = field_write_message_head(to, 2, sizes->value);
     to = field_write_bytes(to, 1, map_value(entry));
     write_after_value(to, entry, ttl, sizes);
 }
 
 /* The entry's fields. What stands before them has been written into `bytes`, up to `at`. */
-static void put_entry(struct service_call *call, const struct map_entry *entry, uint64_t ttl, struct entry_sizes sizes,
-                      uint8_t bytes[BETWEEN_MAX], uint8_t *at)
+static void put_entry(struct service_call *call, const struct map_entry *entry, uint64_t ttl,
+                      const struct entry_sizes *sizes, uint8_t bytes[BETWEEN_MAX], uint8_t *at)
 {
     size_t key_size = map_key(entry).size, value_bytes = map_value(entry).size;
-    if (sizes.entry <= COPIED_MAX) {
+    if (map_is_plain(entry) || sizes->entry <= COPIED_MAX) {
         copy_entry(call, entry, ttl, sizes, bytes, (size_t)(at - bytes));
         return;
     }
@@ -165,14 +166,15 @@ static void put_entry(struct service_call *call, const struct map_entry *entry, 
         at = field_write_message_head(at, 1, key_size);
     size_t size = (size_t)(at - bytes);
     __builtin_memcpy(call_put(call, size), bytes, size);
-    call_put_blob(call, entry->blob, MAP_CONTENT_HEAD, key_size);
+    struct blob *blob = map_apart(entry)->blob;
+    call_put_blob(call, blob, MAP_CONTENT_HEAD, key_size);
 
-    at = field_write_message_head(bytes, 2, sizes.value);
+    at = field_write_message_head(bytes, 2, sizes->value);
     if (value_bytes > 0)
         at = field_write_message_head(at, 1, value_bytes);
     size = (size_t)(at - bytes);
     __builtin_memcpy(call_put(call, size), bytes, size);
-    call_put_blob(call, entry->blob, MAP_CONTENT_HEAD + key_size, value_bytes);
+    call_put_blob(call, blob, MAP_CONTENT_HEAD + key_size, value_bytes);
 
     size = (size_t)(write_after_value(bytes, entry, ttl, sizes) - bytes);
     __builtin_memcpy(call_put(call, size), bytes, size);
@@ -182,7 +184,7 @@ void map_answer_entry(struct service_call *call, const struct map_entry *entry, 
 {
     uint8_t bytes[BETWEEN_MAX];
     struct entry_sizes sizes = entry_sizes(entry, ttl);
-    put_entry(call, entry, ttl, sizes, bytes, field_write_message_head(bytes, 1, sizes.entry));
+    put_entry(call, entry, ttl, &sizes, bytes, field_write_message_head(bytes, 1, sizes.entry));
 }
 
 void map_put_event(struct service_call *output, enum map_event event, const struct map_entry *entry, uint64_t ttl)
@@ -193,7 +195,7 @@ void map_put_event(struct service_call *output, enum map_event event, const stru
     uint8_t *at = field_write_message_head(bytes, 2, event_size);
     at = field_write_varint(at, 1, event);
     at = field_write_message_head(at, 2, sizes.entry);
-    put_entry(output, entry, ttl, sizes, bytes, at);
+    put_entry(output, entry, ttl, &sizes, bytes, at);
 }
 
 void map_put_listening(struct service_call *output, struct slice key)

@@ -35,6 +35,11 @@ struct item {
     bool there;
 };
 
+static uint64_t hash_of_item(const struct table_node *node, uint64_t seed)
+{
+    return hash_number(container_of(node, struct item, node)->key, seed);
+}
+
 static struct item *find_item(const struct table *table, uint64_t key, uint64_t seed)
 {
     for (struct table_node *node = table_first(table, hash_number(key, seed)); node != NULL; node = node->next)
@@ -48,7 +53,8 @@ static void table_finds_what_is_in_it(void **state)
     (void)state;
     enum { ITEMS = 5000 };
     struct item *items = calloc(ITEMS, sizeof(*items));
-    struct table table = {0};
+    struct table table;
+    table_init(&table, hash_of_item, 7);
     size_t count = 0;
     assert_null(find_item(&table, 1, 7));
     for (unsigned step = 0; step < 60000; step++) {
@@ -81,7 +87,8 @@ static void table_with_room_made(void **state)
     (void)state;
     enum { ITEMS = 3000 };
     struct item *items = calloc(ITEMS, sizeof(*items));
-    struct table table = {0};
+    struct table table;
+    table_init(&table, hash_of_item, 5);
     table_reserve(&table, ITEMS);
     size_t mask = table.mask;
     assert_true(mask + 1 >= ITEMS && mask + 1 < 2 * ITEMS);
@@ -104,7 +111,8 @@ static void table_shrinks(void **state)
     (void)state;
     enum { ITEMS = 4096 };
     struct item *items = calloc(ITEMS, sizeof(*items));
-    struct table table = {0};
+    struct table table;
+    table_init(&table, hash_of_item, 1);
     for (uint64_t key = 0; key < ITEMS; key++)
         table_insert(&table, &items[key].node, hash_number(items[key].key = key, 1));
     assert_true(table.mask + 1 >= ITEMS / 2);
