@@ -13,7 +13,8 @@ enum {
     /* With each change: few nodes, so that none pays for many, but enough buckets that a move from a large array with
      * little in it is over before the next can be due. */
     NODES_AT_ONCE = 4,
-    BUCKETS_AT_ONCE = 16
+    BUCKETS_AT_ONCE = 16,
+    AHEAD = 16 /* buckets: whose first nodes are asked for, so that they need not be waited for */
 };
 
 void table_init(struct table *table, table_hash_fn *hash, uint64_t seed)
@@ -27,6 +28,7 @@ static void move_some(struct table *table)
     for (unsigned i = 0; i < BUCKETS_AT_ONCE && nodes < NODES_AT_ONCE && table->old != NULL; i++) {
         struct table_node *node = table->old[table->moved];
         table->old[table->moved++] = NULL;
+        __builtin_prefetch(table->old[(table->moved + AHEAD) & table->old_mask]);
         for (struct table_node *next; node != NULL; node = next, nodes++) {
             next = node->next;
             struct table_node **bucket = &table->buckets[table->hash(node, table->seed) & table->mask];
