@@ -124,6 +124,37 @@ static void table_shrinks(void **state)
     free(items);
 }
 
+/* Also while it moves from one array to another. */
+static void table_takes_a_replacement(void **state)
+{
+    (void)state;
+    enum { ITEMS = 1000 };
+    struct item *items = calloc(2 * ITEMS, sizeof(*items));
+    struct table table;
+    table_init(&table, hash_of_item, 3);
+    bool moving = false;
+    for (uint64_t key = 0; key < ITEMS; key++) {
+        items[key].key = items[ITEMS + key].key = key;
+        table_insert(&table, &items[key].node, hash_number(key, 3));
+        uint64_t changed = next_random() % (key + 1);
+        struct item *from = find_item(&table, changed, 3);
+        struct item *to = from < items + ITEMS ? from + ITEMS : from - ITEMS;
+        table_replace(&table, &from->node, &to->node);
+        assert_ptr_equal(find_item(&table, changed, 3), to);
+        moving = moving || table.old != NULL;
+    }
+    assert_true(moving);
+    assert_int_equal(table.count, ITEMS);
+    for (uint64_t key = 0; key < ITEMS; key++) {
+        struct item *item = find_item(&table, key, 3);
+        assert_non_null(item);
+        table_remove(&table, &item->node);
+        assert_null(find_item(&table, key, 3));
+    }
+    table_free(&table);
+    free(items);
+}
+
 /* ---- timers ---- */
 
 struct fired {
@@ -450,6 +481,7 @@ int main(void)
         cmocka_unit_test(table_finds_what_is_in_it),
         cmocka_unit_test(table_with_room_made),
         cmocka_unit_test(table_shrinks),
+        cmocka_unit_test(table_takes_a_replacement),
         cmocka_unit_test(timers_fire_in_order),
         cmocka_unit_test(window_takes_what_is_near),
         cmocka_unit_test(window_gives_back),
