@@ -121,14 +121,13 @@ struct entry_sizes {
     size_t ttl, value, entry; /* of the messages, without their heads */
 };
 
-static struct entry_sizes entry_sizes(const struct map_entry *entry, uint64_t ttl)
+static void find_sizes(struct entry_sizes *sizes, const struct map_entry *entry, uint64_t ttl)
 {
-    struct entry_sizes sizes = {.ttl = ttl == 0 ? 0 : time_size(ttl)};
-    sizes.value =
-        field_bytes_size(1, map_value(entry).size) + (ttl == 0 ? 0 : field_message_head_size(2, sizes.ttl) + sizes.ttl);
-    sizes.entry = field_bytes_size(1, map_key(entry).size) + field_message_head_size(2, sizes.value) + sizes.value +
-                  field_varint_size(3, entry->index);
-    return sizes;
+    sizes->ttl = ttl == 0 ? 0 : time_size(ttl);
+    sizes->value = field_bytes_size(1, map_value(entry).size) +
+                   (ttl == 0 ? 0 : field_message_head_size(2, sizes->ttl) + sizes->ttl);
+    sizes->entry = field_bytes_size(1, map_key(entry).size) + field_message_head_size(2, sizes->value) + sizes->value +
+                   field_varint_size(3, entry->index);
 }
 
 static uint8_t *write_after_value(uint8_t *to, const struct map_entry *entry, uint64_t ttl,
@@ -150,7 +149,8 @@ struct showing {
     uint8_t bytes[BETWEEN_MAX];
 };
 
-/* Nothing is written to be copied right away: the copy would wait for the cache. */
+/* Nothing is written to be copied right away: the copy would wait until all that was written before, much of it to a
+ * cold entry, has reached the cache. */
 static void show_entry(struct showing *showing, size_t before_size)
 {
     showing->copied = map_is_plain(showing->entry) || showing->sizes.entry <= COPIED_MAX;
@@ -201,7 +201,7 @@ void map_answer_entry(struct service_call *call, const struct map_entry *entry, 
 {
     struct showing showing;
     showing.call = call, showing.entry = entry, showing.ttl = ttl;
-    showing.sizes = entry_sizes(entry, ttl);
+    find_sizes(&showing.sizes, entry, ttl);
     show_entry(&showing, field_message_head_size(1, showing.sizes.entry));
     showing.end = field_write_message_head(showing.at, 1, showing.sizes.entry);
     put_entry(&showing);
@@ -211,7 +211,7 @@ void map_put_event(struct service_call *output, enum map_event event, const stru
 {
     struct showing showing;
     showing.call = output, showing.entry = entry, showing.ttl = ttl;
-    showing.sizes = entry_sizes(entry, ttl);
+    find_sizes(&showing.sizes, entry, ttl);
     size_t entry_size = field_message_head_size(2, showing.sizes.entry) + showing.sizes.entry;
     size_t event_size = field_varint_size(1, event) + entry_size;
     show_entry(&showing, field_message_head_size(2, event_size) + event_size - showing.sizes.entry);
