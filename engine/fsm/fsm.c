@@ -21,6 +21,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+static uint64_t hash_of_session(const struct table_node *node, uint64_t seed)
+{
+    return hash_number(container_of(node, struct session, by_id)->id, seed);
+}
+
 struct fsm *fsm_create(const struct fsm_config *config)
 {
     struct fsm *fsm = memory_zeroed(1, sizeof(*fsm));
@@ -28,6 +33,8 @@ struct fsm *fsm_create(const struct fsm_config *config)
     timers_init(&fsm->timers);
     garbage_init(&fsm->garbage);
     list_init(&fsm->sessions);
+    table_init(&fsm->sessions_by_id, hash_of_session, config->hash_seed);
+    owners_init(&fsm->owners, config->hash_seed);
     struct service_host host = {.timers = &fsm->timers,
                                 .garbage = &fsm->garbage,
                                 .output = &fsm->output,
@@ -265,6 +272,7 @@ struct session *fsm_add_session(struct fsm *fsm, uint64_t id, uint32_t uid, uint
     struct session *session = session_create(id, uid, fsm->config.hash_seed);
     session->timeout = timeout;
     session->expiry.fire = expire;
+    service_openings_begin(session);
     session->owner = owners_add(&fsm->owners, uid, fsm->config.hash_seed);
     table_insert(&fsm->sessions_by_id, &session->by_id, hash_number(id, fsm->config.hash_seed));
     list_append(&fsm->sessions, &session->order);

@@ -38,6 +38,13 @@ static inline void list_remove(struct list *link)
     link->prev = link->next = link;
 }
 
+/* `to` takes the place of `from` in its list. */
+static inline void list_replace(struct list *from, struct list *to)
+{
+    *to = *from;
+    to->prev->next = to->next->prev = to;
+}
+
 /* Moves all that hangs on `from` to the empty head `to`. */
 static inline void list_take(struct list *to, struct list *from)
 {

@@ -8,6 +8,16 @@
 
 #include <stdlib.h>
 
+static uint64_t hash_of(const struct table_node *node, uint64_t seed)
+{
+    return hash_number(container_of(node, struct owner, by_uid)->uid, seed);
+}
+
+void owners_init(struct table *owners, uint64_t hash_seed)
+{
+    table_init(owners, hash_of, hash_seed);
+}
+
 static struct owner *find(const struct table *owners, uint32_t uid, uint64_t hash)
 {
     for (struct table_node *node = table_first(owners, hash); node != NULL; node = node->next) {

@@ -11,6 +11,7 @@ struct owner {
     uint64_t sessions; /* at least one */
 };
 
+void owners_init(struct table *owners, uint64_t hash_seed);
 /* One more session of this user; the owner stays where it is while it has any. */
 struct owner *owners_add(struct table *owners, uint32_t uid, uint64_t hash_seed);
 /* One less; the last one frees the owner. */

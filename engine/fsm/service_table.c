@@ -9,10 +9,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+static uint64_t hash_of_names(struct slice name_space, struct slice name, uint64_t seed)
+{
+    return hash_bytes(name, hash_bytes(name_space, seed));
+}
+
+static uint64_t hash_of_service(const struct table_node *node, uint64_t seed)
+{
+    const struct service *service = container_of(node, struct service, by_name);
+    return hash_of_names(service_name_space(service), service_name(service), seed);
+}
+
 void service_table_init(struct service_table *table, const struct service_type *const *types, struct service_host host)
 {
     *table = (struct service_table){.types = types, .host = host};
     list_init(&table->order);
+    table_init(&table->by_name, hash_of_service, host.hash_seed);
 }
 
 void service_table_free(struct service_table *table)
@@ -52,7 +64,7 @@ static bool equal(struct slice a, struct slice b)
 
 static uint64_t hash_of(const struct service_table *table, const struct service_spec *spec)
 {
-    return hash_bytes(spec->name, hash_bytes(spec->name_space, table->host.hash_seed));
+    return hash_of_names(spec->name_space, spec->name, table->host.hash_seed);
 }
 
 struct service *service_table_find(const struct service_table *table, const struct service_spec *spec)
@@ -83,6 +95,16 @@ struct service *service_table_create(struct service_table *table, const struct s
     table_insert(&table->by_name, &service->by_name, hash_of(table, spec));
     list_append(&table->order, &service->order);
     return service;
+}
+
+static uint64_t hash_of_opening(const struct table_node *node, uint64_t seed)
+{
+    return hash_number(container_of(node, struct opening, by_service)->service->id, seed);
+}
+
+void service_openings_begin(struct session *session)
+{
+    table_init(&session->openings, hash_of_opening, session->hash_seed);
 }
 
 struct opening *service_find_opening(struct session *session, uint64_t service_id)

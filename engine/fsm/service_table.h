@@ -48,6 +48,7 @@ struct service *service_table_create(struct service_table *table, const struct s
 struct slice service_name_space(const struct service *service);
 struct slice service_name(const struct service *service);
 
+void service_openings_begin(struct session *session);                      /* it has none yet */
 void service_table_open(struct session *session, struct service *service); /* fine if it is open */
 void service_table_close(struct opening *opening); /* it has no open streams and no cursors any more */
 struct opening *service_find_opening(struct session *session, uint64_t service_id); /* the slower way of the next */

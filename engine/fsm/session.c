@@ -12,6 +12,11 @@
 
 #include <stdlib.h>
 
+static uint64_t hash_of_command(const struct table_node *node, uint64_t seed)
+{
+    return hash_number(container_of(node, struct command, by_number)->sequence_num, seed);
+}
+
 struct session *session_create(uint64_t id, uint32_t uid, uint64_t hash_seed)
 {
     struct session *session = memory_zeroed(1, sizeof(*session));
@@ -20,6 +25,7 @@ struct session *session_create(uint64_t id, uint32_t uid, uint64_t hash_seed)
     session->hash_seed = hash_seed;
     timers_init(&session->ahead);
     list_init(&session->kept);
+    table_init(&session->commands, hash_of_command, hash_seed);
     list_init(&session->openings_list);
     return session;
 }

@@ -13,8 +13,14 @@ enum {
     /* With each change: few nodes, so that none pays for many, but enough buckets that a move from a large array with
      * little in it is over before the next can be due. */
     NODES_AT_ONCE = 4,
-    BUCKETS_AT_ONCE = 16
+    BUCKETS_AT_ONCE = 16,
+    AHEAD = 16 /* buckets: whose first nodes are asked for, so that they need not be waited for */
 };
+
+void table_init(struct table *table, table_hash_fn *hash, uint64_t seed)
+{
+    *table = (struct table){.hash = hash, .seed = seed};
+}
 
 static void move_some(struct table *table)
 {
@@ -22,9 +28,10 @@ static void move_some(struct table *table)
     for (unsigned i = 0; i < BUCKETS_AT_ONCE && nodes < NODES_AT_ONCE && table->old != NULL; i++) {
         struct table_node *node = table->old[table->moved];
         table->old[table->moved++] = NULL;
+        __builtin_prefetch(table->old[(table->moved + AHEAD) & table->old_mask]);
         for (struct table_node *next; node != NULL; node = next, nodes++) {
             next = node->next;
-            struct table_node **bucket = &table->buckets[node->hash & table->mask];
+            struct table_node **bucket = &table->buckets[table->hash(node, table->seed) & table->mask];
             node->next = *bucket;
             *bucket = node;
         }
@@ -65,20 +72,32 @@ void table_insert(struct table *table, struct table_node *node, uint64_t hash)
     }
     move_some(table);
     struct table_node **bucket = table_bucket(table, hash);
-    node->hash = hash;
     node->next = *bucket;
     *bucket = node;
     table->count++;
 }
 
-void table_remove(struct table *table, struct table_node *node)
+/* What points at the node. */
+static struct table_node **link_to(struct table *table, const struct table_node *node)
 {
-    struct table_node **link = table_bucket(table, node->hash);
+    struct table_node **link = table_bucket(table, table->hash(node, table->seed));
     while (*link != node) {
         mr_assert(*link != NULL);
         link = &(*link)->next;
     }
-    *link = node->next;
+    return link;
+}
+
+void table_replace(struct table *table, const struct table_node *from, struct table_node *to)
+{
+    struct table_node **link = link_to(table, from);
+    to->next = from->next;
+    *link = to;
+}
+
+void table_remove(struct table *table, struct table_node *node)
+{
+    *link_to(table, node) = node->next;
     table->count--;
     if (table->old == NULL && table->mask >= BUCKETS_MIN && table->count < (table->mask + 1) / 8)
         begin_move(table, (table->mask + 1) / 4 < BUCKETS_MIN ? BUCKETS_MIN : (table->mask + 1) / 4);
@@ -89,5 +108,5 @@ void table_free(struct table *table)
 {
     free(table->buckets);
     free(table->old);
-    *table = (struct table){0};
+    table_init(table, table->hash, table->seed);
 }

@@ -74,7 +74,7 @@ static void tell(struct map *map, enum map_event event, const struct map_entry *
     if (!map_has_listeners(&map->listeners))
         return;
     struct telling telling = {.host = map->entries.host, .event = event, .entry = entry, .ttl = ttl};
-    map_each_listener(&map->listeners, map_key(entry), entry->by_key.hash, tell_one, &telling);
+    map_each_listener(&map->listeners, map_key(entry), tell_one, &telling);
 }
 
 static void tell_expired(struct map_entries *entries, struct map_entry *entry)
@@ -161,9 +161,13 @@ static void write_entry(struct map *map, struct service_call *call, struct map_e
         call_fail(call, STATUS_INVALID, "the ttl is negative or not a valid Duration");
         return;
     }
-    uint64_t expire = ttl == 0 ? 0 : time_after(call_time(call), ttl), now = call_time(call);
+    uint64_t now = call_time(call);
+    struct map_kept kept = {.key = input->key,
+                            .value = input->value,
+                            .index = call_index(call),
+                            .expire = ttl == 0 ? 0 : time_after(now, ttl)};
     enum map_event event = entry == NULL ? EVENT_INSERT : EVENT_UPDATE;
-    entry = map_write(&map->entries, entry, input->key, input->value, call_index(call), expire);
+    entry = map_write(&map->entries, entry, &kept);
     map_answer_entry(call, entry, map_remaining(entry, now));
     tell(map, event, entry, map_remaining(entry, now));
 }

@@ -82,6 +82,15 @@ struct service_cursor *map_cursor(struct map_entries *entries)
     return &cursor->cursor;
 }
 
+void map_cursors_move(struct map_entries *entries, const struct map_entry *from, struct map_entry *to)
+{
+    for (struct list *link = entries->cursors.next; link != &entries->cursors; link = link->next) {
+        struct map_cursor *cursor = container_of(link, struct map_cursor, order);
+        if (cursor->at == from)
+            cursor->at = to;
+    }
+}
+
 void map_cursors_leave(struct map_entries *entries, const struct map_entry *entry)
 {
     for (struct list *link = entries->cursors.next; link != &entries->cursors; link = link->next) {

@@ -43,38 +43,47 @@ static void expired(struct timer *timer, void *context)
     map_remove(expiry->entries, expiry->entry);
 }
 
-static void drop_expiry(struct map_entries *entries, struct map_entry *entry)
+static void drop_expiry(struct map_entries *entries, struct map_apart *apart)
 {
-    timers_cancel(&entries->timers, &entry->expiry->timer);
-    free(entry->expiry);
-    entry->expiry = NULL;
+    if (apart->expiry == NULL)
+        return;
+    timers_cancel(&entries->timers, &apart->expiry->timer);
+    free(apart->expiry);
+    apart->expiry = NULL;
+    show_earliest(entries);
 }
 
+/* The entry is not plain. */
 static void set_expiry(struct map_entries *entries, struct map_entry *entry, uint64_t expire)
 {
-    if (expire == 0 && entry->expiry == NULL)
-        return;
+    struct map_apart *apart = map_apart(entry);
     if (expire == 0) {
-        drop_expiry(entries, entry);
-    } else {
-        if (entry->expiry == NULL) {
-            entry->expiry = memory_zeroed(1, sizeof(*entry->expiry));
-            *entry->expiry = (struct map_expiry){.timer.fire = expired, .entry = entry, .entries = entries};
-        }
-        entry->expiry->expire = expire;
-        if (expire == UINT64_MAX) /* never to come */
-            timers_cancel(&entries->timers, &entry->expiry->timer);
-        else
-            timers_set(&entries->timers, &entry->expiry->timer, expire, entry->index);
+        drop_expiry(entries, apart);
+        return;
     }
+    if (apart->expiry == NULL) {
+        apart->expiry = memory_zeroed(1, sizeof(*apart->expiry));
+        *apart->expiry = (struct map_expiry){.timer.fire = expired, .entry = entry, .entries = entries};
+    }
+    apart->expiry->expire = expire;
+    if (expire == UINT64_MAX) /* never to come */
+        timers_cancel(&entries->timers, &apart->expiry->timer);
+    else
+        timers_set(&entries->timers, &apart->expiry->timer, expire, entry->index);
     show_earliest(entries);
 }
 
 /* ---- entries ---- */
 
+static uint64_t hash_of_entry(const struct table_node *node, uint64_t seed)
+{
+    return hash_bytes(map_key(container_of(node, struct map_entry, by_key)), seed);
+}
+
 void map_entries_init(struct map_entries *entries, struct service_host *host, map_expired_fn *expired_fn)
 {
     *entries = (struct map_entries){.host = host, .earliest.fire = earliest_fired, .expired = expired_fn};
+    table_init(&entries->by_key, hash_of_entry, host->hash_seed);
     list_init(&entries->order);
     list_init(&entries->cursors);
     timers_init(&entries->timers);
@@ -90,11 +99,22 @@ static bool equal(struct slice a, struct slice b)
     return a.size == b.size && (a.size == 0 || memcmp(a.data, b.data, a.size) == 0);
 }
 
+/* Of the hash, bits that a table does not use while it is of a possible size. */
+static uint16_t tag_of(uint64_t hash)
+{
+    return (uint16_t)(hash >> 48);
+}
+
+static bool is_of_key(const struct map_entry *entry, struct slice key, uint64_t hash)
+{
+    return entry->tag == tag_of(hash) && equal(map_key(entry), key);
+}
+
 static struct map_entry *find(const struct map_entries *entries, struct slice key, uint64_t hash)
 {
     for (struct table_node *node = table_first(&entries->by_key, hash); node != NULL; node = node->next) {
         struct map_entry *entry = container_of(node, struct map_entry, by_key);
-        if (node->hash == hash && equal(map_key(entry), key))
+        if (is_of_key(entry, key, hash))
             return entry;
     }
     return NULL;
@@ -105,10 +125,25 @@ struct map_entry *map_find(const struct map_entries *entries, struct slice key)
     return find(entries, key, hash_of(entries, key));
 }
 
+enum { CACHE_LINE = 64 };
+
+/* What of it has not been looked at to find it, but will be to write and show it. */
+static void expect_rest(const struct map_entry *entry)
+{
+    if (!map_is_plain(entry)) {
+        __builtin_prefetch(map_apart(entry)->blob, 1);
+        return;
+    }
+    const uint8_t *end = entry->bytes + entry->key_size + entry->value_size;
+    for (const uint8_t *at = (const uint8_t *)entry + CACHE_LINE; at < end; at += CACHE_LINE)
+        __builtin_prefetch(at, 1);
+}
+
 /* In steps, because each address stands in the memory that the step before has asked for. */
 void map_expect(const struct map_entries *entries, const struct slice *keys, unsigned count)
 {
     uint64_t hashes[MAP_EXPECTED_AT_ONCE];
+    const struct table_node *nodes[MAP_EXPECTED_AT_ONCE];
     mr_assert(count <= MAP_EXPECTED_AT_ONCE);
     if (entries->by_key.count == 0)
         return;
@@ -116,15 +151,57 @@ void map_expect(const struct map_entries *entries, const struct slice *keys, uns
         hashes[i] = hash_of(entries, keys[i]);
         __builtin_prefetch(table_bucket(&entries->by_key, hashes[i]));
     }
-    for (unsigned i = 0; i < count; i++)
-        __builtin_prefetch(table_first(&entries->by_key, hashes[i]));
     for (unsigned i = 0; i < count; i++) {
-        const struct table_node *node = table_first(&entries->by_key, hashes[i]);
-        while (node != NULL && node->hash != hashes[i])
-            node = node->next;
-        if (node != NULL)
-            __builtin_prefetch(container_of(node, struct map_entry, by_key)->blob, 1);
+        nodes[i] = table_first(&entries->by_key, hashes[i]);
+        __builtin_prefetch(nodes[i], 1);
     }
+    for (bool more = true; more;) {
+        more = false;
+        for (unsigned i = 0; i < count; i++) {
+            if (nodes[i] == NULL)
+                continue;
+            const struct map_entry *entry = container_of(nodes[i], struct map_entry, by_key);
+            if (is_of_key(entry, keys[i], hashes[i])) {
+                expect_rest(entry);
+                nodes[i] = NULL;
+            } else {
+                nodes[i] = nodes[i]->next;
+                __builtin_prefetch(nodes[i], 1);
+                more = true;
+            }
+        }
+    }
+}
+
+/* ---- writing ---- */
+
+static size_t plain_size(size_t key_size, size_t value_size)
+{
+    enum { STEP = 16 }; /* at which the allocator's sizes stand, the small ones */
+    return (offsetof(struct map_entry, bytes) + key_size + value_size + STEP - 1) & ~(size_t)(STEP - 1);
+}
+
+/* An entry of this size in its last place, but for key and value. */
+static struct map_entry *add_entry(struct map_entries *entries, uint64_t hash, size_t size)
+{
+    struct map_entry *entry = memory_allocate(size);
+    entry->serial = ++entries->last_serial & MAP_SERIALS;
+    entry->cursors = 0;
+    entry->tag = tag_of(hash);
+    list_append(&entries->order, &entry->order);
+    return entry;
+}
+
+/* The entry again in a block of this size, but for key and value; the old one is to be freed. */
+static struct map_entry *move_entry(struct map_entries *entries, struct map_entry *from, size_t size)
+{
+    struct map_entry *to = memory_allocate(size);
+    *to = *from;
+    table_replace(&entries->by_key, &from->by_key, &to->by_key);
+    list_replace(&from->order, &to->order);
+    if (from->cursors > 0)
+        map_cursors_move(entries, from, to);
+    return to;
 }
 
 static struct blob *key_and_value(struct slice key, struct slice value)
@@ -140,26 +217,77 @@ static struct blob *key_and_value(struct slice key, struct slice value)
     return blob;
 }
 
-static struct map_entry *add_entry(struct map_entries *entries, uint64_t hash)
+static void free_entry(struct map_entry *entry)
 {
-    struct map_entry *entry = memory_zeroed(1, sizeof(*entry));
-    entry->serial = ++entries->last_serial & MAP_SERIALS;
-    table_insert(&entries->by_key, &entry->by_key, hash);
-    list_append(&entries->order, &entry->order);
+    if (!map_is_plain(entry)) {
+        blob_release(map_apart(entry)->blob);
+        free(map_apart(entry)->expiry);
+    }
+    free(entry);
+}
+
+/* `entry` NULL: a new one, which is not in the table yet. */
+static struct map_entry *write_plain(struct map_entries *entries, struct map_entry *entry, const struct map_kept *kept,
+                                     uint64_t hash)
+{
+    struct slice key = kept->key, value = kept->value;
+    struct map_entry *before = entry;
+    size_t size = plain_size(key.size, value.size);
+    if (before == NULL)
+        entry = add_entry(entries, hash, size);
+    else if (!map_is_plain(before) || plain_size(before->key_size, before->value_size) != size)
+        entry = move_entry(entries, before, size);
+    if (entry != before) {
+        entry->key_size = (uint8_t)key.size;
+        if (key.size > 0)
+            memcpy(entry->bytes, key.data, key.size);
+    }
+    entry->index = kept->index;
+    entry->value_size = (uint8_t)value.size;
+    if (value.size > 0)
+        memcpy(entry->bytes + key.size, value.data, value.size);
+    if (before != NULL && before != entry) {
+        if (!map_is_plain(before))
+            drop_expiry(entries, map_apart(before));
+        free_entry(before);
+    }
     return entry;
 }
 
-struct map_entry *map_write(struct map_entries *entries, struct map_entry *entry, struct slice key, struct slice value,
-                            uint64_t index, uint64_t expire)
+static struct map_entry *write_apart(struct map_entries *entries, struct map_entry *entry, const struct map_kept *kept,
+                                     uint64_t hash)
 {
-    struct blob *blob = key_and_value(key, value);
-    if (entry == NULL)
-        entry = add_entry(entries, hash_of(entries, key));
-    blob_release(entry->blob);
-    entry->blob = blob;
-    entry->index = index;
-    set_expiry(entries, entry, expire);
+    enum { SIZE = sizeof(struct map_entry) + sizeof(struct map_apart) };
+    struct map_entry *before = entry;
+    struct blob *blob = key_and_value(kept->key, kept->value);
+    if (before != NULL && !map_is_plain(before)) {
+        blob_release(map_apart(entry)->blob);
+    } else {
+        entry = before == NULL ? add_entry(entries, hash, SIZE) : move_entry(entries, before, SIZE);
+        entry->key_size = MAP_APART;
+        map_apart(entry)->expiry = NULL;
+        free(before); /* a plain one, if there was one */
+    }
+    map_apart(entry)->blob = blob;
+    entry->index = kept->index;
+    set_expiry(entries, entry, kept->expire);
     return entry;
+}
+
+static struct map_entry *write_entry(struct map_entries *entries, struct map_entry *entry, const struct map_kept *kept,
+                                     uint64_t hash)
+{
+    bool is_new = entry == NULL, plain = kept->expire == 0 && kept->key.size <= MAP_PLAIN_MAX &&
+                                         kept->value.size <= MAP_PLAIN_MAX - kept->key.size;
+    entry = plain ? write_plain(entries, entry, kept, hash) : write_apart(entries, entry, kept, hash);
+    if (is_new)
+        table_insert(&entries->by_key, &entry->by_key, hash);
+    return entry;
+}
+
+struct map_entry *map_write(struct map_entries *entries, struct map_entry *entry, const struct map_kept *kept)
+{
+    return write_entry(entries, entry, kept, entry == NULL ? hash_of(entries, kept->key) : 0);
 }
 
 static bool restore(struct map_entries *entries, const struct map_kept *kept, uint64_t hash)
@@ -168,11 +296,7 @@ static bool restore(struct map_entries *entries, const struct map_kept *kept, ui
         kept->key.size > MAP_CONTENT_MAX || kept->value.size > MAP_CONTENT_MAX - kept->key.size ||
         find(entries, kept->key, hash) != NULL)
         return false;
-    struct map_entry *entry = add_entry(entries, hash);
-    entry->blob = key_and_value(kept->key, kept->value);
-    entry->index = kept->index;
-    if (kept->expire != 0)
-        set_expiry(entries, entry, kept->expire);
+    write_entry(entries, NULL, kept, hash);
     return true;
 }
 
@@ -194,19 +318,10 @@ bool map_restore(struct map_entries *entries, const struct map_kept *kept, size_
     return true;
 }
 
-static void free_entry(struct map_entry *entry)
-{
-    blob_release(entry->blob);
-    free(entry->expiry);
-    free(entry);
-}
-
 void map_remove(struct map_entries *entries, struct map_entry *entry)
 {
-    if (entry->expiry != NULL) {
-        timers_cancel(&entries->timers, &entry->expiry->timer);
-        show_earliest(entries);
-    }
+    if (!map_is_plain(entry))
+        drop_expiry(entries, map_apart(entry));
     if (entry->cursors > 0)
         map_cursors_leave(entries, entry);
     table_remove(&entries->by_key, &entry->by_key);

@@ -9,9 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+static uint64_t hash_of(const struct table_node *node, uint64_t seed)
+{
+    const struct map_listened *listened = container_of(node, struct map_listened, by_key);
+    return hash_bytes((struct slice){listened->key, listened->key_size}, seed);
+}
+
 void map_listeners_init(struct map_listeners *listeners, uint64_t hash_seed)
 {
     *listeners = (struct map_listeners){.hash_seed = hash_seed};
+    table_init(&listeners->by_key, hash_of, hash_seed);
     list_init(&listeners->keys);
     list_init(&listeners->every);
     list_init(&listeners->order);
@@ -27,7 +34,7 @@ static struct map_listened *find(const struct map_listeners *listeners, struct s
 {
     for (struct table_node *node = table_first(&listeners->by_key, hash); node != NULL; node = node->next) {
         struct map_listened *listened = container_of(node, struct map_listened, by_key);
-        if (node->hash == hash && listened->key_size == key.size && memcmp(listened->key, key.data, key.size) == 0)
+        if (listened->key_size == key.size && memcmp(listened->key, key.data, key.size) == 0)
             return listened;
     }
     return NULL;
@@ -77,12 +84,11 @@ static struct map_listener *at(struct list *link, const struct list *head)
     return link == head ? NULL : container_of(link, struct map_listener, peers);
 }
 
-void map_each_listener(struct map_listeners *listeners, struct slice key, uint64_t hash, map_listener_fn *fn,
-                       void *context)
+void map_each_listener(struct map_listeners *listeners, struct slice key, map_listener_fn *fn, void *context)
 {
     struct list none;
     list_init(&none);
-    struct map_listened *listened = find(listeners, key, hash);
+    struct map_listened *listened = find(listeners, key, hash_bytes(key, listeners->hash_seed));
     struct list *one_head = listened == NULL ? &none : &listened->listeners, *one = one_head->next;
     struct list *every_head = &listeners->every, *every = every_head->next;
     for (;;) {

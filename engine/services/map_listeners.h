@@ -52,10 +52,8 @@ static inline struct slice map_listened_key(const struct map_listener *listener)
                                   : (struct slice){listener->only->key, listener->only->key_size};
 }
 
-/* Calls for everyone who listens to the key, by index; `hash` is hash_bytes() of it with the listeners' seed. The
- * listener may be gone when `fn` returns; no other may. */
+/* Calls for everyone who listens to the key, by index. The listener may be gone when `fn` returns; no other may. */
 typedef void map_listener_fn(void *context, struct map_listener *listener);
-void map_each_listener(struct map_listeners *listeners, struct slice key, uint64_t hash, map_listener_fn *fn,
-                       void *context);
+void map_each_listener(struct map_listeners *listeners, struct slice key, map_listener_fn *fn, void *context);
 
 #endif

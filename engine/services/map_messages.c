@@ -121,79 +121,104 @@ struct entry_sizes {
     size_t ttl, value, entry; /* of the messages, without their heads */
 };
 
-static struct entry_sizes entry_sizes(const struct map_entry *entry, uint64_t ttl)
+static void find_sizes(struct entry_sizes *sizes, const struct map_entry *entry, uint64_t ttl)
 {
-    struct entry_sizes sizes = {.ttl = ttl == 0 ? 0 : time_size(ttl)};
-    sizes.value =
-        field_bytes_size(1, map_value(entry).size) + (ttl == 0 ? 0 : field_message_head_size(2, sizes.ttl) + sizes.ttl);
-    sizes.entry = field_bytes_size(1, map_key(entry).size) + field_message_head_size(2, sizes.value) + sizes.value +
-                  field_varint_size(3, entry->index);
-    return sizes;
+    sizes->ttl = ttl == 0 ? 0 : time_size(ttl);
+    sizes->value = field_bytes_size(1, map_value(entry).size) +
+                   (ttl == 0 ? 0 : field_message_head_size(2, sizes->ttl) + sizes->ttl);
+    sizes->entry = field_bytes_size(1, map_key(entry).size) + field_message_head_size(2, sizes->value) + sizes->value +
+                   field_varint_size(3, entry->index);
 }
 
-static uint8_t *write_after_value(uint8_t *to, const struct map_entry *entry, uint64_t ttl, struct entry_sizes sizes)
+static uint8_t *write_after_value(uint8_t *to, const struct map_entry *entry, uint64_t ttl,
+                                  const struct entry_sizes *sizes)
 {
     if (ttl > 0)
-        to = write_time(field_write_message_head(to, 2, sizes.ttl), ttl);
+        to = write_time(field_write_message_head(to, 2, sizes->ttl), ttl);
     return field_write_varint(to, 3, entry->index);
 }
 
-/* What stands before an entry's fields, and these. */
-static void copy_entry(struct service_call *call, const struct map_entry *entry, uint64_t ttl, struct entry_sizes sizes,
-                       const uint8_t *before, size_t before_size)
+/* An output that shows an entry: some bytes, then the entry's fields. The bytes are written at `at`, up to `end`. */
+struct showing {
+    struct service_call *call;
+    const struct map_entry *entry;
+    uint64_t ttl;
+    struct entry_sizes sizes;
+    bool copied; /* then the whole output has its place at `at`; else only what stands between shared bytes is put */
+    uint8_t *at, *end;
+    uint8_t bytes[BETWEEN_MAX];
+};
+
+/* Nothing is written to be copied right away: the copy would wait until all that was written before, much of it to a
+ * cold entry, has reached the cache. */
+static void show_entry(struct showing *showing, size_t before_size)
 {
-    uint8_t *to = call_put(call, before_size + sizes.entry);
-    __builtin_memcpy(to, before, before_size);
-    to = field_write_bytes(to + before_size, 1, map_key(entry));
-    to = field_write_message_head(to, 2, sizes.value);
-    to = field_write_bytes(to, 1, map_value(entry));
-    write_after_value(to, entry, ttl, sizes);
+    showing->copied = map_is_plain(showing->entry) || showing->sizes.entry <= COPIED_MAX;
+    showing->at = showing->copied ? call_put(showing->call, before_size + showing->sizes.entry) : showing->bytes;
 }
 
-/* The entry's fields. What stands before them has been written into `bytes`, up to `at`. */
-static void put_entry(struct service_call *call, const struct map_entry *entry, uint64_t ttl, struct entry_sizes sizes,
-                      uint8_t bytes[BETWEEN_MAX], uint8_t *at)
+static void put_between(struct showing *showing)
 {
-    size_t key_size = map_key(entry).size, value_bytes = map_value(entry).size;
-    if (sizes.entry <= COPIED_MAX) {
-        copy_entry(call, entry, ttl, sizes, bytes, (size_t)(at - bytes));
-        return;
-    }
+    size_t size = (size_t)(showing->end - showing->bytes);
+    __builtin_memcpy(call_put(showing->call, size), showing->bytes, size);
+    showing->end = showing->bytes;
+}
+
+static void put_shared(struct showing *showing)
+{
+    size_t key_size = map_key(showing->entry).size, value_bytes = map_value(showing->entry).size;
+    struct blob *blob = map_apart(showing->entry)->blob;
 
     /* A message's head and that of bytes are alike; field_bytes_size() of nothing is 0. */
     if (key_size > 0)
-        at = field_write_message_head(at, 1, key_size);
-    size_t size = (size_t)(at - bytes);
-    __builtin_memcpy(call_put(call, size), bytes, size);
-    call_put_blob(call, entry->blob, MAP_CONTENT_HEAD, key_size);
+        showing->end = field_write_message_head(showing->end, 1, key_size);
+    put_between(showing);
+    call_put_blob(showing->call, blob, MAP_CONTENT_HEAD, key_size);
 
-    at = field_write_message_head(bytes, 2, sizes.value);
+    showing->end = field_write_message_head(showing->end, 2, showing->sizes.value);
     if (value_bytes > 0)
-        at = field_write_message_head(at, 1, value_bytes);
-    size = (size_t)(at - bytes);
-    __builtin_memcpy(call_put(call, size), bytes, size);
-    call_put_blob(call, entry->blob, MAP_CONTENT_HEAD + key_size, value_bytes);
+        showing->end = field_write_message_head(showing->end, 1, value_bytes);
+    put_between(showing);
+    call_put_blob(showing->call, blob, MAP_CONTENT_HEAD + key_size, value_bytes);
 
-    size = (size_t)(write_after_value(bytes, entry, ttl, sizes) - bytes);
-    __builtin_memcpy(call_put(call, size), bytes, size);
+    showing->end = write_after_value(showing->end, showing->entry, showing->ttl, &showing->sizes);
+    put_between(showing);
+}
+
+static void put_entry(struct showing *showing)
+{
+    if (!showing->copied) {
+        put_shared(showing);
+        return;
+    }
+    uint8_t *to = field_write_bytes(showing->end, 1, map_key(showing->entry));
+    to = field_write_message_head(to, 2, showing->sizes.value);
+    to = field_write_bytes(to, 1, map_value(showing->entry));
+    write_after_value(to, showing->entry, showing->ttl, &showing->sizes);
 }
 
 void map_answer_entry(struct service_call *call, const struct map_entry *entry, uint64_t ttl)
 {
-    uint8_t bytes[BETWEEN_MAX];
-    struct entry_sizes sizes = entry_sizes(entry, ttl);
-    put_entry(call, entry, ttl, sizes, bytes, field_write_message_head(bytes, 1, sizes.entry));
+    struct showing showing;
+    showing.call = call, showing.entry = entry, showing.ttl = ttl;
+    find_sizes(&showing.sizes, entry, ttl);
+    show_entry(&showing, field_message_head_size(1, showing.sizes.entry));
+    showing.end = field_write_message_head(showing.at, 1, showing.sizes.entry);
+    put_entry(&showing);
 }
 
 void map_put_event(struct service_call *output, enum map_event event, const struct map_entry *entry, uint64_t ttl)
 {
-    uint8_t bytes[BETWEEN_MAX];
-    struct entry_sizes sizes = entry_sizes(entry, ttl);
-    size_t event_size = field_varint_size(1, event) + field_message_head_size(2, sizes.entry) + sizes.entry;
-    uint8_t *at = field_write_message_head(bytes, 2, event_size);
+    struct showing showing;
+    showing.call = output, showing.entry = entry, showing.ttl = ttl;
+    find_sizes(&showing.sizes, entry, ttl);
+    size_t entry_size = field_message_head_size(2, showing.sizes.entry) + showing.sizes.entry;
+    size_t event_size = field_varint_size(1, event) + entry_size;
+    show_entry(&showing, field_message_head_size(2, event_size) + event_size - showing.sizes.entry);
+    uint8_t *at = field_write_message_head(showing.at, 2, event_size);
     at = field_write_varint(at, 1, event);
-    at = field_write_message_head(at, 2, sizes.entry);
-    put_entry(output, entry, ttl, sizes, bytes, at);
+    showing.end = field_write_message_head(at, 2, showing.sizes.entry);
+    put_entry(&showing);
 }
 
 void map_put_listening(struct service_call *output, struct slice key)

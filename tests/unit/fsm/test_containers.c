@@ -37,6 +37,11 @@ struct item {
     bool there;
 };
 
+static uint64_t hash_of_item(const struct table_node *node, uint64_t seed)
+{
+    return hash_number(container_of(node, struct item, node)->key, seed);
+}
+
 static struct item *find_item(const struct table *table, uint64_t key, uint64_t seed)
 {
     for (struct table_node *node = table_first(table, hash_number(key, seed)); node != NULL; node = node->next)
@@ -50,7 +55,8 @@ static void table_finds_what_is_in_it(void **state)
     (void)state;
     enum { ITEMS = 5000 };
     struct item *items = calloc(ITEMS, sizeof(*items));
-    struct table table = {0};
+    struct table table;
+    table_init(&table, hash_of_item, 7);
     size_t count = 0;
     assert_null(find_item(&table, 1, 7));
     for (unsigned step = 0; step < 60000; step++) {
@@ -83,7 +89,8 @@ static void table_with_room_made(void **state)
     (void)state;
     enum { ITEMS = 3000 };
     struct item *items = calloc(ITEMS, sizeof(*items));
-    struct table table = {0};
+    struct table table;
+    table_init(&table, hash_of_item, 5);
     table_reserve(&table, ITEMS);
     size_t mask = table.mask;
     assert_true(mask + 1 >= ITEMS && mask + 1 < 2 * ITEMS);
@@ -106,7 +113,8 @@ static void table_shrinks(void **state)
     (void)state;
     enum { ITEMS = 4096 };
     struct item *items = calloc(ITEMS, sizeof(*items));
-    struct table table = {0};
+    struct table table;
+    table_init(&table, hash_of_item, 1);
     for (uint64_t key = 0; key < ITEMS; key++)
         table_insert(&table, &items[key].node, hash_number(items[key].key = key, 1));
     assert_true(table.mask + 1 >= ITEMS / 2);
@@ -114,6 +122,37 @@ static void table_shrinks(void **state)
         table_remove(&table, &items[key].node);
     assert_true(table.mask + 1 <= 64);
     assert_int_equal(table.count, 0);
+    table_free(&table);
+    free(items);
+}
+
+/* Also while it moves from one array to another. */
+static void table_takes_a_replacement(void **state)
+{
+    (void)state;
+    enum { ITEMS = 1000 };
+    struct item *items = calloc(2 * ITEMS, sizeof(*items));
+    struct table table;
+    table_init(&table, hash_of_item, 3);
+    bool moving = false;
+    for (uint64_t key = 0; key < ITEMS; key++) {
+        items[key].key = items[ITEMS + key].key = key;
+        table_insert(&table, &items[key].node, hash_number(key, 3));
+        uint64_t changed = next_random() % (key + 1);
+        struct item *from = find_item(&table, changed, 3);
+        struct item *to = from < items + ITEMS ? from + ITEMS : from - ITEMS;
+        table_replace(&table, &from->node, &to->node);
+        assert_ptr_equal(find_item(&table, changed, 3), to);
+        moving = moving || table.old != NULL;
+    }
+    assert_true(moving);
+    assert_int_equal(table.count, ITEMS);
+    for (uint64_t key = 0; key < ITEMS; key++) {
+        struct item *item = find_item(&table, key, 3);
+        assert_non_null(item);
+        table_remove(&table, &item->node);
+        assert_null(find_item(&table, key, 3));
+    }
     table_free(&table);
     free(items);
 }
@@ -540,6 +579,7 @@ int main(void)
         cmocka_unit_test(table_finds_what_is_in_it),
         cmocka_unit_test(table_with_room_made),
         cmocka_unit_test(table_shrinks),
+        cmocka_unit_test(table_takes_a_replacement),
         cmocka_unit_test(timers_fire_in_order),
         cmocka_unit_test(window_takes_what_is_near),
         cmocka_unit_test(window_gives_back),

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SESSIONS = 6, COMMANDS = 4000, KEYS = 12, USERS = 2 };
+enum { SESSIONS = 6, COMMANDS = 4000, KEYS = 12, USERS = 2, VALUE_ROOM = 256 };
 
 static uint64_t random_state;
 
@@ -50,7 +50,7 @@ struct model_session {
 struct model_entry {
     bool there;
     uint64_t index, expire;
-    char value[8];
+    char value[VALUE_ROOM];
 };
 
 struct model {
@@ -125,7 +125,7 @@ struct operation {
     /* what the payload was made of */
     uint64_t first, second;
     unsigned key;
-    char key_text[8], value[8];
+    char key_text[8], value[VALUE_ROOM];
     uint64_t ttl;
 };
 
@@ -139,7 +139,8 @@ static struct operation random_operation(const struct model *model)
     operation.name = names[name];
     operation.service = name >= 4;
     snprintf(operation.key_text, sizeof(operation.key_text), "k%u", operation.key);
-    snprintf(operation.value, sizeof(operation.value), "%u", (unsigned)below(1000));
+    static const int widths[] = {1, 1, 1, 20, 100, 209, 210, 250}; /* kept, and shown, in more than one way */
+    snprintf(operation.value, sizeof(operation.value), "%0*u", widths[below(8)], (unsigned)below(1000));
     if (name < 4) {
         operation.first = name == 3 && below(2) == 0 ? model->counter : below(5) == 0 ? UINT64_MAX - 3 : below(9);
         operation.second = name == 3 ? below(10) : 0;

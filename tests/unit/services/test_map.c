@@ -394,6 +394,65 @@ static void large_values_and_clearing(void **state)
     free(value);
 }
 
+/* ---- how entries are kept ---- */
+
+struct form {
+    size_t size; /* of the value */
+    uint64_t ttl;
+};
+
+static const struct reply *put_form(struct fixture *fixture, const struct form *form, char *value)
+{
+    struct duration ttl = duration_of(form->ttl);
+    memset(value, 'v', form->size);
+    value[form->size] = '\0';
+    return run(fixture, "Put", write_payload("x", text(value), form->ttl == 0 ? NULL : &ttl, 0));
+}
+
+/* `from` is written over by `to`, between two others and with a cursor standing there. */
+static void assert_becomes(struct fixture *fixture, const struct form *from, const struct form *to)
+{
+    struct partition *partition = fixture->partition;
+    char value[512];
+    put(fixture, "before", "1");
+    put_form(fixture, from, value);
+    uint64_t after = put(fixture, "after", "3")->index;
+    struct fsm_cursor *cursor = partition_cursor(partition, fixture->session, fixture->service, "Entries", none);
+    fsm_cursor_taken(cursor);
+    const struct reply *reply = put_form(fixture, to, value);
+    uint64_t index = reply->index;
+    assert_entry(reply, "x", value, index, to->ttl);
+    assert_entry(get(fixture, "x"), "x", value, index, to->ttl);
+    assert_entry(partition_cursor_next(partition, cursor), "x", value, index, to->ttl);
+    assert_entry(partition_cursor_next(partition, cursor), "after", "3", after, 0);
+    fsm_cursor_close(cursor);
+
+    if (from->ttl > 0) { /* its deadline counts no longer */
+        partition_tick(partition, partition->time + from->ttl);
+        assert_entry(get(fixture, "x"), "x", value, index, to->ttl == 0 ? 0 : to->ttl - from->ttl);
+    }
+    if (to->ttl > 0) {
+        partition_tick(partition, partition->time + to->ttl);
+        assert_failed(get(fixture, "x"), STATUS_NOT_FOUND);
+    }
+    assert_int_equal(size(fixture), to->ttl > 0 ? 2 : 3);
+    assert_int_equal(run(fixture, "Remove", key_payload("before", 0))->operation_status, STATUS_OK);
+    if (to->ttl == 0)
+        assert_entry(run(fixture, "Remove", key_payload("x", 0)), "x", value, index, 0);
+    assert_int_equal(run(fixture, "Remove", key_payload("after", 0))->operation_status, STATUS_OK);
+}
+
+static void every_form_becomes_every_other(void **state)
+{
+    struct fixture *fixture = *state;
+    static const size_t sizes[] = {0, 3, 4, 19, 20, 35, 36, 211, 212, 240, 400};
+    enum { SIZES = sizeof(sizes) / sizeof(sizes[0]) };
+    for (unsigned from = 0; from < 2 * SIZES; from++)
+        for (unsigned to = 0; to < 2 * SIZES; to++)
+            assert_becomes(fixture, &(struct form){sizes[from / 2], from % 2 * MR_SECOND},
+                           &(struct form){sizes[to / 2], to % 2 * 3 * MR_SECOND});
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -412,6 +471,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(many_deadlines, setup, teardown),
         cmocka_unit_test_setup_teardown(order_of_insertion, setup, teardown),
         cmocka_unit_test_setup_teardown(large_values_and_clearing, setup, teardown),
+        cmocka_unit_test_setup_teardown(every_form_becomes_every_other, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
