@@ -138,6 +138,33 @@ static inline bool read_plain_command_output(const uint8_t *at, const uint8_t *e
     return true;
 }
 
+/* The byte at a place of a word as it stands in memory. */
+#define BYTE_AT(place, value) ((uint64_t)(value) << 8 * (place))
+
+/* What stands between the index and the payload of most answers is a few constants and four lengths, each of one byte,
+ * of messages that reach to the same end: all known from how many bytes there are. */
+bool read_first_output(const uint8_t *data, size_t size, uint64_t *index, struct slice *payload)
+{
+    const uint8_t *at = wire_plain_last(data, data + size, BYTES_TAG(1)), *end = data + size;
+    uint64_t word;
+    uint32_t rest;
+
+    if (!ROWS_WHOLE || at == NULL || (at = wire_plain_varint(at, end, VARINT_TAG(1), index)) == NULL)
+        return false;
+    size_t left = (size_t)(end - at);
+    if (left < sizeof word + sizeof rest || left >= 0x80)
+        return false;
+    memcpy(&word, at, sizeof word);
+    memcpy(&rest, at + sizeof word, sizeof rest);
+    if (word != (BYTE_AT(0, BYTES_TAG(COMMAND_SESSION_COMMAND)) | BYTE_AT(1, left - 2) |
+                 BYTE_AT(2, BYTES_TAG(ANSWER_SERVICE_COMMAND)) | BYTE_AT(3, left - 4) | BYTE_AT(4, VARINT_TAG(1)) |
+                 BYTE_AT(5, 1) | BYTE_AT(6, BYTES_TAG(2)) | BYTE_AT(7, left - 8)) ||
+        rest != (BYTE_AT(0, VARINT_TAG(1)) | BYTE_AT(1, STATUS_OK) | BYTE_AT(2, BYTES_TAG(2)) | BYTE_AT(3, left - 12)))
+        return false;
+    *payload = (struct slice){at + 12, left - 12};
+    return true;
+}
+
 static inline void clear_output(struct command_output *out, struct slice *part)
 {
     *part = (struct slice){0};

@@ -99,21 +99,25 @@ static void does_not_decode(struct mr_result *result)
     result->message = mr_text("the node's answer does not decode: the library and the node do not belong together");
 }
 
-static void read_operation(enum answer_kind answer, const struct operation_output *operation, struct slice payload,
-                           struct mr_result *result)
+static inline void read_payload(enum answer_kind answer, struct slice payload, struct mr_result *result)
 {
     bool well_formed = true;
 
-    result->status = status_of((uint32_t)operation->status);
-    result->message = bytes_of(operation->message);
-    if (result->status != MR_OK)
-        return;
     if (answer == ANSWER_NUMBER)
         well_formed = read_number(payload, &result->as.number);
     else if (answer == ANSWER_ENTRY)
         well_formed = read_entry(payload, &result->as.entry);
     if (!well_formed)
         does_not_decode(result);
+}
+
+static void read_operation(enum answer_kind answer, const struct operation_output *operation, struct slice payload,
+                           struct mr_result *result)
+{
+    result->status = status_of((uint32_t)operation->status);
+    result->message = bytes_of(operation->message);
+    if (result->status == MR_OK)
+        read_payload(answer, payload, result);
 }
 
 void answer_read(enum answer_kind answer, enum frame_kind kind, const struct response_head *head, const uint8_t *body,
@@ -129,6 +133,11 @@ void answer_read(enum answer_kind answer, enum frame_kind kind, const struct res
     }
     if (answer == ANSWER_RAW) {
         result->as.raw = (struct mr_bytes){body, head->size};
+        return;
+    }
+    if (answer >= ANSWER_NUMBER && kind == FRAME_COMMAND &&
+        read_first_output(body, head->size, &result->index, &payload)) {
+        read_payload(answer, payload, result);
         return;
     }
     if (kind == FRAME_QUERY) {

@@ -28,7 +28,7 @@
 
 #include "ipc/channel.h"
 #include "ipc/frame.h"
-#include "proto/writer.h"
+#include "proto/service_command.h"
 
 #include <millrace/limits.h>
 #include <millrace/millrace.h>
@@ -210,7 +210,7 @@ struct service {
     uint64_t id;
     uint32_t handles;     /* that the caller has on it */
     uint32_t outstanding; /* requests of it that the node has not answered, abandoned ones included */
-    struct service_command_head command_head; /* what its commands begin with */
+    struct service_command_head command; /* what its commands begin with, as the last one left it */
     struct service *next;
 };
 

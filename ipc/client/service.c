@@ -58,19 +58,14 @@ static enum mr_status start_command(struct service *service, const struct operat
 
     if (!session_may_number(session))
         return too_many(link->client);
-    struct service_command command = {.partition_id = link->partition,
-                                      .session_id = session->id,
-                                      .service_id = service->id,
-                                      .sequence_num = session->next,
-                                      .operation = {operation->name, {NULL, payload}}};
-    size_t size = service_command_size(&service->command_head, &command);
+    size_t size = service_command_size(&service->command, operation->name, payload, session->next);
     enum mr_status status = link_begin(link, size, &body);
     if (status != MR_OK)
         return status;
     struct request *request = request_new(link->client);
     if (request == NULL)
         return too_many(link->client);
-    body = write_service_command(body, &service->command_head, &command);
+    body = service_command_write(body, &service->command);
     if (payload > 0)
         operation->write(arguments, body);
     request->session_id = session->id;
@@ -242,6 +237,8 @@ static enum mr_status new_service(struct link *link, const char *type, const cha
     service->name = strdup(name);
     service->session_id = link->session.id;
     service->id = id;
+    service->command = (struct service_command_head){
+        .partition_id = link->partition, .session_id = link->session.id, .service_id = id};
     service->next = client->services;
     client->services = service;
     *out = service;
