@@ -17,15 +17,15 @@ struct service_command_head {
     /* The command that the bytes below were written for, up to its payload. */
     struct slice operation; /* its name, known by its address; NULL: nothing has been written */
     size_t payload_size;
-    uint64_t sequence_num;
+    uint64_t sequence_high; /* its number, without the lowest seven bits: those are put in when the bytes are copied */
+    size_t sequence_at;     /* where in `bytes` it begins */
+    size_t sequence_size;   /* of so many bytes */
     size_t size;
-    uint8_t sequence_at;   /* where in `bytes` its number begins ... */
-    uint8_t sequence_size; /* ... of so many bytes */
     /* Two numbers of 32 bits, three of 64, a name, five messages' heads: at most 6 + 33 + 34 + 30. */
     uint8_t bytes[104];
 };
 
-/* Any change of the bytes but that of the number's lowest seven bits. */
+/* Any other change of the bytes than what is put in later. */
 void service_command_change(struct service_command_head *head, struct slice operation, size_t payload_size,
                             uint64_t sequence_num);
 
@@ -34,22 +34,20 @@ void service_command_change(struct service_command_head *head, struct slice oper
 static inline size_t service_command_size(struct service_command_head *head, struct slice operation,
                                           size_t payload_size, uint64_t sequence_num)
 {
-    uint64_t step = sequence_num - head->sequence_num;
-
-    if (head->operation.data == operation.data && head->operation.size == operation.size &&
-        head->payload_size == payload_size && step <= 1 && (sequence_num & 0x7f) != 0) {
-        head->bytes[head->sequence_at] = (uint8_t)(head->bytes[head->sequence_at] + step); /* nothing is carried */
-        head->sequence_num = sequence_num;
-    } else {
+    if (head->operation.data != operation.data || head->operation.size != operation.size ||
+        head->payload_size != payload_size || head->sequence_high != sequence_num >> 7)
         service_command_change(head, operation, payload_size, sequence_num);
-    }
     return head->size + payload_size;
 }
 
-/* Returns where the payload goes. */
-static inline uint8_t *service_command_write(uint8_t *to, const struct service_command_head *head)
+/* Writes it up to the payload, and returns where that goes. */
+static inline uint8_t *service_command_write(uint8_t *to, const struct service_command_head *head,
+                                             uint64_t sequence_num)
 {
+    unsigned more = head->sequence_size > 1 ? 0x80 : 0;
+
     memcpy(to, head->bytes, head->size);
+    to[head->sequence_at] = (uint8_t)(more | (sequence_num & 0x7f));
     return to + head->size;
 }
 

@@ -119,9 +119,8 @@ void client_unpin(struct mr_client *client)
 void client_give(struct mr_client *client, const struct mr_then *then, const struct mr_result *result,
                  struct link *link, uint64_t size)
 {
-    bool bytes = link != NULL && has_bytes(result);
-
     if (then->done == NULL) {
+        bool bytes = link != NULL && has_bytes(result);
         struct waiting *waiting = waiting_at(client, client->waiting_end++);
         waiting->result = *result;
         waiting->link = bytes ? link : NULL;
@@ -137,7 +136,7 @@ void client_give(struct mr_client *client, const struct mr_then *then, const str
     client->in_callback = false;
     if (client->pin) {
         client->pin = false;
-        pin(client, bytes ? link : NULL, size);
+        pin(client, link != NULL && has_bytes(result) ? link : NULL, size);
     }
 }
 
