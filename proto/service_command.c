@@ -13,8 +13,7 @@ static size_t whole(unsigned number, size_t size)
 static void write_head(struct service_command_head *head, uint64_t sequence_num)
 {
     size_t operation = field_bytes_size(1, head->operation.size) + field_bytes_size(2, head->payload_size);
-    size_t member =
-        field_varint_size(1, head->service_id) + field_varint_size(2, sequence_num) + whole(3, operation);
+    size_t member = field_varint_size(1, head->service_id) + field_varint_size(2, sequence_num) + whole(3, operation);
     size_t command = field_varint_size(1, head->session_id) + whole(SESSION_COMMAND_SERVICE_COMMAND, member);
     uint8_t *to = field_write_varint(head->bytes, 1, head->partition_id);
 

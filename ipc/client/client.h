@@ -210,8 +210,8 @@ struct service {
     char *name;
     uint64_t session_id; /* in which it was opened */
     uint64_t id;
-    uint32_t handles;     /* that the caller has on it */
-    uint32_t outstanding; /* requests of it that the node has not answered, abandoned ones included */
+    uint32_t handles;                    /* that the caller has on it */
+    uint32_t outstanding;                /* requests of it that the node has not answered, abandoned ones included */
     struct service_command_head command; /* what its commands begin with, as the last one left it */
     struct service *next;
 };
