@@ -99,7 +99,7 @@ static void does_not_decode(struct mr_result *result)
     result->message = mr_text("the node's answer does not decode: the library and the node do not belong together");
 }
 
-static inline void read_payload(enum answer_kind answer, struct slice payload, struct mr_result *result)
+static inline __attribute__((always_inline)) void read_payload(enum answer_kind answer, struct slice payload, struct mr_result *result)
 {
     bool well_formed = true;
 
@@ -125,8 +125,11 @@ void answer_read(enum answer_kind answer, enum frame_kind kind, const struct res
 {
     struct slice payload;
 
-    result->output = head->number;
     result->status = status_of(head->status);
+    result->index = 0;
+    result->output = head->number;
+    result->message = (struct mr_bytes){NULL, 0};
+    memset(&result->as, 0, sizeof(result->as));
     if (result->status != MR_OK) {
         result->message = (struct mr_bytes){body, head->size};
         return;

@@ -171,6 +171,7 @@ struct link {
     struct channel channel;
     struct ring_writer requests;
     struct ring_reader responses;
+    uint64_t size_max;   /* of a request's body in this channel */
     bool wanted;         /* LINK_NONE: its channel is to be asked for, */
     uint64_t ask_at;     /* at this time; 0: as soon as it can be */
     bool reopening;      /* its channel is gone with the node, and another one is to come */

@@ -48,6 +48,9 @@ void link_attach(struct link *link)
 
     ring_writer_attach(&link->requests, link->channel.request_data, link->channel.ring_bytes, &page->request, 0, 0);
     ring_reader_attach(&link->responses, link->channel.response_data, link->channel.ring_bytes, &page->response, 0, 0);
+    link->size_max = link->channel.ring_bytes / 4;
+    if (link->size_max > link->client->max_payload)
+        link->size_max = link->client->max_payload;
     link->generation = atomic_load_explicit(&page->generation, memory_order_acquire);
     link->retry_at = NEVER;
     link->close_at = NEVER;
@@ -149,7 +152,7 @@ enum mr_status link_begin(struct link *link, size_t size, uint8_t **body)
 {
     struct mr_client *client = link->client;
 
-    if (client->gone || link->stage != LINK_OPEN || size > client->max_payload || size > link->channel.ring_bytes / 4)
+    if (client->gone || link->stage != LINK_OPEN || size > link->size_max)
         return refuse(link, size);
     if (link_is_stuck(link)) {
         send_first(link);
@@ -397,16 +400,6 @@ static void meet_forbidden(struct link *link, const struct request *request, str
     }
 }
 
-/* Its size is kept from the compiler: gcc, knowing it, makes a `rep stos` of it, which takes longer than all the rest of
- * meeting an answer. */
-static inline void clear_result(struct mr_result *result)
-{
-    size_t size = sizeof(*result);
-
-    __asm__("" : "+r"(size));
-    memset(result, 0, size);
-}
-
 static void meet(struct link *link, struct request *request, const struct response_head *head, const uint8_t *body)
 {
     struct mr_client *client = link->client;
@@ -422,7 +415,7 @@ static void meet(struct link *link, struct request *request, const struct respon
         retry_later(link, request);
         return;
     }
-    clear_result(&result);
+    /* Field by field: of zeroing the whole gcc makes a `rep stos`, which takes longer than all the rest. */
     result.last = last;
     result.request = request->id;
     result.arg = then.arg;
@@ -437,7 +430,7 @@ static void meet(struct link *link, struct request *request, const struct respon
     }
     client->met += wanted && counted;
     if (wanted)
-        client_give(client, &then, &result, link, response_frame_bytes(head->size));
+        client_give(client, then, &result, link, response_frame_bytes(head->size));
 }
 
 /* The next frame; false: there is none, or it has to wait, or the link is closed. */

@@ -258,7 +258,7 @@ static void call_done(struct mr_client *client, const struct mr_result *result)
 
 struct mr_then call_then(struct call *call)
 {
-    *call = (struct call){.done = false};
+    call->done = false;
     return (struct mr_then){.done = call_done, .arg = call};
 }
 
