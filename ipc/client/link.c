@@ -534,7 +534,8 @@ void link_run(struct link *link)
         if (link->responses.head - link->responses.released > link->responses.capacity / 8)
             link_release(link);
     }
-    sending_forget_old(link);
+    if (left < FRAMES_A_RUN)
+        sending_forget_old(link);
     /* What the old worker wrote is met before anything is sent again for its sake, and all before a channel's end. */
     if (left > 0 && link->stage == LINK_OPEN && generation != link->generation)
         new_worker(link, generation);
