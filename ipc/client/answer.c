@@ -135,6 +135,7 @@ void answer_read(enum answer_kind answer, enum frame_kind kind, const struct res
                  struct mr_result *result)
 {
     struct slice payload;
+    uint64_t index;
 
     result->status = status_of(head->status);
     result->index = 0;
@@ -149,8 +150,8 @@ void answer_read(enum answer_kind answer, enum frame_kind kind, const struct res
         result->as.raw = (struct mr_bytes){body, head->size};
         return;
     }
-    if (answer >= ANSWER_NUMBER && kind == FRAME_COMMAND &&
-        read_first_output(body, head->size, &result->index, &payload)) {
+    if (answer >= ANSWER_NUMBER && kind == FRAME_COMMAND && read_first_output(body, head->size, &index, &payload)) {
+        result->index = index;
         read_payload(answer, payload, result);
         return;
     }
