@@ -33,6 +33,9 @@ enum read_result read_partition_command_output(const uint8_t *data, size_t size,
                                                struct slice *part);
 enum read_result read_partition_query_output(const uint8_t *data, size_t size, struct operation_output *out,
                                              struct slice *part);
+/* Most of them at once: a service command's output with number 1, OK, with a payload and without a message, as our
+ * writer puts it. False: something else, or in another form; the two are then not specified. */
+bool read_first_output(const uint8_t *data, size_t size, uint64_t *index, struct slice *payload);
 
 /* Field by field, for messages that a service reads itself (its operations' inputs, read in place as well):
  *

@@ -138,6 +138,56 @@ static inline bool read_plain_command_output(const uint8_t *at, const uint8_t *e
     return true;
 }
 
+/* A word as its bytes stand in memory, the first one lowest. */
+static inline uint64_t word_at(const uint8_t *at)
+{
+    uint64_t word;
+    memcpy(&word, at, sizeof word);
+    return word;
+}
+
+static inline uint64_t word_of(uint8_t a, uint8_t b, uint8_t c, uint8_t d, uint8_t e, uint8_t f, uint8_t g, uint8_t h)
+{
+    return a | (uint64_t)b << 8 | (uint64_t)c << 16 | (uint64_t)d << 24 | (uint64_t)e << 32 | (uint64_t)f << 40 |
+           (uint64_t)g << 48 | (uint64_t)h << 56;
+}
+
+/* The two bytes of a length. */
+#define LOW_BYTE(length) ((uint8_t)((length) | 0x80))
+#define HIGH_BYTE(length) ((uint8_t)((length) >> 7))
+
+/* What stands between the index and the payload of most answers is a few constants and four lengths of messages that
+ * reach to the same end: all known from how many bytes there are, if either each length has one byte or each has two.
+ */
+bool read_first_output(const uint8_t *data, size_t size, uint64_t *index, struct slice *payload)
+{
+    enum { SHORT = 12, LONG = 16 }; /* bytes of either form */
+    const uint8_t *at = wire_plain_last(data, data + size, BYTES_TAG(1)), *end = data + size;
+
+    if (!ROWS_WHOLE || at == NULL || (at = wire_plain_varint(at, end, VARINT_TAG(1), index)) == NULL)
+        return false;
+    size_t left = (size_t)(end - at), known = left < 0x80 ? SHORT : LONG;
+    if (left < SHORT)
+        return false;
+    if (known == SHORT) {
+        if (word_at(at) != word_of(BYTES_TAG(COMMAND_SESSION_COMMAND), (uint8_t)(left - 2),
+                                   BYTES_TAG(ANSWER_SERVICE_COMMAND), (uint8_t)(left - 4), VARINT_TAG(1), 1,
+                                   BYTES_TAG(2), (uint8_t)(left - 8)) ||
+            word_at(at + 4) >> 32 !=
+                word_of(VARINT_TAG(1), STATUS_OK, BYTES_TAG(2), (uint8_t)(left - SHORT), 0, 0, 0, 0))
+            return false;
+    } else if (left < 0x80 + LONG || left > 0x3fff ||
+               word_at(at) != word_of(BYTES_TAG(COMMAND_SESSION_COMMAND), LOW_BYTE(left - 3), HIGH_BYTE(left - 3),
+                                      BYTES_TAG(ANSWER_SERVICE_COMMAND), LOW_BYTE(left - 6), HIGH_BYTE(left - 6),
+                                      VARINT_TAG(1), 1) ||
+               word_at(at + 8) != word_of(BYTES_TAG(2), LOW_BYTE(left - 11), HIGH_BYTE(left - 11), VARINT_TAG(1),
+                                          STATUS_OK, BYTES_TAG(2), LOW_BYTE(left - LONG), HIGH_BYTE(left - LONG))) {
+        return false;
+    }
+    *payload = (struct slice){at + known, left - known};
+    return true;
+}
+
 static inline void clear_output(struct command_output *out, struct slice *part)
 {
     *part = (struct slice){0};

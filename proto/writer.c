@@ -413,50 +413,6 @@ uint8_t *write_command_input_sized(uint8_t *to, const struct partition_command_i
     }
 }
 
-/* Up to the sequence number, and everything before as large as what then follows makes it. */
-static void write_service_command_head(struct service_command_head *head, const struct service_command *command,
-                                       size_t rest)
-{
-    size_t member = field_varint_size(1, command->service_id) + rest;
-    size_t session_command =
-        field_varint_size(1, command->session_id) + field_message_size(SESSION_COMMAND_SERVICE_COMMAND, member);
-    uint8_t *to = field_write_varint(head->bytes, 1, command->partition_id);
-    to = field_write_message_head(to, 2, field_message_size(COMMAND_SESSION_COMMAND, session_command));
-    to = field_write_message_head(to, COMMAND_SESSION_COMMAND, session_command);
-    to = field_write_varint(to, 1, command->session_id);
-    to = field_write_message_head(to, SESSION_COMMAND_SERVICE_COMMAND, member);
-    to = field_write_varint(to, 1, command->service_id);
-    head->partition_id = command->partition_id;
-    head->session_id = command->session_id;
-    head->service_id = command->service_id;
-    head->rest = rest;
-    head->size = (size_t)(to - head->bytes);
-}
-
-size_t service_command_size(struct service_command_head *head, const struct service_command *command)
-{
-    size_t operation = operation_input_size(&command->operation);
-    size_t rest = field_varint_size(2, command->sequence_num) + field_message_size(3, operation);
-    if (head->rest != rest || head->session_id != command->session_id || head->service_id != command->service_id ||
-        head->partition_id != command->partition_id)
-        write_service_command_head(head, command, rest);
-    head->operation = operation;
-    return head->size + rest;
-}
-
-uint8_t *write_service_command(uint8_t *to, const struct service_command_head *head,
-                               const struct service_command *command)
-{
-    enum { SHORT_HEAD = 16 };
-    if (head->size <= SHORT_HEAD && head->size + head->rest >= SHORT_HEAD)
-        memcpy(to, head->bytes, SHORT_HEAD); /* of known size; what it copies too much is written over */
-    else
-        memcpy(to, head->bytes, head->size);
-    to = field_write_varint(to + head->size, 2, command->sequence_num);
-    to = field_write_message_head(to, 3, head->operation);
-    return write_operation_input(to, &command->operation);
-}
-
 struct query_input_sizes query_input_sizes(const struct partition_query_input *input)
 {
     struct query_input_sizes sizes;

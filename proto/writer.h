@@ -134,25 +134,6 @@ struct command_input_sizes command_input_sizes(const struct partition_command_in
 uint8_t *write_command_input_sized(uint8_t *to, const struct partition_command_input *input,
                                    const struct last_output *last_outputs, size_t last_output_count,
                                    const struct command_input_sizes *sizes);
-/* A service command, for who writes many of them to one service: each begins with the same bytes as the one before,
- * as long as what comes behind them, its number and its operation, has the same size. These are kept: */
-struct service_command_head {
-    uint32_t partition_id;
-    uint64_t session_id, service_id;
-    size_t rest;       /* bytes behind it; 0: it has not been written yet */
-    size_t operation;  /* of these, the OperationInput's, without its own head */
-    size_t size;       /* of the bytes */
-    uint8_t bytes[64]; /* two numbers of 64 bits, one of 32, three messages' heads: at most 61 */
-};
-struct service_command {
-    uint32_t partition_id;
-    uint64_t session_id, service_id, sequence_num;
-    struct operation_input operation;
-};
-/* The whole command's size; the head is brought up to date for the writing that follows. */
-size_t service_command_size(struct service_command_head *head, const struct service_command *command);
-uint8_t *write_service_command(uint8_t *to, const struct service_command_head *head,
-                               const struct service_command *command);
 /* Query: it has only one shape, so it is written whole, whatever has_query and the member counts say. `sync` comes
  * behind the payload; it is already written there, past the room left for it, when this returns where the payload
  * goes. */

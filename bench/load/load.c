@@ -38,6 +38,8 @@ struct load {
     struct flight *flights, *idle;
     unsigned in_flight;
     uint64_t started;
+    unsigned place;   /* the service that the next one goes to */
+    unsigned untimed; /* requests up to the next one that is timed */
     uint64_t random;
     double zipf_zeta, zipf_eta, zipf_alpha, zipf_half; /* of the skew */
     uint8_t *value;
@@ -133,7 +135,7 @@ static void answered(mr_client *client, const struct mr_result *result);
 static bool start(struct load *load, struct flight *flight)
 {
     struct mr_then then = {.done = answered, .arg = flight};
-    unsigned place = (unsigned)(load->started % load->partitions);
+    unsigned place = load->place;
     char text[KEY_BYTES];
     struct mr_bytes key = {text, KEY_BYTES}, value = {load->value, load->options->value_size};
     enum mr_status status = MR_INVALID;
@@ -161,6 +163,7 @@ static bool start(struct load *load, struct flight *flight)
     if (status != MR_OK)
         bench_client_fail(load->account, "cannot start a request: %s", mr_message(load->client));
     load->started++;
+    load->place = place + 1 < load->partitions ? place + 1 : 0;
     load->in_flight++;
     return true;
 }
@@ -173,11 +176,13 @@ static bool start_next(struct load *load, uint64_t intended)
     flight->intended = 0;
     if (intended != 0)
         flight->intended = intended;
-    else if (load->started % load->options->sample == 0)
+    else if (load->untimed == 0)
         flight->intended = bench_now();
     load->idle = flight->next;
-    if (start(load, flight))
+    if (start(load, flight)) {
+        load->untimed = (load->untimed > 0 ? load->untimed : load->options->sample) - 1;
         return true;
+    }
     flight->next = load->idle;
     load->idle = flight;
     return false;

@@ -36,9 +36,11 @@ static inline bool read_number(struct slice payload, int64_t *number)
         return true;
     }
     struct field_reader reader = field_reader(payload);
-    while (field_next(&reader))
+    while (wire_next(&reader))
         if (reader.tag == FIELD(1, WIRE_VARINT))
-            *number = (int64_t)reader.value;
+            *number = (int64_t)wire_varint(&reader);
+        else
+            wire_skip(&reader);
     return !reader.malformed;
 }
 
@@ -47,11 +49,13 @@ static bool read_duration(struct field_reader reader, int64_t *ns)
     int64_t seconds = 0;
     int64_t nanos = 0;
 
-    while (field_next(&reader))
+    while (wire_next(&reader))
         if (reader.tag == FIELD(1, WIRE_VARINT))
-            seconds = (int64_t)reader.value;
+            seconds = (int64_t)wire_varint(&reader);
         else if (reader.tag == FIELD(2, WIRE_VARINT))
-            nanos = (int32_t)reader.value;
+            nanos = (int32_t)wire_varint(&reader);
+        else
+            wire_skip(&reader);
     /* As long as 292 years is as good as for ever. */
     if (__builtin_mul_overflow(seconds, INT64_C(1000000000), ns) || __builtin_add_overflow(*ns, nanos, ns))
         *ns = INT64_MAX;
@@ -61,24 +65,28 @@ static bool read_duration(struct field_reader reader, int64_t *ns)
 static bool read_value(struct field_reader reader, struct mr_entry *entry)
 {
     bool well_formed = true;
-    while (well_formed && field_next(&reader))
+    while (well_formed && wire_next(&reader))
         if (reader.tag == FIELD(1, WIRE_BYTES))
-            entry->value = bytes_of(reader.bytes);
+            entry->value = bytes_of(wire_bytes(&reader));
         else if (reader.tag == FIELD(2, WIRE_BYTES))
-            well_formed = read_duration(field_reader_within(&reader), &entry->ttl_ns);
+            well_formed = read_duration(wire_message(&reader), &entry->ttl_ns);
+        else
+            wire_skip(&reader);
     return well_formed && !reader.malformed;
 }
 
 static bool read_entry_fields(struct field_reader reader, struct mr_entry *entry)
 {
     bool well_formed = true;
-    while (well_formed && field_next(&reader))
+    while (well_formed && wire_next(&reader))
         if (reader.tag == FIELD(1, WIRE_BYTES))
-            entry->key = bytes_of(reader.bytes);
+            entry->key = bytes_of(wire_bytes(&reader));
         else if (reader.tag == FIELD(2, WIRE_BYTES))
-            well_formed = read_value(field_reader_within(&reader), entry);
+            well_formed = read_value(wire_message(&reader), entry);
         else if (reader.tag == FIELD(3, WIRE_VARINT))
-            entry->index = reader.value;
+            entry->index = wire_varint(&reader);
+        else
+            wire_skip(&reader);
     return well_formed && !reader.malformed;
 }
 
@@ -86,9 +94,11 @@ static bool read_entry(struct slice payload, struct mr_entry *entry)
 {
     struct field_reader reader = field_reader(payload);
     bool well_formed = true;
-    while (well_formed && field_next(&reader))
+    while (well_formed && wire_next(&reader))
         if (reader.tag == FIELD(1, WIRE_BYTES))
-            well_formed = read_entry_fields(field_reader_within(&reader), entry);
+            well_formed = read_entry_fields(wire_message(&reader), entry);
+        else
+            wire_skip(&reader);
     return well_formed && !reader.malformed;
 }
 
@@ -99,15 +109,11 @@ static void does_not_decode(struct mr_result *result)
     result->message = mr_text("the node's answer does not decode: the library and the node do not belong together");
 }
 
-static void read_operation(enum answer_kind answer, const struct operation_output *operation, struct slice payload,
-                           struct mr_result *result)
+static inline __attribute__((always_inline)) void read_payload(enum answer_kind answer, struct slice payload,
+                                                               struct mr_result *result)
 {
     bool well_formed = true;
 
-    result->status = status_of((uint32_t)operation->status);
-    result->message = bytes_of(operation->message);
-    if (result->status != MR_OK)
-        return;
     if (answer == ANSWER_NUMBER)
         well_formed = read_number(payload, &result->as.number);
     else if (answer == ANSWER_ENTRY)
@@ -116,19 +122,37 @@ static void read_operation(enum answer_kind answer, const struct operation_outpu
         does_not_decode(result);
 }
 
+static void read_operation(enum answer_kind answer, const struct operation_output *operation, struct slice payload,
+                           struct mr_result *result)
+{
+    result->status = status_of((uint32_t)operation->status);
+    result->message = bytes_of(operation->message);
+    if (result->status == MR_OK)
+        read_payload(answer, payload, result);
+}
+
 void answer_read(enum answer_kind answer, enum frame_kind kind, const struct response_head *head, const uint8_t *body,
                  struct mr_result *result)
 {
     struct slice payload;
+    uint64_t index;
 
-    result->output = head->number;
     result->status = status_of(head->status);
+    result->index = 0;
+    result->output = head->number;
+    result->message = (struct mr_bytes){NULL, 0};
+    memset(&result->as, 0, sizeof(result->as));
     if (result->status != MR_OK) {
         result->message = (struct mr_bytes){body, head->size};
         return;
     }
     if (answer == ANSWER_RAW) {
         result->as.raw = (struct mr_bytes){body, head->size};
+        return;
+    }
+    if (answer >= ANSWER_NUMBER && kind == FRAME_COMMAND && read_first_output(body, head->size, &index, &payload)) {
+        result->index = index;
+        read_payload(answer, payload, result);
         return;
     }
     if (kind == FRAME_QUERY) {
@@ -151,14 +175,21 @@ void answer_read(enum answer_kind answer, enum frame_kind kind, const struct res
         read_operation(answer, &output.operation, payload, result);
 }
 
+static enum mr_event_type event_type(uint64_t number)
+{
+    return number <= MR_REPLAY ? (enum mr_event_type)number : MR_LISTENING;
+}
+
 static bool read_event_fields(struct field_reader reader, struct mr_event *event)
 {
     bool well_formed = true;
-    while (well_formed && field_next(&reader))
+    while (well_formed && wire_next(&reader))
         if (reader.tag == FIELD(1, WIRE_VARINT))
-            event->type = reader.value <= MR_REPLAY ? (enum mr_event_type)reader.value : MR_LISTENING;
+            event->type = event_type(wire_varint(&reader));
         else if (reader.tag == FIELD(2, WIRE_BYTES))
-            well_formed = read_entry_fields(field_reader_within(&reader), &event->entry);
+            well_formed = read_entry_fields(wire_message(&reader), &event->entry);
+        else
+            wire_skip(&reader);
     return well_formed && !reader.malformed;
 }
 
@@ -168,13 +199,15 @@ static bool read_stream_payload(enum frame_kind kind, struct slice payload, bool
     struct field_reader reader = field_reader(payload);
     bool well_formed = true;
 
-    while (well_formed && field_next(&reader)) {
-        if (kind == FRAME_QUERY && reader.tag == FIELD(1, WIRE_BYTES))
-            well_formed = read_entry_fields(field_reader_within(&reader), &event->entry);
-        else if (kind == FRAME_COMMAND && reader.tag == FIELD(2, WIRE_BYTES))
-            well_formed = read_event_fields(field_reader_within(&reader), event);
-        else
+    while (well_formed && wire_next(&reader)) {
+        if (kind == FRAME_QUERY && reader.tag == FIELD(1, WIRE_BYTES)) {
+            well_formed = read_entry_fields(wire_message(&reader), &event->entry);
+        } else if (kind == FRAME_COMMAND && reader.tag == FIELD(2, WIRE_BYTES)) {
+            well_formed = read_event_fields(wire_message(&reader), event);
+        } else {
+            wire_skip(&reader);
             continue;
+        }
         *some = true;
     }
     return well_formed && !reader.malformed;

@@ -84,13 +84,11 @@ void carry_over(struct link *link)
 /* False: no room now, or the link is closed. */
 static bool send_one(struct link *link, struct request *request)
 {
-    const struct mr_client *client = link->client;
-
     if (request->state != REQUEST_OPEN) {
         link_give_up(link, request);
         return true;
     }
-    if (request->size > client->max_payload || request->size > link->channel.ring_bytes / 4) {
+    if (request->size > link->size_max) {
         end(link, request, MR_INVALID); /* the node takes less than before */
         return true;
     }

@@ -28,7 +28,7 @@
 
 #include "ipc/channel.h"
 #include "ipc/frame.h"
-#include "proto/writer.h"
+#include "proto/service_command.h"
 
 #include <millrace/limits.h>
 #include <millrace/millrace.h>
@@ -68,38 +68,40 @@ enum request_state {
 /* One request. A request has one position in the ring, or several if it was sent again; `position` is the latest. */
 struct request {
     _Alignas(CACHE_LINE) uint64_t id; /* what the caller knows it by: generation << 20 | place; 0: free */
-    struct link *link;                /* where it went */
     struct mr_then then;              /* what to do with its results */
-    uint64_t position;                /* of its latest sending */
     uint64_t sequence_num;            /* of a numbered command; 0: it has none */
-    uint64_t session_id; /* of a command, 0: of none; with service_id, what a numbered one's repeat needs */
-    uint64_t service_id;
     uint64_t output;         /* the highest output number given to the caller: what is not above it is dropped */
     struct service *service; /* that it is an operation of; NULL: not of a service opened here */
-    uint64_t time_limit;     /* of a query's frame */
-    uint32_t size;           /* of the body */
     uint32_t generation;     /* one more each time the place is used: tells a late frame from a current one */
     uint32_t next;           /* in the list of free places, or of ends due */
     uint8_t state;           /* enum request_state */
     uint8_t kind;            /* enum frame_kind */
     uint8_t answer;          /* enum answer_kind */
-    uint8_t end;             /* REQUEST_ENDING: with which enum mr_status (all fit) */
     bool outstanding;        /* counts in requests.outstanding: the caller's, not the library's own */
+    bool streams;            /* it has many outputs: then.arg is its struct mr_stream, while it is REQUEST_OPEN */
     bool sent_again;
-    bool send_later; /* to be sent again once link->retry_at has come */
-    bool answered;   /* REQUEST_ENDING: its last frame came meanwhile */
-    bool limited;    /* it has a deadline, and stands in the list by deadline */
-    bool copied;     /* `copy` holds its body: of queries, of commands without a number, of what was carried over */
-    bool streams;    /* it has many outputs: then.arg is its struct mr_stream, while it is REQUEST_OPEN */
-    bool counted;    /* streams: the session has counted its number as answered */
-    bool carried;    /* its channel is gone, and it has not been sent in the next one */
-    /* So far what every request touches. */
+    bool limited; /* it has a deadline, and stands in the list by deadline */
+    bool copied;  /* `copy` holds its body: of queries, of commands without a number, of what was carried over */
+    /* So far what its answer touches, one line; then what its sending does, too. */
+    struct link *link;   /* where it went */
+    uint64_t position;   /* of its latest sending */
+    uint64_t session_id; /* of a command, 0: of none; with service_id, what a numbered one's repeat needs */
+    uint64_t service_id;
+    uint64_t time_limit; /* of a query's frame */
+    uint32_t size;       /* of the body */
+    uint8_t end;         /* REQUEST_ENDING: with which enum mr_status (all fit) */
+    bool send_later;     /* to be sent again once link->retry_at has come */
+    bool answered;       /* REQUEST_ENDING: its last frame came meanwhile */
+    bool counted;        /* streams: the session has counted its number as answered */
+    bool carried;        /* its channel is gone, and it has not been sent in the next one */
+    /* The rest is for some. */
     uint64_t deadline; /* when it ends with MR_TIMEOUT */
     uint32_t older;    /* in the list by deadline */
     uint32_t newer;
     uint8_t *copy; /* the memory stays with the place */
     uint32_t copy_capacity;
 };
+_Static_assert(offsetof(struct request, link) == CACHE_LINE, "what an answer touches is one line");
 
 struct requests {
     struct request *table; /* MR_REQUESTS_MAX of them, mapped, untouched until used */
@@ -169,6 +171,7 @@ struct link {
     struct channel channel;
     struct ring_writer requests;
     struct ring_reader responses;
+    uint64_t size_max;   /* of a request's body in this channel */
     bool wanted;         /* LINK_NONE: its channel is to be asked for, */
     uint64_t ask_at;     /* at this time; 0: as soon as it can be */
     bool reopening;      /* its channel is gone with the node, and another one is to come */
@@ -208,9 +211,9 @@ struct service {
     char *name;
     uint64_t session_id; /* in which it was opened */
     uint64_t id;
-    uint32_t handles;     /* that the caller has on it */
-    uint32_t outstanding; /* requests of it that the node has not answered, abandoned ones included */
-    struct service_command_head command_head; /* what its commands begin with */
+    uint32_t handles;                    /* that the caller has on it */
+    uint32_t outstanding;                /* requests of it that the node has not answered, abandoned ones included */
+    struct service_command_head command; /* what its commands begin with, as the last one left it */
     struct service *next;
 };
 

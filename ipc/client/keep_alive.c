@@ -56,8 +56,7 @@ static int by_number(const void *a, const void *b)
 /* False: no memory. */
 static bool collect(const struct link *link, struct told *told)
 {
-    size_t most = link->client->max_payload < link->channel.ring_bytes / 4 ? link->client->max_payload
-                                                                           : link->channel.ring_bytes / 4;
+    size_t most = link->size_max;
     size_t count = 0;
 
     *told = (struct told){.all = true};

@@ -48,6 +48,9 @@ void link_attach(struct link *link)
 
     ring_writer_attach(&link->requests, link->channel.request_data, link->channel.ring_bytes, &page->request, 0, 0);
     ring_reader_attach(&link->responses, link->channel.response_data, link->channel.ring_bytes, &page->response, 0, 0);
+    link->size_max = link->channel.ring_bytes / 4;
+    if (link->size_max > link->client->max_payload)
+        link->size_max = link->client->max_payload;
     link->generation = atomic_load_explicit(&page->generation, memory_order_acquire);
     link->retry_at = NEVER;
     link->close_at = NEVER;
@@ -108,7 +111,7 @@ static bool again_is_open(const struct link *link)
 }
 
 /* Room in the ring and among the sendings, whoever wants it. */
-static enum mr_status find_room(struct link *link, size_t size, uint8_t **body)
+static inline enum mr_status find_room(struct link *link, size_t size, uint8_t **body)
 {
     uint8_t *frame;
 
@@ -149,7 +152,7 @@ enum mr_status link_begin(struct link *link, size_t size, uint8_t **body)
 {
     struct mr_client *client = link->client;
 
-    if (client->gone || link->stage != LINK_OPEN || size > client->max_payload || size > link->channel.ring_bytes / 4)
+    if (client->gone || link->stage != LINK_OPEN || size > link->size_max)
         return refuse(link, size);
     if (link_is_stuck(link)) {
         send_first(link);
@@ -162,13 +165,14 @@ enum mr_status link_begin(struct link *link, size_t size, uint8_t **body)
 }
 
 /* The frame's head before the body, which stands at the tail already. */
-static void put_frame(struct link *link, struct request *request, size_t size)
+static inline void put_frame(struct link *link, struct request *request, size_t size)
 {
-    struct request_head head = {.size = (uint32_t)size, .kind = request->kind, .time_limit = request->time_limit};
     uint64_t bytes = request_frame_bytes(size);
     uint8_t *frame = link->requests.data + (link->requests.tail & (link->requests.capacity - 1));
 
-    memcpy(frame, &head, sizeof(head));
+    /* In place: made aside of pieces and then copied as one, it would have to wait for the pieces to be in memory. */
+    *(struct request_head *)frame =
+        (struct request_head){.size = (uint32_t)size, .kind = request->kind, .time_limit = request->time_limit};
     request->position = link->requests.tail;
     request->size = (uint32_t)size;
     ring_advance(&link->requests, bytes);
@@ -197,7 +201,7 @@ void link_flush(struct link *link)
 static enum mr_status repeat_command(struct link *link, struct request *request)
 {
     struct partition_command_input input = {.partition_id = link->partition, .has_command = true};
-    uint8_t *body;
+    uint8_t *body = NULL;
 
     input.command.kind = COMMAND_SESSION_COMMAND;
     input.command.session_kind = SESSION_COMMAND_SERVICE_COMMAND;
@@ -215,7 +219,7 @@ static enum mr_status repeat_command(struct link *link, struct request *request)
 
 static enum mr_status repeat_copy(struct link *link, struct request *request)
 {
-    uint8_t *body;
+    uint8_t *body = NULL;
     enum mr_status status = find_room(link, request->size, &body);
 
     if (status != MR_OK)
@@ -234,7 +238,7 @@ enum mr_status link_repeat(struct link *link, struct request *request)
 /* The session's own count of what has been answered. */
 static void count_answer(struct link *link, const struct request *request, uint64_t bytes)
 {
-    if (request->service != NULL && request->sequence_num != 0 && request->session_id == link->session.id)
+    if (request->service != NULL && request->sequence_num != 0 && request->service->session_id == link->session.id)
         session_answered(&link->session, request->sequence_num, bytes);
 }
 
@@ -358,10 +362,12 @@ static void retry_later(struct link *link, struct request *request)
 /* It has had its last frame. */
 static void end_request(struct link *link, struct request *request)
 {
-    if (request->state == REQUEST_ENDING)
+    if (request->state == REQUEST_ENDING) {
         request->answered = true; /* its place is still in the list of ends due */
-    else
+    } else {
         request_free(link->client, request);
+        sending_is_over(link);
+    }
 }
 
 /* A frame of a request with many. What an earlier sending of it still brings is of use as long as it is the next one;
@@ -382,6 +388,18 @@ static void meet_stream(struct link *link, struct request *request, const struct
         end_request(link, request);
 }
 
+static void meet_forbidden(struct link *link, const struct request *request, struct mr_result *result)
+{
+    if (request->service != NULL) {
+        result->status = MR_SESSION_LOST;
+        if (request->service->session_id == link->session.id)
+            session_lost(&link->session, result->message);
+    } else if (request->answer == ANSWER_CLOSED && request->sent_again) {
+        /* What has been sent again may have been done the first time. */
+        *result = (struct mr_result){.last = result->last, .request = result->request, .arg = result->arg};
+    }
+}
+
 static void meet(struct link *link, struct request *request, const struct response_head *head, const uint8_t *body)
 {
     struct mr_client *client = link->client;
@@ -389,7 +407,7 @@ static void meet(struct link *link, struct request *request, const struct respon
     bool wanted = request->state == REQUEST_OPEN;
     bool counted = request->outstanding;
     struct mr_then then = request->then;
-    struct mr_result result = {.last = last, .request = request->id, .arg = then.arg};
+    struct mr_result result;
 
     if (is_seen(request, head))
         return;
@@ -397,24 +415,22 @@ static void meet(struct link *link, struct request *request, const struct respon
         retry_later(link, request);
         return;
     }
+    /* Field by field: of zeroing the whole gcc makes a `rep stos`, which takes longer than all the rest. */
+    result.last = last;
+    result.request = request->id;
+    result.arg = then.arg;
     answer_read((enum answer_kind)request->answer, (enum frame_kind)request->kind, head, body, &result);
     if (result.index > link->max_index)
         link->max_index = result.index;
-    if (head->status == STATUS_FORBIDDEN && request->service != NULL) {
-        result.status = MR_SESSION_LOST;
-        if (request->service->session_id == link->session.id)
-            session_lost(&link->session, result.message);
-    }
-    /* What has been sent again may have been done the first time. */
-    if (request->answer == ANSWER_CLOSED && request->sent_again && head->status == STATUS_FORBIDDEN)
-        result = (struct mr_result){.last = last, .request = request->id, .arg = then.arg};
+    if (head->status == STATUS_FORBIDDEN)
+        meet_forbidden(link, request, &result);
     if (last) {
         count_answer(link, request, head->size);
         end_request(link, request);
     }
     client->met += wanted && counted;
     if (wanted)
-        client_give(client, &then, &result, link, response_frame_bytes(head->size));
+        client_give(client, then, &result, link, response_frame_bytes(head->size));
 }
 
 /* The next frame; false: there is none, or it has to wait, or the link is closed. */
@@ -518,7 +534,8 @@ void link_run(struct link *link)
         if (link->responses.head - link->responses.released > link->responses.capacity / 8)
             link_release(link);
     }
-    sending_forget_old(link);
+    if (left < FRAMES_A_RUN)
+        sending_forget_old(link);
     /* What the old worker wrote is met before anything is sent again for its sake, and all before a channel's end. */
     if (left > 0 && link->stage == LINK_OPEN && generation != link->generation)
         new_worker(link, generation);

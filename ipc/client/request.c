@@ -282,7 +282,7 @@ static bool end_first(struct mr_client *client)
         request_free(client, request);
     else
         request->state = REQUEST_ABANDONED;
-    client_give(client, &then, &result, NULL, 0);
+    client_give(client, then, &result, NULL, 0);
     return true;
 }
 

@@ -88,10 +88,11 @@ static bool has_bytes(const struct mr_result *result)
     return (result->message.size | result->as.entry.key.size | result->as.entry.value.size) != 0;
 }
 
-static void pin(struct mr_client *client, struct link *link, uint64_t size)
+void client_pin(struct mr_client *client, const struct mr_result *result, struct link *link, uint64_t size)
 {
+    client->pin = false;
     client_unpin(client);
-    if (link == NULL)
+    if (link == NULL || !has_bytes(result))
         return;
     client->pinned = (struct waiting){.link = link, .end = link->responses.head, .size = size};
     client->pinned_in_order = link->held == 0;
@@ -116,29 +117,18 @@ void client_unpin(struct mr_client *client)
     }
 }
 
-void client_give(struct mr_client *client, const struct mr_then *then, const struct mr_result *result,
-                 struct link *link, uint64_t size)
+void client_keep(struct mr_client *client, const struct mr_result *result, struct link *link, uint64_t size)
 {
+    struct waiting *waiting = waiting_at(client, client->waiting_end++);
     bool bytes = link != NULL && has_bytes(result);
 
-    if (then->done == NULL) {
-        struct waiting *waiting = waiting_at(client, client->waiting_end++);
-        waiting->result = *result;
-        waiting->link = bytes ? link : NULL;
-        waiting->end = bytes ? link->responses.head : 0;
-        waiting->size = size;
-        waiting->aside = NULL;
-        if (bytes)
-            link->held++;
-        return;
-    }
-    client->in_callback = true;
-    then->done(client, result);
-    client->in_callback = false;
-    if (client->pin) {
-        client->pin = false;
-        pin(client, bytes ? link : NULL, size);
-    }
+    waiting->result = *result;
+    waiting->link = bytes ? link : NULL;
+    waiting->end = bytes ? link->responses.head : 0;
+    waiting->size = size;
+    waiting->aside = NULL;
+    if (bytes)
+        link->held++;
 }
 
 void client_free_waiting(struct mr_client *client)

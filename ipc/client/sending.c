@@ -55,28 +55,19 @@ enum mr_status sending_make_room(struct link *link)
     return MR_OK;
 }
 
-struct request *sending_find(struct link *link, uint64_t position)
+uint64_t sending_search(const struct link *link, uint64_t position)
 {
     uint64_t low = link->first;
     uint64_t high = link->end;
-    uint64_t number = link->expect;
 
-    if (number < low || number >= high || sending_at(link, number)->position != position) {
-        while (low < high) {
-            uint64_t middle = low + (high - low) / 2;
-            if (sending_at(link, middle)->position < position)
-                low = middle + 1;
-            else
-                high = middle;
-        }
-        number = low;
-        if (number == link->end || sending_at(link, number)->position != position)
-            return NULL;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        if (sending_at(link, middle)->position < position)
+            low = middle + 1;
+        else
+            high = middle;
     }
-    link->expect = number + 1;
-    if (link->expect != link->end) /* most likely the next one to be met */
-        __builtin_prefetch(&link->client->requests.table[sending_at(link, link->expect)->place]);
-    return sending_request(link, sending_at(link, number));
+    return low != link->end && sending_at(link, low)->position == position ? low : link->end;
 }
 
 void sending_forget_old(struct link *link)

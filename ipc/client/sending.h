@@ -32,9 +32,29 @@ static inline void sending_add(struct link *link, const struct request *request)
                                                       .place = request_place(link->client, request),
                                                       .generation = request->generation};
 }
+/* The number of what was sent at a position, wherever it stands; link->end: nothing that is still known. */
+uint64_t sending_search(const struct link *link, uint64_t position);
 /* The request that was sent at a position; NULL: none that is still open. */
-struct request *sending_find(struct link *link, uint64_t position);
-/* Steps over the oldest ones as far as they are done with; after the end of some requests. */
+static inline struct request *sending_find(struct link *link, uint64_t position)
+{
+    uint64_t number = link->expect;
+
+    if (number - link->first >= link->end - link->first || sending_at(link, number)->position != position) {
+        number = sending_search(link, position);
+        if (number == link->end)
+            return NULL;
+    }
+    link->expect = number + 1;
+    if (link->expect != link->end) /* most likely the next one to be met */
+        __builtin_prefetch(&link->client->requests.table[sending_at(link, link->expect)->place]);
+    return sending_request(link, sending_at(link, number));
+}
+/* The request found last is over. */
+static inline void sending_is_over(struct link *link)
+{
+    link->first += link->first + 1 == link->expect;
+}
+/* Steps over the oldest ones as far as they are done with: those that did not end in their order. */
 void sending_forget_old(struct link *link);
 
 #endif

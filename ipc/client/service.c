@@ -58,19 +58,14 @@ static enum mr_status start_command(struct service *service, const struct operat
 
     if (!session_may_number(session))
         return too_many(link->client);
-    struct service_command command = {.partition_id = link->partition,
-                                      .session_id = session->id,
-                                      .service_id = service->id,
-                                      .sequence_num = session->next,
-                                      .operation = {operation->name, {NULL, payload}}};
-    size_t size = service_command_size(&service->command_head, &command);
+    size_t size = service_command_size(&service->command, operation->name, payload, session->next);
     enum mr_status status = link_begin(link, size, &body);
     if (status != MR_OK)
         return status;
     struct request *request = request_new(link->client);
     if (request == NULL)
         return too_many(link->client);
-    body = write_service_command(body, &service->command_head, &command);
+    body = service_command_write(body, &service->command, session->next);
     if (payload > 0)
         operation->write(arguments, body);
     request->session_id = session->id;
@@ -117,23 +112,27 @@ static enum mr_status start_query(struct service *service, const struct operatio
     return MR_OK;
 }
 
-static enum mr_status start(struct handle *handle, const struct operation *operation, const void *arguments,
-                            struct mr_then then, uint64_t *request_id)
+enum mr_status service_start(struct handle *handle, const struct operation *operation, const void *arguments,
+                             struct mr_then then, uint64_t *request_id)
 {
+    if (handle == NULL)
+        return MR_INVALID;
     struct mr_client *client = handle->client;
+    enum mr_status status = client_enter(client);
+    if (status != MR_OK)
+        return status;
     struct service *service = handle->service;
     struct link *link = service->link;
     struct request *request = NULL;
-
     if (service->session_id != link->session.id || link->session.lost)
         return not_in_session(client, service);
     size_t payload = operation->size != NULL ? operation->size(arguments) : 0;
-    enum mr_status status = operation->kind == FRAME_COMMAND
-                                ? start_command(service, operation, arguments, payload, &request)
-                                : start_query(service, operation, arguments, payload, &request);
+    status = operation->kind == FRAME_COMMAND ? start_command(service, operation, arguments, payload, &request)
+                                              : start_query(service, operation, arguments, payload, &request);
     if (status != MR_OK)
         return status;
-    request->then = then;
+    request->then.done = then.done; /* one by one, as they came in registers */
+    request->then.arg = then.arg;
     request->kind = (uint8_t)operation->kind;
     request->answer = (uint8_t)operation->answer;
     request->streams = operation->answer == ANSWER_STREAM;
@@ -147,15 +146,6 @@ static enum mr_status start(struct handle *handle, const struct operation *opera
     return MR_OK;
 }
 
-enum mr_status service_start(struct handle *handle, const struct operation *operation, const void *arguments,
-                             struct mr_then then, uint64_t *request)
-{
-    if (handle == NULL)
-        return MR_INVALID;
-    enum mr_status status = client_enter(handle->client);
-    return status != MR_OK ? status : start(handle, operation, arguments, then, request);
-}
-
 enum mr_status service_start_waiting(struct handle *handle, const struct operation *operation, const void *arguments,
                                      struct mr_then then, uint64_t *request)
 {
@@ -163,7 +153,7 @@ enum mr_status service_start_waiting(struct handle *handle, const struct operati
     uint64_t deadline = client_deadline(client);
     enum mr_status status;
 
-    while ((status = start(handle, operation, arguments, then, request)) == MR_AGAIN)
+    while ((status = service_start(handle, operation, arguments, then, request)) == MR_AGAIN)
         if ((status = call_wait_room(handle->service->link, deadline)) != MR_OK)
             return status;
     return status;
@@ -242,6 +232,8 @@ static enum mr_status new_service(struct link *link, const char *type, const cha
     service->name = strdup(name);
     service->session_id = link->session.id;
     service->id = id;
+    service->command = (struct service_command_head){
+        .partition_id = link->partition, .session_id = link->session.id, .service_id = id};
     service->next = client->services;
     client->services = service;
     *out = service;

@@ -17,10 +17,25 @@ bool client_arm(struct mr_client *client);
 /* Can one more result be kept for mr_take()? To be asked before client_give() with a `then` that has no callback.
  * `link` is the one in whose ring its bytes stand; NULL: none. */
 bool client_may_keep(struct mr_client *client, struct link *link);
-/* Gives a result to its request's callback, or keeps it for mr_take(). `link` is NULL, or the one in whose ring the
- * bytes stand, in the frame of `size` bytes that ends at the reader's head. */
-void client_give(struct mr_client *client, const struct mr_then *then, const struct mr_result *result,
-                 struct link *link, uint64_t size);
+/* Keeps a result for mr_take(). `link` is NULL, or the one in whose ring its bytes stand, in the frame of `size` bytes
+ * that ends at the reader's head. */
+void client_keep(struct mr_client *client, const struct mr_result *result, struct link *link, uint64_t size);
+/* Lets such a frame stay until the next call. */
+void client_pin(struct mr_client *client, const struct mr_result *result, struct link *link, uint64_t size);
+/* Gives a result to its request's callback, or keeps it. */
+static inline void client_give(struct mr_client *client, struct mr_then then, const struct mr_result *result,
+                               struct link *link, uint64_t size)
+{
+    if (then.done == NULL) {
+        client_keep(client, result, link, size);
+        return;
+    }
+    client->in_callback = true;
+    then.done(client, result);
+    client->in_callback = false;
+    if (client->pin)
+        client_pin(client, result, link, size);
+}
 /* Copies the results that wait out of the link's ring, as far as there is memory (link->held says). */
 void client_set_aside(struct mr_client *client, struct link *link);
 /* Lets go of what the last call gave out. */

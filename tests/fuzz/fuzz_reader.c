@@ -515,6 +515,13 @@ static uint8_t *try_command_output(struct slice bytes, size_t *size)
     struct slice part;
     const struct node *root = read_tree(&tree, &partition_command_output, bytes);
     FUZZ_CHECK((read_partition_command_output(bytes.data, bytes.size, &output, &part) == READ_OK) == (root != NULL));
+    uint64_t index;
+    struct slice payload;
+    if (read_first_output(bytes.data, bytes.size, &index, &payload))
+        FUZZ_CHECK(root != NULL && output.index == index && output.sequence_num == 1 &&
+                   output.kind == COMMAND_SESSION_COMMAND && output.session_kind == SESSION_COMMAND_SERVICE_COMMAND &&
+                   output.operation.status == STATUS_OK && output.operation.message.size == 0 &&
+                   part.data == payload.data && part.size == payload.size);
     if (root == NULL || !check_command_output(root, &output))
         return NULL;
     *size = partition_command_output_size(&output);

@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 #include "proto/reader.h"
+#include "proto/writer.h"
 #include "tests/unit/proto/bytes.h"
+#include "tests/unit/proto/random.h"
 
 static struct partition_command_input command_of(struct slice bytes)
 {
@@ -277,6 +279,58 @@ static void reads_query(void **state)
 
 /* --- Answers ---------------------------------------------------------------------------------------------------- */
 
+/* Whatever read_first_output() takes, is the same to the reader of all outputs. True: it took it. */
+static bool is_first_output(struct slice bytes)
+{
+    uint64_t index;
+    struct slice payload, part;
+    struct command_output output;
+
+    if (!read_first_output(bytes.data, bytes.size, &index, &payload))
+        return false;
+    assert_int_equal(read_partition_command_output(bytes.data, bytes.size, &output, &part), READ_OK);
+    assert_int_equal(output.kind, COMMAND_SESSION_COMMAND);
+    assert_int_equal(output.session_kind, SESSION_COMMAND_SERVICE_COMMAND);
+    assert_true(output.index == index);
+    assert_int_equal(output.sequence_num, 1);
+    assert_int_equal(output.operation.status, STATUS_OK);
+    assert_int_equal(output.operation.message.size, 0);
+    assert_ptr_equal(part.data, payload.data);
+    assert_int_equal(part.size, payload.size);
+    return true;
+}
+
+static void reads_most_answers_at_once(void **state)
+{
+    (void)state;
+    static uint8_t bytes[4096], text[2048];
+    struct slice part = {text, 0};
+    struct command_output output = {.kind = COMMAND_SESSION_COMMAND,
+                                    .session_kind = SESSION_COMMAND_SERVICE_COMMAND,
+                                    .operation = {.parts = &part, .part_count = 1}};
+    unsigned taken = 0;
+    for (unsigned n = 0; n < 20000; n++) {
+        unsigned odd = (unsigned)(random_bits() % 16);
+        output.index = random_number() | 1;
+        output.sequence_num = odd == 0 ? random_number() : 1;
+        output.operation.status = odd == 1 ? (enum status)(random_bits() % 14) : STATUS_OK;
+        output.operation.message = odd == 2 ? random_text() : (struct slice){NULL, 0};
+        part.size = random_bits() % (odd == 3 ? sizeof text : 200);
+        output.operation.payload_size = part.size;
+        size_t size = (size_t)(write_partition_command_output(bytes, &output) - bytes);
+        bool plain = output.sequence_num == 1 && output.operation.status == STATUS_OK &&
+                     output.operation.message.size == 0 && part.size > 0 && (part.size < 116 || part.size >= 128);
+        bool is_first = is_first_output((struct slice){bytes, size});
+        if (plain)
+            assert_true(is_first);
+        if (part.size == 0 || output.sequence_num != 1 || output.operation.status != STATUS_OK)
+            assert_false(is_first);
+        taken += is_first;
+    }
+    assert_true(taken > 10000);
+    assert_false(is_first_output((struct slice){NULL, 0}));
+}
+
 static struct command_output output_of(struct slice bytes, struct slice *part)
 {
     struct command_output output;
@@ -362,6 +416,7 @@ static void stays_within_its_bytes(void **state)
                 read_partition_query_input(data, size, &query);
                 read_partition_command_output(data, size, &command_output, &part);
                 read_partition_query_output(data, size, &query_output, &part);
+                is_first_output((struct slice){data, size});
             }
         }
     }
@@ -383,6 +438,7 @@ int main(void)
         cmocka_unit_test(refuses_malformed_sub_messages),
         cmocka_unit_test(walks_the_map),
         cmocka_unit_test(reads_query),
+        cmocka_unit_test(reads_most_answers_at_once),
         cmocka_unit_test(reads_command_outputs),
         cmocka_unit_test(reads_query_output),
         cmocka_unit_test(stays_within_its_bytes),

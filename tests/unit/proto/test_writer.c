@@ -11,6 +11,7 @@
 #include "proto/reader.h"
 #include "proto/writer.h"
 #include "tests/unit/proto/bytes.h"
+#include "tests/unit/proto/random.h"
 
 #define GUARD 0xa5
 static uint8_t written[4096];
@@ -200,29 +201,6 @@ static void writes_query_outputs(void **state)
 
 /* --- Any message ------------------------------------------------------------------------------------------------ */
 
-static uint64_t random_state = 0x9e3779b97f4a7c15;
-
-static uint64_t random_bits(void)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state;
-}
-
-/* 0 as often as any other length of number. */
-static uint64_t random_number(void)
-{
-    unsigned bits = (unsigned)(random_bits() % 65);
-    return bits == 0 ? 0 : random_bits() >> (64 - bits);
-}
-
-static struct slice random_text(void)
-{
-    static const uint8_t text[300] = {'t', 'e', 'x', 't'};
-    return (struct slice){text, random_bits() % 3 == 0 ? random_bits() % sizeof text : random_bits() % 12};
-}
-
 static struct duration random_duration(void)
 {
     if (random_bits() % 4 == 0)
@@ -297,46 +275,6 @@ static void reads_any_service_output_again(void **state)
     }
 }
 
-/* With a head kept from one to the next they are the same bytes as without, whatever changes between them. */
-static void keeps_a_head_of_service_commands(void **state)
-{
-    (void)state;
-    struct service_command_head head = {0};
-    struct service_command command = {.partition_id = 1};
-    static uint8_t expected[sizeof(written)];
-    for (int i = 0; i < 20000; i++) {
-        uint64_t change = random_bits() % 64; /* mostly only the number does */
-        command.sequence_num++;
-        if (change == 0)
-            command.partition_id = (uint32_t)random_number();
-        if (change == 1)
-            command.session_id = random_number();
-        if (change == 2)
-            command.service_id = random_number();
-        if (change == 3)
-            command.sequence_num = random_number();
-        if (change == 4)
-            command.operation.name = random_text();
-        if (change == 5)
-            command.operation.payload = random_text();
-        struct partition_command_input input = {.partition_id = command.partition_id,
-                                                .command = {.kind = COMMAND_SESSION_COMMAND,
-                                                            .session_kind = SESSION_COMMAND_SERVICE_COMMAND,
-                                                            .session_id = command.session_id,
-                                                            .service_id = command.service_id,
-                                                            .sequence_num = command.sequence_num,
-                                                            .operation = command.operation}};
-        struct slice whole = write_command(&input, NULL, 0);
-        memcpy(expected, whole.data, whole.size);
-        memset(written, GUARD, sizeof written);
-        size_t size = service_command_size(&head, &command);
-        uint8_t *end = write_service_command(written, &head, &command);
-        if (command.operation.payload.size > 0)
-            memcpy(end, command.operation.payload.data, command.operation.payload.size);
-        assert_slice(written_until(end + command.operation.payload.size, size), (struct slice){expected, whole.size});
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -350,7 +288,6 @@ int main(void)
         cmocka_unit_test(writes_query_outputs),
         cmocka_unit_test(reads_any_service_command_again),
         cmocka_unit_test(reads_any_service_output_again),
-        cmocka_unit_test(keeps_a_head_of_service_commands),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
