@@ -5,6 +5,7 @@
 #include "engine/node/worker_state.h"
 #include "proto/reader.h"
 
+#include <limits.h>
 #include <string.h>
 
 #define COMPLETIONS_A_TURN 64
@@ -15,6 +16,9 @@
 #define COLLECT_AN_ENTRY 4
 /* Entries that are read before the first of them is applied. */
 #define APPLIED_AT_ONCE 16
+/* ... and that are applied before their answers are published and new requests are looked for: a large batch that
+ * becomes durable in one piece would else keep its clients waiting, and then have them all come at once. */
+#define APPLIED_A_TURN 256
 
 static void take_completion(struct worker *worker, const struct io_completion *completion)
 {
@@ -141,10 +145,9 @@ static bool apply_durable(struct worker *worker)
 {
     struct log_entry entries[APPLIED_AT_ONCE];
     struct partition_command_input inputs[APPLIED_AT_ONCE];
-    unsigned count;
-    bool any = false;
+    unsigned most = worker->accepting ? APPLIED_A_TURN : UINT_MAX, done = 0, count;
 
-    while ((count = log_next_few(worker->log, entries, APPLIED_AT_ONCE)) > 0) {
+    for (; done < most && (count = log_next_few(worker->log, entries, APPLIED_AT_ONCE)) > 0; done += count) {
         worker->to_collect += COLLECT_AN_ENTRY * count;
         read_few(worker, entries, inputs, count, !entries[0].failed);
         for (unsigned i = 0; i < count; i++) {
@@ -156,9 +159,8 @@ static bool apply_durable(struct worker *worker)
                 quota_applied(&worker->quota, &inputs[i].command);
             request_done(worker, &entries[i]);
         }
-        any = true;
     }
-    return any;
+    return done > 0;
 }
 
 static bool scan(struct worker *worker)
