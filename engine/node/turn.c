@@ -16,9 +16,6 @@
 #define COLLECT_AN_ENTRY 4
 /* Entries that are read before the first of them is applied. */
 #define APPLIED_AT_ONCE 16
-/* ... and that are applied before their answers are published and new requests are looked for: a large batch that
- * becomes durable in one piece would else keep its clients waiting, and then have them all come at once. */
-#define APPLIED_A_TURN 256
 
 static void take_completion(struct worker *worker, const struct io_completion *completion)
 {
@@ -141,11 +138,13 @@ static void read_few(struct worker *worker, const struct log_entry *entries, str
         fsm_expect(worker->fsm, commands, command_count);
 }
 
+/* Not a whole batch at once, unless it is the last: its clients would wait for all of its answers, and then come back
+ * all at once; bounded, they read while the worker goes on. */
 static bool apply_durable(struct worker *worker)
 {
     struct log_entry entries[APPLIED_AT_ONCE];
     struct partition_command_input inputs[APPLIED_AT_ONCE];
-    unsigned most = worker->accepting ? APPLIED_A_TURN : UINT_MAX, done = 0, count;
+    unsigned most = worker->accepting ? MR_TURN_APPLIED : UINT_MAX, done = 0, count;
 
     for (; done < most && (count = log_next_few(worker->log, entries, APPLIED_AT_ONCE)) > 0; done += count) {
         worker->to_collect += COLLECT_AN_ENTRY * count;
