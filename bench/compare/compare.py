@@ -44,7 +44,7 @@ class Place:
     def __init__(self, programs_directory, directory, pace):
         self.programs_directory, self.directory, self.pace = programs_directory, directory, pace
         self.millrace = self.program("millrace")
-        self.server_core, self.load_core = programs.pick_cores()
+        self.server_core, self.load_core = programs.pick_cores(directory)
 
     def program(self, name):
         return os.path.join(self.programs_directory, name)

@@ -5,6 +5,7 @@
 #include "engine/node/worker_state.h"
 #include "proto/reader.h"
 
+#include <limits.h>
 #include <string.h>
 
 #define COMPLETIONS_A_TURN 64
@@ -131,15 +132,16 @@ static const struct command_input *command_of(struct worker *worker, const struc
     return &room->command;
 }
 
+/* Not a whole batch at once, unless it is the last: its clients would wait for all of its answers, and then come back
+ * all at once; bounded, they read while the worker goes on. */
 static bool apply_durable(struct worker *worker)
 {
     struct log_entry entries[APPLIED_AT_ONCE];
     struct partition_command_input rooms[APPLIED_AT_ONCE];
     const struct command_input *commands[APPLIED_AT_ONCE]; /* NULL: time alone */
-    unsigned count;
-    bool any = false;
+    unsigned most = worker->accepting ? MR_TURN_APPLIED : UINT_MAX, done = 0, count;
 
-    while ((count = log_next_few(worker->log, entries, APPLIED_AT_ONCE)) > 0) {
+    for (; done < most && (count = log_next_few(worker->log, entries, APPLIED_AT_ONCE)) > 0; done += count) {
         worker->to_collect += COLLECT_AN_ENTRY * count;
         for (unsigned i = 0; i < count; i++)
             commands[i] = entries[i].size > 0 ? command_of(worker, &entries[i], &rooms[i]) : NULL;
@@ -155,9 +157,8 @@ static bool apply_durable(struct worker *worker)
                 quota_applied(&worker->quota, commands[i]);
             request_done(worker, &entries[i]);
         }
-        any = true;
     }
-    return any;
+    return done > 0;
 }
 
 static bool scan(struct worker *worker)

@@ -184,6 +184,16 @@ class Reading(unittest.TestCase):
         self.assertIsNone(batches.rate_and_size(found[:3], 10))
         self.assertIsNone(batches.rate_and_size([], 10))
 
+    def test_interrupts_of_devices(self):
+        self.assertEqual(programs.parse_interrupts("           CPU0       CPU3\n"
+                                                   "  4:          7          1  IO-APIC   4-edge      ttyS0\n"
+                                                   " 36:          0   19230073 PCI-MSIX-0000:00:02.0 virtio1-req.0\n"
+                                                   "LOC:    5555555    6666666  Local timer interrupts\n"
+                                                   "ERR:          9\n"),
+                         {0: 7, 3: 19230074})
+        server, load = programs.pick_cores(tempfile.gettempdir())
+        self.assertLessEqual({server, load}, set(sorted(os.sched_getaffinity(0))[:2]))
+
     def test_the_number_of_requests_follows_from_the_rate(self):
         asked = []
 

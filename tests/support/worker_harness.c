@@ -33,6 +33,7 @@ struct harness *harness_create(uint64_t seed)
     mr_assert(harness->region != NULL);
     harness->max_payload = 2048;
     harness->hash_seed = 7;
+    harness->batch_bytes = MR_BATCH_BYTES_MIN;
     harness->segment_bytes = 16 * MR_BATCH_BYTES_MIN;
     harness->session_output_limit = MR_SESSION_OUTPUT_BYTES_DEFAULT;
     return harness;
@@ -88,7 +89,7 @@ static int start_log(struct harness *harness)
         .partition = 1,
         .secret = 42,
         .durability = harness->durability,
-        .batch_bytes = MR_BATCH_BYTES_MIN,
+        .batch_bytes = harness->batch_bytes,
         .segment_bytes = harness->segment_bytes,
         .largest_body = (uint32_t)harness->max_payload,
         .flush_interval = MR_FLUSH_INTERVAL_DEFAULT,

@@ -39,6 +39,7 @@ struct harness {
     enum durability durability;
     uint64_t max_payload;
     uint64_t segment_bytes;
+    uint64_t batch_bytes;
     int memory_segments[HARNESS_MEMORY_SEGMENTS]; /* memfds, memory_count of them: what a supervisor keeps */
     uint32_t memory_count;
     int memory_snapshots[SNAPSHOTS_KEPT]; /* likewise, once there was a start with DURABILITY_MEMORY */

@@ -58,6 +58,41 @@ static void nothing_is_answered_before_it_is_durable(void **state)
     scene_end(&scene);
 }
 
+/* What becomes durable at once is applied over several turns, and answered in between. */
+static void a_large_batch_is_answered_in_pieces(void **state)
+{
+    enum { COMMANDS = 8 * MR_TURN_APPLIED };
+    struct scene scene;
+    struct harness_frame frame;
+    unsigned most = 0;
+
+    (void)state;
+    scene = (struct scene){.harness = harness_create(1)};
+    struct worker *worker = &scene.harness->worker;
+    scene.harness->batch_bytes = MR_BATCH_BYTES_DEFAULT;
+    scene.harness->segment_bytes = 16 * MR_BATCH_BYTES_DEFAULT;
+    assert_int_equal(harness_start(scene.harness), 0);
+    scene.client = harness_client(scene.harness, 0, SCENE_USER, 2 * MR_MIB);
+    scene_open_all(&scene);
+    fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
+    for (uint64_t n = 1; n <= COMMANDS; n++)
+        scene_increment(&scene, n);
+    harness_settle(scene.harness);
+    assert_int_equal(log_last_index(worker->log) - fsm_index(worker->fsm), COMMANDS);
+    for (unsigned answered = 0; answered < COMMANDS;) {
+        unsigned count = 0;
+        fake_io_finish_all(scene.harness->io);
+        turn_run(worker);
+        while (harness_take(scene.client, &frame))
+            assert_int_equal(scene_number(&frame), answered + ++count);
+        assert_in_range(count, 0, 2 * MR_TURN_APPLIED);
+        most = count > most ? count : most;
+        answered += count;
+    }
+    assert_in_range(most, MR_TURN_APPLIED, 2 * MR_TURN_APPLIED);
+    scene_end(&scene);
+}
+
 static void a_refusal_waits_for_what_is_before_it(void **state)
 {
     struct scene scene;
@@ -610,6 +645,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_in_order_and_moves_head),
         cmocka_unit_test(nothing_is_answered_before_it_is_durable),
+        cmocka_unit_test(a_large_batch_is_answered_in_pieces),
         cmocka_unit_test(a_refusal_waits_for_what_is_before_it),
         cmocka_unit_test(a_query_waits_for_its_index_alone),
         cmocka_unit_test(too_many_waiting_queries_hold_up_nothing),
