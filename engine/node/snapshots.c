@@ -125,9 +125,16 @@ uint64_t snapshots_needed(const struct worker *worker)
     return snapshots->known_count == SNAPSHOTS_KEPT ? snapshots->known[SNAPSHOTS_KEPT - 1].point.segment : 0;
 }
 
-static void forget(struct worker *worker)
+/* The log may forget what the known ones make superfluous, and have the room that they leave it. */
+static void tell_log(struct worker *worker)
 {
+    const struct snapshots *snapshots = &worker->snapshots;
+    uint64_t bytes = 0;
+
+    for (unsigned i = 0; i < snapshots->known_count; i++)
+        bytes += snapshots->known[i].bytes;
     log_forget(worker->log, snapshots_needed(worker));
+    log_limit(worker->log, snapshots->config.disk_limit, bytes);
 }
 
 static void know_newest(struct worker *worker, const struct known_snapshot *newest)
@@ -191,7 +198,7 @@ void snapshots_found_unsound(struct worker *worker, const struct snapshot *snaps
 void snapshots_log_opened(struct worker *worker, uint64_t epoch)
 {
     worker->snapshots.epoch = epoch;
-    forget(worker);
+    tell_log(worker);
 }
 
 /* ---- questions ---- */
@@ -266,23 +273,27 @@ static bool answer_up_to(struct worker *worker, uint64_t index, const struct kno
 
 /* ---- taking them ---- */
 
-/* The newest would be the older one then: is there log that only the present older one needs? */
+/* The newest would be the older one then: is there log that only the present older one needs? If not, one in the last
+ * segment lets the one after it make room. */
 static bool would_make_room(const struct worker *worker)
 {
     const struct snapshots *snapshots = &worker->snapshots;
     uint64_t first = snapshots_needed(worker);
+    struct snapshot_point newest = {0};
 
-    return snapshots->known_count > 0 && fsm_index(worker->fsm) != snapshots->known[0].point.index &&
-           snapshots->known[0].point.segment > (first > 0 ? first : 1);
+    if (snapshots->known_count > 0)
+        newest = snapshots->known[0].point;
+    return fsm_index(worker->fsm) != newest.index &&
+           (newest.segment > (first > 0 ? first : 1) || newest.segment < log_segment(worker->log));
 }
 
-/* Time for the next one by itself? Before it is, if the disk is full and it would make room. */
+/* Time for the next one by itself? Before it is, if there is no room for another segment, and it would make some. */
 static bool is_due(const struct worker *worker)
 {
     const struct snapshots *snapshots = &worker->snapshots;
 
-    if (log_lacks_room(worker->log))
-        return snapshots->config.every != 0 && would_make_room(worker);
+    if (log_lacks_spare(worker->log) && snapshots->config.every != 0 && would_make_room(worker))
+        return true;
     return log_grown(worker->log) >= snapshots->due && log_trouble(worker->log) == NULL;
 }
 
@@ -320,7 +331,7 @@ void snapshots_child_ended(struct worker *worker, int32_t result)
     struct known_snapshot newest = {.point = snapshots->point, .bytes = region->child_bytes};
     know_newest(worker, &newest);
     drop_unsound(snapshots);
-    forget(worker);
+    tell_log(worker);
     snapshots->pause = snapshots->not_before = 0;
     snapshots->due = due_after(snapshots, snapshots->grown);
     snprintf(text, sizeof(text),
