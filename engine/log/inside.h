@@ -220,7 +220,7 @@ bool segment_aligned(const struct log *log, const struct segment *segment);
 /* Those that are not open. False: no memory. */
 bool slots_hold(struct log *log, const struct segment *segment);
 bool slots_free(struct log *log, const struct segment *segment);
-/* Is there, by log_limit(), room for the segment that is to be prepared next? */
+/* Is there, by log_limit(), room for the segment that is to be prepared next? One that is used again needs none. */
 bool slots_allow(struct log *log);
 /* Takes the free slot that is to be used next. False: there is none. */
 bool slots_take(struct log *log, struct segment *segment);

@@ -145,9 +145,11 @@ uint64_t log_segment(const struct log *log);
  * is called: an older snapshot may need them. */
 void log_forget(struct log *log, uint64_t segment);
 /* From now on the segments and `beside`, bytes of the snapshots that stand beside them, may take `bytes` in all; 0: what
- * there is. Where another segment would be too much, or what is there already is, it is as if the disk were full. Of
- * those that wait to be used again all but one are removed then. */
+ * there is. A new segment with which they would take more is not made, as if the disk were full; one that waits to be
+ * used again is used, and if there is more than may be, all such but one are removed. */
 void log_limit(struct log *log, uint64_t bytes, uint64_t beside);
+/* What `beside` and the least that the log can be cut to take, if that is more than may be; else 0. */
+uint64_t log_past_limit(const struct log *log);
 /* `async`, in a child: waits until all that was written when it was forked is on stable storage; `io` is the child's.
  * 0 (at once in the other modes), or -1 with *error, as also when log_unsafe(). */
 int log_flush_now(const struct log *log, struct io *io, struct mr_error *error);

@@ -15,6 +15,8 @@
 
 /* Free slots beyond the number of segments that are needed. */
 enum { SLOTS_TO_SPARE = 2 };
+/* However often the log is cut: one in which the older snapshot begins, the current one, the spare. */
+enum { SEGMENTS_AT_LEAST = 3 };
 
 /* ---- open segments ---- */
 
@@ -146,7 +148,7 @@ static bool past_limit(const struct log *log, uint64_t more)
 bool slots_allow(struct log *log)
 {
     const struct segment *next = next_free(log);
-    return !past_limit(log, next && next->size > 0 ? 0 : log->config.segment_bytes);
+    return (next && next->size > 0) || !past_limit(log, log->config.segment_bytes);
 }
 
 bool slots_take(struct log *log, struct segment *segment)
@@ -260,6 +262,12 @@ void log_limit(struct log *log, uint64_t bytes, uint64_t beside)
 {
     log->limit = bytes;
     log->beside = beside;
+}
+
+uint64_t log_past_limit(const struct log *log)
+{
+    uint64_t bytes = SEGMENTS_AT_LEAST * log->config.segment_bytes + log->beside;
+    return log->limit > 0 && bytes > log->limit ? bytes : 0;
 }
 
 uint64_t log_bytes(const struct log *log)

@@ -64,6 +64,8 @@ struct snapshots {
     uint64_t began;     /* monotonic */
     uint64_t fork_took; /* ns */
 
+    uint64_t took; /* the last one that succeeded */
+
     struct snapshot_question *questions; /* question_count of them */
     unsigned question_count, question_capacity;
 };

@@ -234,12 +234,77 @@ static void a_limit_below_what_is_there(void **state)
     harness_settle(scene.harness);
     for (unsigned i = 0; i < 400; i++)
         if (!put(&scene)) {
+            assert_non_null(trouble(scene.harness));
             assert_non_null(strstr(trouble(scene.harness), "--disk-limit"));
             fake_machine_advance(scene.harness->machine, 2 * MR_SECOND);
             harness_settle(scene.harness);
         }
     put_some(&scene, 20);
     assert_true(used(scene.harness) <= scene.harness->disk_limit);
+    scene_end(&scene);
+}
+
+static enum status command(struct scene *scene, const char *operation, struct payload payload)
+{
+    struct harness_frame frame;
+
+    request_command(&scene->request, scene->session, scene->map, scene->next++, operation, payload_slice(&payload));
+    uint64_t position = scene_send(scene, FRAME_COMMAND);
+    harness_settle(scene->harness);
+    scene_take(scene, position, &frame);
+    return (enum status)frame.head.status;
+}
+
+/* Which frees what was answered before. */
+static void keep_alive(struct scene *scene)
+{
+    struct harness_frame frame;
+
+    request_keep_alive(&scene->request, scene->session, (struct slice){NULL, 0}, scene->next - 1, NULL, 0);
+    uint64_t position = scene_send(scene, FRAME_COMMAND);
+    harness_settle(scene->harness);
+    scene_take(scene, position, &frame);
+    assert_int_equal(frame.head.status, STATUS_OK);
+}
+
+/* What does not fit any more is the state itself: only what frees something passes, and when enough is freed all does. */
+static void a_state_past_the_limit_can_be_made_smaller(void **state)
+{
+    enum durability durability = (enum durability)(intptr_t)*state;
+    struct scene scene = {.harness = harness_create(1)};
+    struct harness *harness = scene.harness;
+    static const uint8_t value[2000];
+    char key[16];
+    unsigned held = 0;
+
+    harness->durability = durability;
+    harness->disk_limit = 8 * harness->segment_bytes;
+    harness->snapshot_bytes = harness->disk_limit / 4;
+    assert_int_equal(harness_start(harness), 0);
+    scene.client = harness_client(harness, 0, SCENE_USER, RING);
+    scene_open_all(&scene);
+    do {
+        assert_true(held < 2000);
+        snprintf(key, sizeof(key), "%u", held++);
+        if (held % 16 == 0)
+            keep_alive(&scene);
+    } while (command(&scene, "Put", write_payload(key, (struct slice){value, sizeof(value)}, NULL, 0)) == STATUS_OK);
+    assert_in_range(held * sizeof(value), harness->disk_limit / 6, harness->disk_limit);
+    for (unsigned n = 0; n < 8; n++) { /* for as long as it takes */
+        fake_machine_advance(harness->machine, 4 * MR_SECOND);
+        harness_settle(harness);
+        keep_alive(&scene);
+        assert_int_equal(command(&scene, "Put", write_payload("more", (struct slice){value, 1}, NULL, 0)),
+                         STATUS_UNAVAILABLE);
+    }
+    assert_int_equal(command(&scene, "Clear", (struct payload){.size = 0}), STATUS_OK);
+    for (unsigned n = 0; n < 8; n++) {
+        fake_machine_advance(harness->machine, 4 * MR_SECOND);
+        harness_settle(harness);
+        keep_alive(&scene);
+    }
+    assert_int_equal(command(&scene, "Put", write_payload("more", (struct slice){value, 1}, NULL, 0)), STATUS_OK);
+    assert_int_equal(harness->worker.quota.disk, 0);
     scene_end(&scene);
 }
 
@@ -411,6 +476,7 @@ int main(void)
         cmocka_unit_test(in_memory_the_sound_one_stays),
         cmocka_unit_test(at_the_limit_a_snapshot_is_asked_for),
         cmocka_unit_test(a_limit_below_what_is_there),
+        cmocka_unit_test_prestate(a_state_past_the_limit_can_be_made_smaller, (void *)(intptr_t)DURABILITY_SYNC),
         cmocka_unit_test_prestate(the_log_stays_below_its_limit, (void *)(intptr_t)DURABILITY_SYNC),
         cmocka_unit_test_prestate(the_log_stays_below_its_limit, (void *)(intptr_t)DURABILITY_MEMORY),
     };
