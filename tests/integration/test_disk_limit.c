@@ -108,11 +108,10 @@ static void test_a_state_that_is_too_large(void **state)
         assert_int_equal(put(other, n), MR_OK);
 
     /* what makes the state smaller passes, and two snapshots later nothing is left of the larger one */
-    assert_int_equal(mr_map_clear(full), MR_OK);
-    while (node_partition(&node, 1).snapshot_bytes > LIMIT / 8)
+    for (unsigned n = 0; n < 2; n++) {
+        assert_int_equal(mr_map_clear(full), MR_OK);
         snapshot(&node);
-    assert_int_equal(mr_map_clear(full), MR_OK);
-    snapshot(&node);
+    }
     assert_true(wait_for(put(full, 0) == MR_OK));
     assert_string_equal(node_partition(&node, 1).state, "serving");
 
