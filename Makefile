@@ -130,7 +130,7 @@ TEST_PROGRAMS := $(patsubst %.c,$(B)/%,$(filter %.c,$(SELECTED)))
 CRASH_PROGRAM := $(if $(WHOLE),$(B)/tests/crash/crash)
 SIM_PROGRAM := $(if $(WHOLE),$(B)/tests/sim/sim)
 
-.PHONY: build bench test rows agreement every-call-fails crash simulate demo bench-streams bench-parts bench-instructions examples install uninstall clean deps help format format-check FORCE
+.PHONY: build bench test rows agreement every-call-fails crash flat simulate demo bench-streams bench-parts bench-instructions examples install uninstall clean deps help format format-check FORCE
 .SECONDARY:
 
 build: $(NODE) $(LIB_A) $(LIB_SO) $(if $(WHOLE),$(BENCH)) ## the node and its command, the client library, millrace-bench (default)
@@ -413,6 +413,10 @@ SEED ?= 1
 agreement: $(B)/tests/unit/proto/test_agreement $(B)/gen-py/stamp ## reader and protobuf; CASES=n SEED=n
 	@MILLRACE_OUT='$(abspath $(B))' MILLRACE_AGREEMENT_CASES=$(CASES) MILLRACE_AGREEMENT_SEED=$(SEED) \
 	    /usr/bin/python3 tests/unit/proto/test_agreement.py Agreement.test_made_messages
+
+flat: ROUNDS = 100000
+flat: $(TEST_NODE) $(B)/tests/integration/test_flat ## a node's descriptors and memory while clients come and go; ROUNDS=n
+	@MILLRACE_BIN='$(abspath $(B)/test/millrace)' FLAT_ROUNDS='$(ROUNDS)' $(B)/tests/integration/test_flat
 
 ROUNDS ?= 5
 FROM ?= 1

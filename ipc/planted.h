@@ -13,7 +13,8 @@ enum planted_fault {
     PLANTED_NUMBER_FORGOTTEN,     /* at a snapshot */
     PLANTED_STALE_BATCH_BELIEVED, /* of a segment that is used again */
     PLANTED_NO_EPOCH_AFTER_FAILURE,
-    PLANTED_COUNT
+    PLANTED_COUNT,       /* of those that the simulator and the crash run are shown to find */
+    PLANTED_SEED_IGNORED /* by the tables' hash: tests/unit/fsm/test_collisions.c */
 };
 
 #ifdef MR_TESTING

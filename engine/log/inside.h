@@ -103,6 +103,8 @@ struct log {
     uint64_t next_number;
     uint32_t next_slot;
     uint64_t bytes; /* of all segments but the free ones */
+    uint64_t limit; /* of all segments, and what stands beside them; 0: none */
+    uint64_t beside;
     uint64_t grown; /* bytes on disk of batches with entries, all in all */
     bool full;      /* an entry was refused because there is no segment to go on in */
     struct prepare prepare;
@@ -218,6 +220,8 @@ bool segment_aligned(const struct log *log, const struct segment *segment);
 /* Those that are not open. False: no memory. */
 bool slots_hold(struct log *log, const struct segment *segment);
 bool slots_free(struct log *log, const struct segment *segment);
+/* Is there, by log_limit(), room for the segment that is to be prepared next? One that is used again needs none. */
+bool slots_allow(struct log *log);
 /* Takes the free slot that is to be used next. False: there is none. */
 bool slots_take(struct log *log, struct segment *segment);
 /* Frees what is held below log->needed. */

@@ -137,9 +137,14 @@ bool log_unsafe(const struct log *log)
     return log->failing && log->config.durability == DURABILITY_ASYNC;
 }
 
+bool log_lacks_spare(const struct log *log)
+{
+    return !log->failing && log->prepare.trouble[0] != '\0';
+}
+
 bool log_lacks_room(const struct log *log)
 {
-    return !log->failing && log->full && log->prepare.trouble[0] != '\0';
+    return log->full && log_lacks_spare(log);
 }
 
 const char *log_trouble(const struct log *log)

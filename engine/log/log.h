@@ -18,7 +18,8 @@
  * says why. The indexes that they had are then given again, to what is appended from there on.
  *
  * No room for a spare segment: the log goes on until the current one is full; then log_reserve() refuses, log_trouble()
- * says why, and log_tick() tries again every second. Whatever was appended can be written. */
+ * says why, and log_tick() tries again every second. Whatever was appended can be written. A limit (log_limit()) is a
+ * disk with that much room. */
 #ifndef ENGINE_LOG_LOG_H
 #define ENGINE_LOG_LOG_H
 
@@ -143,6 +144,12 @@ uint64_t log_segment(const struct log *log);
  * (one at a time, by log_tick()). log_open() keeps those before its start too, but for what the start says, until this
  * is called: an older snapshot may need them. */
 void log_forget(struct log *log, uint64_t segment);
+/* From now on the segments and `beside`, bytes of the snapshots that stand beside them, may take `bytes` in all; 0: what
+ * there is. A new segment with which they would take more is not made, as if the disk were full; one that waits to be
+ * used again is used, and if there is more than may be, all such but one are removed. */
+void log_limit(struct log *log, uint64_t bytes, uint64_t beside);
+/* What `beside` and the least that the log can be cut to take, if that is more than may be; else 0. */
+uint64_t log_past_limit(const struct log *log);
 /* `async`, in a child: waits until all that was written when it was forked is on stable storage; `io` is the child's.
  * 0 (at once in the other modes), or -1 with *error, as also when log_unsafe(). */
 int log_flush_now(const struct log *log, struct io *io, struct mr_error *error);
@@ -154,6 +161,8 @@ uint64_t log_grown(const struct log *log);
 bool log_unsafe(const struct log *log);
 /* Nothing can be appended, and all that is lacking is room for a new segment, which log_forget() could give. */
 bool log_lacks_room(const struct log *log);
+/* The segment that is being filled has none to follow it: log_lacks_room() comes when it is full. */
+bool log_lacks_spare(const struct log *log);
 
 bool log_in_flight(const struct log *log);        /* is any batch's write not complete? */
 uint64_t log_oldest_write(const struct log *log); /* monotonic time at which the oldest one in flight began; 0: none */

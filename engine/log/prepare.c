@@ -11,7 +11,8 @@
  * disturbed; that is synced; then its header is written, and its name made durable. Only then is it a spare. A slot
  * that was left without a header by a predecessor goes this way too, but has its name.
  *
- * Whatever fails, the file is removed, and after a while it is tried again.
+ * Whatever fails, the file is removed, and after a while it is tried again. A limit that is reached is a disk that is
+ * full.
  *
  * In `memory` a spare is a memfd that somebody else gives, and new ones are zeros already. */
 #include <errno.h>
@@ -209,6 +210,16 @@ static bool prepare_file(struct log *log, struct segment *segment, const struct 
     return true;
 }
 
+/* The limit is reached: see log_limit(). */
+static void refuse(struct log *log)
+{
+    struct mr_error why;
+    error_set(&why, "log and snapshots have %" PRIu64 " of the %" PRIu64 " bytes that they may take (--disk-limit)",
+              log_bytes(log) + log->beside, log->limit);
+    why.code = EDQUOT;
+    failed(log, &why);
+}
+
 /* Begins with one slot. False: it could not be used, and another is to be tried. */
 static bool prepare_one(struct log *log)
 {
@@ -241,6 +252,9 @@ void prepare_step(struct log *log)
     if (log->spare || prepare->state != PREPARE_IDLE || log->open_count >= OPEN_SEGMENTS_MAX - 1 ||
         log->ops->monotonic(log->io) < prepare->retry)
         return;
-    while (!prepare_one(log))
-        continue;
+    if (slots_allow(log))
+        while (!prepare_one(log))
+            continue;
+    else
+        refuse(log);
 }

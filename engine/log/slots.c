@@ -15,6 +15,8 @@
 
 /* Free slots beyond the number of segments that are needed. */
 enum { SLOTS_TO_SPARE = 2 };
+/* However often the log is cut: one in which the older snapshot begins, the current one, the spare. */
+enum { SEGMENTS_AT_LEAST = 3 };
 
 /* ---- open segments ---- */
 
@@ -127,17 +129,35 @@ static bool takes_room(const struct log *log, const struct segment *segment)
     return !log->memory || segment->size > 0;
 }
 
-bool slots_take(struct log *log, struct segment *segment)
+/* The free slot that is to be used next; NULL: there is none. */
+static struct segment *next_free(struct log *log)
 {
     slots_forget(log);
-    if (log->free.count == 0)
+    struct segment *next = NULL;
+    for (unsigned n = 0; n < log->free.count; n++)
+        if (!next || used_earlier(log, &log->free.segments[n], next))
+            next = &log->free.segments[n];
+    return next;
+}
+
+static bool past_limit(const struct log *log, uint64_t more)
+{
+    return log->limit > 0 && log_bytes(log) + log->beside + more > log->limit;
+}
+
+bool slots_allow(struct log *log)
+{
+    const struct segment *next = next_free(log);
+    return (next && next->size > 0) || !past_limit(log, log->config.segment_bytes);
+}
+
+bool slots_take(struct log *log, struct segment *segment)
+{
+    struct segment *next = next_free(log);
+    if (!next)
         return false;
-    unsigned place = 0;
-    for (unsigned n = 1; n < log->free.count; n++)
-        if (used_earlier(log, &log->free.segments[n], &log->free.segments[place]))
-            place = n;
-    *segment = log->free.segments[place];
-    log->free.segments[place] = log->free.segments[--log->free.count];
+    *segment = *next;
+    *next = log->free.segments[--log->free.count];
     return true;
 }
 
@@ -194,6 +214,8 @@ bool slots_trim(struct log *log)
         if (!last || used_earlier(log, last, segment))
             last = segment;
     }
+    if (past_limit(log, 0))
+        limit = 1;
     if (!last || count <= limit)
         return false;
     if (log->memory) {
@@ -228,9 +250,24 @@ uint64_t log_segment(const struct log *log)
 
 void log_forget(struct log *log, uint64_t segment)
 {
+    unsigned free_before = log->free.count;
     if (segment > log->needed)
         log->needed = segment;
     slots_forget(log);
+    if (log->free.count > free_before)
+        log->prepare.retry = 0; /* whatever was lacking */
+}
+
+void log_limit(struct log *log, uint64_t bytes, uint64_t beside)
+{
+    log->limit = bytes;
+    log->beside = beside;
+}
+
+uint64_t log_past_limit(const struct log *log)
+{
+    uint64_t bytes = SEGMENTS_AT_LEAST * log->config.segment_bytes + log->beside;
+    return log->limit > 0 && bytes > log->limit ? bytes : 0;
 }
 
 uint64_t log_bytes(const struct log *log)

@@ -37,6 +37,7 @@ enum option_id {
     OPTION_USER_CONNECTIONS,
     OPTION_USER_CHANNELS,
     OPTION_MEMORY_LIMIT,
+    OPTION_DISK_LIMIT,
     OPTION_MAX_SESSIONS,
     OPTION_USER_SESSIONS,
     OPTION_MAX_SERVICES,
@@ -197,6 +198,16 @@ static const struct option_row rows[OPTION_COUNT] = {
                              .help =
                                  "what a partition may hold in memory: commands that would add to more are refused; "
                                  "0: none are"},
+    [OPTION_DISK_LIMIT] = {.name = "disk-limit",
+                           .argument = "SIZE",
+                           .kind = KIND_SIZE,
+                           .least = MR_DISK_LIMIT_MIN,
+                           .most = MR_DISK_LIMIT_MAX,
+                           .or_none = true,
+                           .default_text = "0: what the disk has",
+                           .help = "what a partition's log and snapshots may take: at it, as on a full disk, commands "
+                                   "are refused until a snapshot has made room; at least four times --snapshot-bytes "
+                                   "and eight times --segment-bytes (their defaults give way)"},
     [OPTION_MAX_SESSIONS] = {.name = "max-sessions",
                              .argument = "N",
                              .kind = KIND_NUMBER,
@@ -388,6 +399,26 @@ static uint64_t higher(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
+/* A limit of the disk is one that snapshots can keep the log below. What was not given gives way. */
+static int fit_disk(struct options *options, const char *const *given, struct mr_error *error)
+{
+    uint64_t limit = options->disk_limit;
+
+    if (limit == 0)
+        return 0;
+    if (given[OPTION_SEGMENT_BYTES] == NULL)
+        options->segment_bytes = lower(options->segment_bytes, limit / MR_DISK_LIMIT_SEGMENTS & ~(LOG_BLOCK - 1));
+    if (given[OPTION_SNAPSHOT_BYTES] == NULL)
+        options->snapshot_bytes = lower(options->snapshot_bytes, limit / MR_DISK_LIMIT_SNAPSHOTS);
+    if (options->segment_bytes > limit / MR_DISK_LIMIT_SEGMENTS)
+        return error_set(error, "--disk-limit %s: allowed is at least %d times --segment-bytes %s",
+                         given[OPTION_DISK_LIMIT], MR_DISK_LIMIT_SEGMENTS, given[OPTION_SEGMENT_BYTES]);
+    if (options->snapshot_bytes == 0 || options->snapshot_bytes > limit / MR_DISK_LIMIT_SNAPSHOTS)
+        return error_set(error, "--disk-limit %s: allowed is at least %d times --snapshot-bytes, which may not be 0",
+                         given[OPTION_DISK_LIMIT], MR_DISK_LIMIT_SNAPSHOTS);
+    return 0;
+}
+
 /* Sizes that depend on each other. What was not given gives way as far as its own range goes. */
 static int fit_sizes(struct options *options, const char *const *given, struct mr_error *error)
 {
@@ -446,6 +477,7 @@ static int read_given(const char *const *given, struct options *options, struct 
                                 .session_outputs_given = given[OPTION_SESSION_OUTPUTS] != NULL,
                                 .memory_limit = values[OPTION_MEMORY_LIMIT],
                                 .memory_limit_given = given[OPTION_MEMORY_LIMIT] != NULL,
+                                .disk_limit = values[OPTION_DISK_LIMIT],
                                 .max_sessions = values[OPTION_MAX_SESSIONS],
                                 .user_sessions = values[OPTION_USER_SESSIONS],
                                 .max_services = values[OPTION_MAX_SERVICES],
@@ -455,7 +487,8 @@ static int read_given(const char *const *given, struct options *options, struct 
                                 .user_channels = (uint32_t)values[OPTION_USER_CHANNELS]};
     return set_access(given, values[OPTION_SOCKET_MODE], &options->access, error) != 0 ||
                    set_socket(given[OPTION_SOCKET], options, error) != 0 ||
-                   set_cpus(given[OPTION_CPUS], options, error) != 0 || fit_sizes(options, given, error) != 0
+                   set_cpus(given[OPTION_CPUS], options, error) != 0 || fit_disk(options, given, error) != 0 ||
+                   fit_sizes(options, given, error) != 0
                ? -1
                : 0;
 }

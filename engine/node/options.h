@@ -38,6 +38,7 @@ struct options {
     struct access access;
     uint64_t memory_limit; /* bytes of a partition's heap; 0: none */
     bool memory_limit_given;
+    uint64_t disk_limit;                                /* bytes of a partition's log and snapshots; 0: none */
     uint64_t max_sessions, user_sessions, max_services; /* of a partition */
     const char *user;                                   /* NULL: the node stays who started it */
     enum sandbox_mode sandbox;

@@ -3,7 +3,8 @@
  *
  * Memory is the allocator's own count of what is in use, asked for seldom because gathering it takes microseconds: the
  * limit can be passed by what is logged between two looks (MR_MEMORY_LOOK_BYTES) and by what is in flight. What
- * fragmentation and the child that writes a snapshot take comes on top. Counts of sessions and services are exact:
+ * fragmentation and the child that writes a snapshot take comes on top. The disk's limit is the log's (log_limit());
+ * here it is judged what could not be helped by cutting the log: a state whose snapshots are too large. Counts of sessions and services are exact:
  * where what is logged but not applied yet could make the difference, it is waited for. */
 #include "engine/node/quota.h"
 
@@ -102,6 +103,11 @@ enum quota_verdict quota_judge_closely(struct quota *quota, const struct fsm *fs
     if (memory_is_full(quota, now) && !fsm_check_frees(fsm, command)) {
         snprintf(text, size, "the partition holds %s in memory, its limit is %s (--memory-limit)",
                  value_write_size(used, quota->memory), value_write_size(limit, quota->memory_limit));
+        return QUOTA_FULL;
+    }
+    if (quota->disk > 0 && !fsm_check_frees(fsm, command)) {
+        snprintf(text, size, "the partition's snapshots and the least of log take %s, their limit is %s (--disk-limit)",
+                 value_write_size(used, quota->disk), value_write_size(limit, quota->disk_limit));
         return QUOTA_FULL;
     }
     if (quota_makes_session(command))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a partition may hold: memory, sessions (also of one user), services. Decided before a command is logged, so that
+/* What a partition may hold: memory, disk, sessions (also of one user), services. Decided before a command is logged, so that
  * the state does not depend on it: what is in a log is applied whatever the limits are by then. */
 #ifndef ENGINE_NODE_QUOTA_H
 #define ENGINE_NODE_QUOTA_H
@@ -19,6 +19,8 @@ struct quota {
     uint64_t memory;           /* as measured last */
     uint64_t measured_at;      /* monotonic; 0: never */
     uint64_t logged;           /* bytes of commands since */
+    uint64_t disk_limit;       /* bytes of log and snapshots */
+    uint64_t disk;             /* what they take with the log cut, if that is more; else 0 */
     uint64_t sessions;         /* in all; 0: any number, as for those below */
     uint64_t user_sessions;    /* of one user */
     uint64_t services;
@@ -57,7 +59,7 @@ static inline enum quota_verdict quota_judge(struct quota *quota, const struct f
                                              char *text, size_t size)
 {
     if (command->kind == COMMAND_SESSION_COMMAND && command->session_kind == SESSION_COMMAND_SERVICE_COMMAND &&
-        quota_memory_settled(quota, now))
+        quota_memory_settled(quota, now) && quota->disk == 0)
         return QUOTA_ROOM; /* nearly all */
     return quota_judge_closely(quota, fsm, command, uid, now, text, size);
 }

@@ -125,9 +125,17 @@ uint64_t snapshots_needed(const struct worker *worker)
     return snapshots->known_count == SNAPSHOTS_KEPT ? snapshots->known[SNAPSHOTS_KEPT - 1].point.segment : 0;
 }
 
-static void forget(struct worker *worker)
+/* The log may forget what the known ones make superfluous, and have the room that they leave it. */
+static void tell_log(struct worker *worker)
 {
+    const struct snapshots *snapshots = &worker->snapshots;
+    uint64_t bytes = 0;
+
+    for (unsigned i = 0; i < snapshots->known_count; i++)
+        bytes += snapshots->known[i].bytes;
     log_forget(worker->log, snapshots_needed(worker));
+    log_limit(worker->log, snapshots->config.disk_limit, bytes);
+    worker->quota.disk_limit = snapshots->config.disk_limit;
 }
 
 static void know_newest(struct worker *worker, const struct known_snapshot *newest)
@@ -191,7 +199,7 @@ void snapshots_found_unsound(struct worker *worker, const struct snapshot *snaps
 void snapshots_log_opened(struct worker *worker, uint64_t epoch)
 {
     worker->snapshots.epoch = epoch;
-    forget(worker);
+    tell_log(worker);
 }
 
 /* ---- questions ---- */
@@ -266,23 +274,46 @@ static bool answer_up_to(struct worker *worker, uint64_t index, const struct kno
 
 /* ---- taking them ---- */
 
-/* The newest would be the older one then: is there log that only the present older one needs? */
+static uint64_t newest_index(const struct snapshots *snapshots)
+{
+    return snapshots->known_count > 0 ? snapshots->known[0].point.index : 0;
+}
+
+/* The newest would be the older one then: is there log that only the present older one needs? If not, one in the last
+ * segment lets the one after it make room. */
 static bool would_make_room(const struct worker *worker)
 {
     const struct snapshots *snapshots = &worker->snapshots;
     uint64_t first = snapshots_needed(worker);
+    uint64_t newest = snapshots->known_count > 0 ? snapshots->known[0].point.segment : 0;
 
-    return snapshots->known_count > 0 && fsm_index(worker->fsm) != snapshots->known[0].point.index &&
-           snapshots->known[0].point.segment > (first > 0 ? first : 1);
+    return newest > (first > 0 ? first : 1) || newest < log_segment(worker->log);
 }
 
-/* Time for the next one by itself? Before it is, if the disk is full and it would make room. */
+/* By itself, before it is due. */
+static bool may_come_early(const struct worker *worker)
+{
+    return worker->snapshots.config.every != 0 && fsm_index(worker->fsm) != newest_index(&worker->snapshots);
+}
+
+/* Past the limit only what frees something is logged: whether it has freed enough a snapshot says. So long after the
+ * last one has begun it is time for another, if nothing else is. */
+static uint64_t past_limit_due(const struct snapshots *snapshots)
+{
+    uint64_t pause = 10 * snapshots->took;
+
+    return snapshots->began + (pause > MR_SNAPSHOT_PAUSE_FIRST ? pause : MR_SNAPSHOT_PAUSE_FIRST);
+}
+
+/* Time for the next one by itself? Before it is, if there is no room, and it would make some. */
 static bool is_due(const struct worker *worker)
 {
     const struct snapshots *snapshots = &worker->snapshots;
+    bool past_limit = log_past_limit(worker->log) > 0;
 
-    if (log_lacks_room(worker->log))
-        return snapshots->config.every != 0 && would_make_room(worker);
+    if (may_come_early(worker) && (((past_limit || log_lacks_spare(worker->log)) && would_make_room(worker)) ||
+                                   (past_limit && worker->now >= past_limit_due(snapshots))))
+        return true;
     return log_grown(worker->log) >= snapshots->due && log_trouble(worker->log) == NULL;
 }
 
@@ -320,8 +351,9 @@ void snapshots_child_ended(struct worker *worker, int32_t result)
     struct known_snapshot newest = {.point = snapshots->point, .bytes = region->child_bytes};
     know_newest(worker, &newest);
     drop_unsound(snapshots);
-    forget(worker);
+    tell_log(worker);
     snapshots->pause = snapshots->not_before = 0;
+    snapshots->took = took;
     snapshots->due = due_after(snapshots, snapshots->grown);
     snprintf(text, sizeof(text),
              "snapshot of index %" PRIu64 ": %" PRIu64 " bytes in %.2f s (the worker stood still for %.1f ms)",
@@ -372,6 +404,7 @@ bool snapshots_look(struct worker *worker)
     bool due = is_due(worker) && worker->now >= snapshots->not_before;
     bool any = false;
 
+    worker->quota.disk = log_past_limit(worker->log);
     if (snapshots->writing && log_unsafe(worker->log)) {
         give_up(worker);
         return true;
@@ -396,7 +429,11 @@ uint64_t snapshots_next(const struct worker *worker)
 {
     const struct snapshots *snapshots = &worker->snapshots;
 
-    return snapshots->writing || snapshots->ended || !is_due(worker) ? UINT64_MAX : snapshots->not_before;
+    if (snapshots->writing || snapshots->ended)
+        return UINT64_MAX;
+    if (is_due(worker))
+        return snapshots->not_before;
+    return log_past_limit(worker->log) > 0 && may_come_early(worker) ? past_limit_due(snapshots) : UINT64_MAX;
 }
 
 void snapshots_trouble_over(struct worker *worker)
@@ -426,7 +463,7 @@ void snapshots_write_last(struct worker *worker, const struct snapshot_point *po
     struct mr_error error;
     char text[600];
 
-    if (point->index == (snapshots->known_count > 0 ? snapshots->known[0].point.index : 0))
+    if (point->index == newest_index(snapshots))
         return;
     uint64_t began = writing.told_at;
     if (write_state(worker, &writing, point, &newest.bytes, &error) != 0) {

@@ -9,8 +9,8 @@
  * A child writes it (io->child()), from the memory as it was at the fork; the worker goes on meanwhile. When the child
  * has succeeded the two newest snapshots are known, and the log forgets what is older than the older one needs. When it
  * has failed nothing is lost; it is tried again after a pause that doubles, or as soon as the disk's trouble is over.
- * On a full disk one is also taken before it is due, for the room that the log then gives back. At an orderly stop the
- * worker writes one itself. */
+ * On a full disk one is also taken before it is due, for the room that the log then gives back; the one being written
+ * does not count against a limit, because it makes room. At an orderly stop the worker writes one itself. */
 #ifndef ENGINE_NODE_SNAPSHOTS_H
 #define ENGINE_NODE_SNAPSHOTS_H
 
@@ -23,7 +23,8 @@ struct worker;
 
 struct snapshots_config {
     struct snapshot_place place;
-    uint64_t every; /* bytes of log; 0: only on demand and at a stop */
+    uint64_t every;      /* bytes of log; 0: only on demand and at a stop */
+    uint64_t disk_limit; /* bytes that log and snapshots may take; 0: what there is */
 };
 
 /* One that is whole, as far as is known. */
@@ -62,6 +63,8 @@ struct snapshots {
     uint64_t grown;     /* log_grown() as it began */
     uint64_t began;     /* monotonic */
     uint64_t fork_took; /* ns */
+
+    uint64_t took; /* the last one that succeeded */
 
     struct snapshot_question *questions; /* question_count of them */
     unsigned question_count, question_capacity;

@@ -363,6 +363,7 @@ static int recover(struct life *life, struct mr_error *error)
                   .secret = identity->secret,
                   .memory = options->durability == DURABILITY_MEMORY ? life->birth->memory_snapshots : NULL},
         .every = options->snapshot_bytes,
+        .disk_limit = options->disk_limit,
     };
     struct fsm_config state = {
         .hash_seed = identity->hash_seed,

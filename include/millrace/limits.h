@@ -92,6 +92,12 @@
 #define MR_MEMORY_LIMIT_MAX (64 * 1024 * MR_GIB)
 #define MR_MEMORY_LOOK_EVERY (10 * MR_MILLISECOND)
 #define MR_MEMORY_LOOK_BYTES (1 * MR_MIB)
+/* --disk-limit: what a partition's log and its two snapshots may take; 0: what the disk has. So many segments, and so
+ * many times --snapshot-bytes, must fit. */
+#define MR_DISK_LIMIT_MIN (1 * MR_MIB)
+#define MR_DISK_LIMIT_MAX (64 * 1024 * MR_GIB)
+#define MR_DISK_LIMIT_SEGMENTS 8
+#define MR_DISK_LIMIT_SNAPSHOTS 4
 /* --max-sessions, --user-sessions, --max-services: of one partition. */
 #define MR_SESSIONS_DEFAULT 65536
 #define MR_USER_SESSIONS_DEFAULT (MR_SESSIONS_DEFAULT / 2)

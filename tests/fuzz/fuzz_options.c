@@ -115,6 +115,11 @@ static void check_accepted(const struct options *options)
     within(options->segment_bytes, 4 * largest, MR_SEGMENT_BYTES_MAX);
     FUZZ_CHECK(options->segment_bytes >= MR_SEGMENT_BYTES_MIN && options->segment_bytes % 4096 == 0);
     within(options->flush_interval, MR_FLUSH_INTERVAL_MIN, MR_FLUSH_INTERVAL_MAX);
+    if (options->disk_limit != 0) {
+        within(options->disk_limit, MR_DISK_LIMIT_MIN, MR_DISK_LIMIT_MAX);
+        within(options->segment_bytes, MR_SEGMENT_BYTES_MIN, options->disk_limit / MR_DISK_LIMIT_SEGMENTS);
+        within(options->snapshot_bytes, MR_SNAPSHOT_BYTES_MIN, options->disk_limit / MR_DISK_LIMIT_SNAPSHOTS);
+    }
     if (options->snapshot_bytes != 0)
         within(options->snapshot_bytes, MR_SNAPSHOT_BYTES_MIN, MR_SNAPSHOT_BYTES_MAX);
     within(options->session_outputs, MR_SESSION_OUTPUT_BYTES_MIN, MR_SESSION_OUTPUT_BYTES_MAX);

@@ -18,6 +18,7 @@ import concurrent.futures
 import errno
 import json
 import os
+import pwd
 import random
 import re
 import select
@@ -60,7 +61,15 @@ ERRORS = collections.defaultdict(lambda: ["EIO"], {
     "io_uring_register": ["ENOMEM"], "uring_read": ["EIO"], "uring_write": ["EIO", "ENOSPC"], "uring_sync": ["EIO"], "uring_watch": ["ENOMEM"],
     "uring_wake": ["EIO"], "fcntl": ["EPERM"], "fchmod": ["EPERM"], "chmod": ["EPERM"], "readlink": ["ENOENT"],
     "fstat": ["EIO"], "dup": ["EMFILE"],
+    "landlock_create_ruleset": ["ENOSYS", "EOPNOTSUPP", "EMFILE"], "landlock_add_rule": ["EINVAL"],
+    "landlock_restrict_self": ["EPERM", "E2BIG"], "seccomp": ["EINVAL", "ENOMEM"], "fchownat": ["EPERM"],
+    "initgroups": ["EPERM"], "setgid": ["EPERM"], "setuid": ["EAGAIN"],
 })
+
+
+# What only a node meets that root starts for another user, with a group for its socket and users that may connect.
+OTHER_USER = "nobody"
+OF_OTHER_USER = ["mkdir", "fchownat", "chmod", "setrlimit", "initgroups", "setgid", "setuid", "getsockopt"]
 
 
 def kinds():
@@ -240,9 +249,17 @@ class Counted:
 class Scene:
     """One life under a fault, and the one after it."""
 
-    def __init__(self, fault, durability="sync", prepared=None):
-        self.fault, self.durability, self.prepared = fault, durability, prepared
+    def __init__(self, fault, durability="sync", prepared=None, user=None):
+        self.fault, self.durability, self.prepared, self.user = fault, durability, prepared, user
         self.node = Node(*OPTIONS, "--durability", durability)
+        if user is not None:
+            # Where tests' files lie may be closed to that user.
+            self.place = tempfile.TemporaryDirectory(prefix="every-", dir="/tmp")
+            os.chmod(self.place.name, 0o711)
+            self.node.directory = self.place.name + "/data"
+            self.node.socket = self.node.directory + "/millrace.sock"
+            group = str(pwd.getpwnam(user).pw_gid)
+            self.node.options += ["--user", user, "--socket-group", group, "--allow-uid", user, "--allow-gid", group]
         if prepared is not None:
             shutil.copytree(prepared, self.node.directory)
         self.conversation, self.counted = Conversation(), Counted()
@@ -353,17 +370,29 @@ class Scene:
                 self.ended = alone
                 self.after()
             except (AssertionError, Wrong, ValueError, IndexError, subprocess.TimeoutExpired) as wrong:
-                raise Wrong(f"EVERY_CALL={self.fault} ({self.durability}"
-                            f"{', prepared' if self.prepared else ''}): {wrong}\n{self.node.log()}") from wrong
+                raise Wrong(f"EVERY_CALL={self.fault} ({self.durability}{', prepared' if self.prepared else ''}"
+                            f"{', as ' + self.user if self.user else ''}): {wrong}\n{self.node.log()}") from wrong
             return "MR_FAULT: " + self.fault.split(":")[0] + " fails" in self.node.log()
         finally:
-            self.conversation.close()
-            self.node.__exit__()
+            self.end()
+
+    def end(self):
+        self.conversation.close()
+        self.node.__exit__()
+        if self.user is not None:
+            wait_until(self.removed, "the directory removed")
+
+    def removed(self):
+        try:
+            self.place.cleanup()
+        except OSError:
+            return False
+        return True
 
 
-def counts(durability, prepared):
+def counts(*stage):
     """How often a scene without a fault makes each call."""
-    scene = Scene("count", durability, prepared)
+    scene = Scene("count", *stage)
     try:
         scene.play()
         status, _ = scene.stop()
@@ -372,8 +401,7 @@ def counts(durability, prepared):
         line = re.search("^MR_FAULT: calls (.*)$", scene.node.log(), re.MULTILINE)[1]
         return {kind: int(count) for kind, count in (word.split(":") for word in line.split())}
     finally:
-        scene.conversation.close()
-        scene.node.__exit__()
+        scene.end()
 
 
 class EveryCall(unittest.TestCase):
@@ -392,6 +420,12 @@ class EveryCall(unittest.TestCase):
             shutil.copytree(node.directory, cls.prepared)
         # Others that are played: the ways to keep the log, and a directory that is there already.
         cls.stages = [("sync", None), ("sync", cls.prepared), ("async", cls.prepared), ("memory", None)]
+        if os.geteuid() == 0:
+            cls.stages.append(("sync", None, OTHER_USER))
+
+    @staticmethod
+    def concerns(kind, stage):
+        return len(stage) < 3 or kind in OF_OTHER_USER
 
     def sweep(self, kind, code, stage):
         """All n of a kind; gives how many were reached, how often the node ended by itself, what was wrong."""
@@ -413,7 +447,7 @@ class EveryCall(unittest.TestCase):
 
     def all(self, only):
         jobs = [(kind, code, stage) for stage in self.stages for kind in kinds() for code in ERRORS[kind]
-                if only in ("all", kind)]
+                if only in ("all", kind) and self.concerns(kind, stage)]
         total, total_ended, wrong = 0, 0, []
         began = time.monotonic()
         with concurrent.futures.ThreadPoolExecutor(max_workers=3) as pool:
@@ -421,7 +455,8 @@ class EveryCall(unittest.TestCase):
                 total, total_ended = total + tried, total_ended + ended
                 wrong += bad
                 if tried:
-                    print(f"{kind:20} {code:12} {stage[0]:6} {'existing' if stage[1] else 'new':8} {tried:4} places, "
+                    print(f"{kind:20} {code:12} {stage[0]:6} "
+                          f"{'existing' if stage[1] else OTHER_USER if stage[2:] else 'new':8} {tried:4} places, "
                           f"the node ended itself {ended} times, {len(bad)} wrong", flush=True)
                 for what in bad:
                     print(what, flush=True)
@@ -432,13 +467,15 @@ class EveryCall(unittest.TestCase):
 
     def one(self, fault):
         for stage in self.stages:
-            Scene(fault, *stage).run()
+            if self.concerns(fault.split(":")[0], stage):
+                Scene(fault, *stage).run()
 
     def sample(self):
         seed = int(os.environ.get("EVERY_CALL_SEED") or random.randrange(10**6))
         print(f"EVERY_CALL_SEED={seed}")
         source = random.Random(seed)
-        places = {stage: [(kind, n) for kind, count in counts(*stage).items() for n in range(1, min(count, MOST) + 1)]
+        places = {stage: [(kind, n) for kind, count in counts(*stage).items() if self.concerns(kind, stage)
+                          for n in range(1, min(count, MOST) + 1)]
                   for stage in self.stages}
         began, tried, reached = time.monotonic(), 0, 0
         while tried < SAMPLE and time.monotonic() - began < SAMPLE_LIMIT:
@@ -462,6 +499,7 @@ class EveryCall(unittest.TestCase):
     def test_the_kinds_are_known(self):
         """No error is named that does not exist, none for a kind that does not."""
         self.assertLessEqual(set(ERRORS), set(kinds()))
+        self.assertLessEqual(set(OF_OTHER_USER), set(kinds()))
         for codes in list(ERRORS.values()):
             for code in codes:
                 self.assertTrue(hasattr(errno, code), code)

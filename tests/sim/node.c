@@ -184,7 +184,8 @@ static int recover(struct sim *sim)
                                                    .partition = 1,
                                                    .secret = SIM_SECRET,
                                                    .memory = memory_snapshots(sim)},
-                                         .every = sim->plan.snapshot_bytes};
+                                         .every = sim->plan.snapshot_bytes,
+                                         .disk_limit = sim->plan.disk_limit};
     struct fsm_config state = {.hash_seed = 7, .session_output_limit = sim->plan.output_limit, .types = service_types};
     return worker_recover(worker, &log, &snapshots, &state, &sim->node.found, &sim->node.error);
 }

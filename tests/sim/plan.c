@@ -100,4 +100,6 @@ void plan_make(struct sim *sim)
     plan->worker_weight = 30 + (unsigned)random_below(random, 50);
     plan->new_request = 10 + (unsigned)random_below(random, 90);
     plan_faults(plan, random);
+    if (plan->snapshot_bytes != 0 && random_chance(random, 1, 4))
+        plan->disk_limit = plan->segment_bytes * (4 + random_below(random, 12));
 }

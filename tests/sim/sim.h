@@ -41,7 +41,7 @@ enum { SIM_KEYS = 4, SIM_SESSIONS = 2, SIM_MEMORY_SEGMENTS = 64 };
 struct plan {
     enum durability durability;
     unsigned steps, clients;
-    uint64_t ring_bytes, segment_bytes, batch_bytes, snapshot_bytes;
+    uint64_t ring_bytes, segment_bytes, batch_bytes, snapshot_bytes, disk_limit;
     uint32_t max_payload, alignment;
     uint64_t output_limit;       /* of a session's unacknowledged outputs */
     bool other_options;          /* each start of the node may have others */

@@ -69,7 +69,8 @@ struct snapshots_config harness_snapshots(struct harness *harness)
 {
     struct snapshots_config config = {
         .place = {.io = harness->io, .path = PARTITION_PATH, .partition = 1, .secret = 42},
-        .every = harness->snapshot_bytes};
+        .every = harness->snapshot_bytes,
+        .disk_limit = harness->disk_limit};
 
     if (harness->durability != DURABILITY_MEMORY)
         return config;

@@ -44,6 +44,7 @@ struct harness {
     uint32_t memory_count;
     int memory_snapshots[SNAPSHOTS_KEPT]; /* likewise, once there was a start with DURABILITY_MEMORY */
     uint64_t snapshot_bytes;              /* 0 (default): only on demand and at a stop */
+    uint64_t disk_limit;                  /* 0 (default): none */
     unsigned warnings;                    /* notices of that level, in all lives */
     char notice[600];                     /* the last one */
     char warning[600];                    /* the last one of that level */

@@ -113,6 +113,56 @@ static void forgotten_segments_are_used_again(void **state)
     log_fixture_free(&fixture);
 }
 
+/* A limit is a disk with that much room; of superfluous segments all but one make room for others' bytes. */
+static void a_limit_is_kept_to(void **state)
+{
+    (void)state;
+    for (enum durability durability = DURABILITY_SYNC; durability <= DURABILITY_MEMORY; durability += 2) {
+        struct log_fixture fixture;
+        open_log(&fixture, 1, durability);
+        const uint64_t segment = fixture.config.segment_bytes;
+        log_limit(fixture.log, 5 * segment, segment / 2);
+        while (log_fixture_append(&fixture, 7000))
+            log_fixture_settle(&fixture);
+        assert_int_equal(log_bytes(fixture.log), 4 * segment);
+        assert_non_null(log_trouble(fixture.log));
+        assert_non_null(strstr(log_trouble(fixture.log), "(--disk-limit)"));
+        assert_true(strlen(log_trouble(fixture.log)) < MR_MESSAGE_MAX);
+        assert_true(log_lacks_room(fixture.log));
+        log_fixture_idle(&fixture, 3 * MR_SECOND);
+        assert_int_equal(log_bytes(fixture.log), 4 * segment);
+        /* room elsewhere */
+        log_limit(fixture.log, 5 * segment, 0);
+        log_fixture_idle(&fixture, 2 * MR_SECOND);
+        assert_null(log_trouble(fixture.log));
+        fill_segments(&fixture, 1);
+        assert_int_equal(log_bytes(fixture.log), 5 * segment);
+        /* segments that are not needed any more */
+        for (unsigned n = 0; n < 2; n++)
+            assert_int_equal(log_fixture_snapshot(&fixture), 0);
+        log_fixture_idle(&fixture, 2 * MR_SECOND);
+        fill_segments(&fixture, 3);
+        assert_true(log_bytes(fixture.log) <= 5 * segment);
+        /* others take more than there is: nothing is made, and of those that wait to be used again one is left */
+        for (unsigned n = 0; n < 2; n++)
+            assert_int_equal(log_fixture_snapshot(&fixture), 0);
+        log_limit(fixture.log, 5 * segment, 5 * segment);
+        log_fixture_idle(&fixture, 3 * MR_SECOND);
+        assert_int_equal(log_bytes(fixture.log), 3 * segment);
+        assert_int_equal(log_past_limit(fixture.log), 8 * segment);
+        while (log_fixture_append(&fixture, 7000))
+            log_fixture_settle(&fixture);
+        assert_non_null(log_trouble(fixture.log));
+        log_limit(fixture.log, 0, 0);
+        log_fixture_idle(&fixture, 2 * MR_SECOND);
+        assert_null(log_trouble(fixture.log));
+        fill_segments(&fixture, 3);
+        log_fixture_crash(&fixture);
+        reopen(&fixture);
+        log_fixture_free(&fixture);
+    }
+}
+
 /* As many free ones as are in use and two more stay. */
 static void superfluous_segments_are_removed(void **state)
 {
@@ -491,6 +541,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forgotten_segments_are_used_again),
         cmocka_unit_test(superfluous_segments_are_removed),
+        cmocka_unit_test(a_limit_is_kept_to),
         cmocka_unit_test(a_free_slot_of_another_size_is_not_used),
         cmocka_unit_test(what_stands_before_the_start_cannot_harm),
         cmocka_unit_test(a_missing_beginning_is_damage),

@@ -146,6 +146,29 @@ static void test_who_may_use_it_and_how_much(void **state)
     assert_int_equal(options.sandbox, SANDBOX_OFF);
 }
 
+/* Of a limit of the disk, segments and what lies between two snapshots are parts. */
+static void test_disk_limit(void **state)
+{
+    (void)state;
+
+    expect_ok("--dir d");
+    assert_int_equal(options.disk_limit, 0);
+    expect_ok("--dir d --disk-limit 64G");
+    assert_int_equal(options.disk_limit, 64 * MR_GIB);
+    assert_int_equal(options.segment_bytes, MR_SEGMENT_BYTES_DEFAULT);
+    assert_int_equal(options.snapshot_bytes, MR_SNAPSHOT_BYTES_DEFAULT);
+    expect_ok("--dir d --disk-limit 1M");
+    assert_int_equal(options.segment_bytes, 128 * MR_KIB);
+    assert_int_equal(options.snapshot_bytes, 256 * MR_KIB);
+    expect_ok("--dir d --disk-limit 100000001");
+    assert_int_equal(options.segment_bytes % 4096, 0);
+    expect_ok("--dir d --disk-limit 512M --segment-bytes 64M --snapshot-bytes 128M");
+    expect_wrong("--dir d --disk-limit 511M --segment-bytes 64M", "--disk-limit", "511M",
+                 "8 times --segment-bytes 64M");
+    expect_wrong("--dir d --disk-limit 512M --snapshot-bytes 129M", "--disk-limit", "512M", "4 times --snapshot-bytes");
+    expect_wrong("--dir d --disk-limit 512M --snapshot-bytes 0", "--disk-limit", "512M", "may not be 0");
+}
+
 static void test_wrong_values(void **state)
 {
     (void)state;
@@ -195,6 +218,7 @@ static void test_wrong_values(void **state)
         {"--user-connections", "0", "1 to 4096"},
         {"--user-channels", "1025", "1 to 1024"},
         {"--memory-limit", "31M", "0, or 32M to 65536G"},
+        {"--disk-limit", "1023K", "0, or 1M to 65536G"},
         {"--max-sessions", "0", "1 to 16777216"},
         {"--user-sessions", "16777217", "1 to 16777216"},
         {"--max-services", "0", "1 to 16777216"},
@@ -367,6 +391,7 @@ int main(void)
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_each_option),
         cmocka_unit_test(test_who_may_use_it_and_how_much),
+        cmocka_unit_test(test_disk_limit),
         cmocka_unit_test(test_wrong_values),
         cmocka_unit_test(test_wrong_lines),
         cmocka_unit_test(test_a_socket_path_has_its_limit),

@@ -199,6 +199,31 @@ static void memory(void **state)
     scene_end(&scene);
 }
 
+/* Of the disk: where cutting the log does not help. */
+static void disk(void **state)
+{
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    put(1);
+    expect_ok(scene.client);
+    quota()->disk_limit = 5 * MR_MIB;
+    log_limit(scene.harness->worker.log, 5 * MR_MIB, 5 * MR_MIB); /* snapshots take it all */
+    harness_settle(scene.harness);
+    put(2);
+    expect_refused(scene.client, "their limit is 5M (--disk-limit)");
+    open_session();
+    expect_refused(scene.client, "--disk-limit");
+    request_keep_alive(&scene.request, scene.session, (struct slice){0}, 0, NULL, 0);
+    expect_ok(scene.client);
+    request_command(&scene.request, scene.session, scene.map, 2, "Clear", (struct slice){0});
+    expect_ok(scene.client);
+    log_limit(scene.harness->worker.log, 5 * MR_MIB, 0);
+    harness_settle(scene.harness);
+    put(3);
+    expect_ok(scene.client);
+    scene_end(&scene);
+}
+
 /* What is in the log is applied, whatever the limits are by now; and users' sessions are counted as before. */
 static void a_successor_reads_back_what_is_over_its_limits(void **state)
 {
@@ -232,6 +257,7 @@ int main(void)
         cmocka_unit_test(a_failed_write_gives_room_back),
         cmocka_unit_test(services),
         cmocka_unit_test(memory),
+        cmocka_unit_test(disk),
         cmocka_unit_test(a_successor_reads_back_what_is_over_its_limits),
     };
 

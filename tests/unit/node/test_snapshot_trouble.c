@@ -122,14 +122,10 @@ static void a_full_disk_is_helped_by_a_snapshot(void **state)
     begin(&scene, DURABILITY_SYNC, 64 * MR_MIB); /* not due for long */
     make_history(&scene);
     uint64_t before = newest(scene.harness);
-    fill(&scene, 8 * BLOCK); /* for a snapshot, but no segment: one is made when the log is full */
-    unsigned warnings = scene.harness->warnings;
-    fake_machine_advance(scene.harness->machine, 2 * MR_SECOND);
-    harness_settle(scene.harness);
+    /* For a snapshot, but no segment: two are made before the last segment is full, and nobody is refused. */
+    fake_machine_config(scene.harness->machine)->space = used(scene.harness) + 8 * BLOCK;
+    put_some(&scene, 1000);
     assert_true(newest(scene.harness) > before);
-    assert_null(trouble(scene.harness));
-    assert_int_equal(scene.harness->warnings, warnings);
-    put_some(&scene, 20);
     scene_end(&scene);
 }
 
@@ -147,6 +143,168 @@ static void a_restart_uses_what_no_snapshot_needs(void **state)
     harness_settle(scene.harness);
     assert_null(trouble(scene.harness));
     put_some(&scene, 20);
+    scene_end(&scene);
+}
+
+/* ---- a limit ---- */
+
+/* The log runs until its limit, which `segments` are left to; that is a disk that is full. */
+static void fill_to_limit(struct scene *scene, unsigned segments)
+{
+    struct harness *harness = scene->harness;
+
+    harness->worker.snapshots.config.disk_limit = used(harness) + segments * harness->segment_bytes;
+    log_limit(harness->worker.log, harness->worker.snapshots.config.disk_limit, 0);
+    for (unsigned i = 0; put(scene); i++)
+        assert_true(i < 10000);
+    assert_non_null(trouble(harness));
+    assert_non_null(strstr(trouble(harness), "--disk-limit"));
+    assert_true(used(harness) <= harness->worker.snapshots.config.disk_limit);
+}
+
+static void at_the_limit_a_snapshot_is_asked_for(void **state)
+{
+    struct scene scene;
+    struct harness_frame frame;
+
+    (void)state;
+    begin(&scene, DURABILITY_SYNC, 0); /* none by itself */
+    make_history(&scene);
+    fill_to_limit(&scene, 2);
+    request_query(&scene.request, scene.session, scene.counter, "Get", (struct slice){NULL, 0});
+    uint64_t position = scene_send(&scene, FRAME_QUERY);
+    harness_settle(scene.harness);
+    scene_take(&scene, position, &frame);
+    assert_int_equal(frame.head.status, STATUS_OK); /* reading goes on */
+    assert_true(harness_snapshot(scene.harness));
+    fake_machine_advance(scene.harness->machine, 2 * MR_SECOND);
+    harness_settle(scene.harness);
+    assert_null(trouble(scene.harness));
+    put_some(&scene, 20);
+    scene_end(&scene);
+}
+
+/* Ten times as much is written as may stand there. Nothing but the limit makes snapshots due. */
+static void the_log_stays_below_its_limit(void **state)
+{
+    enum durability durability = (enum durability)(intptr_t)*state;
+    struct scene scene = {.harness = harness_create(1)};
+    struct harness *harness = scene.harness;
+    uint64_t most = 0;
+    unsigned refused = 0;
+
+    harness->durability = durability;
+    harness->disk_limit = 8 * harness->segment_bytes;
+    harness->snapshot_bytes = MR_GIB;
+    assert_int_equal(harness_start(harness), 0);
+    scene.client = harness_client(harness, 0, SCENE_USER, RING);
+    scene_open_all(&scene);
+    for (unsigned n = 0; n < 200000 && log_grown(harness->worker.log) < 10 * harness->disk_limit; n++) {
+        if (!put(&scene)) {
+            refused++;
+            fake_machine_advance(harness->machine, 2 * MR_SECOND);
+            harness_settle(harness);
+        }
+        uint64_t bytes = log_bytes(harness->worker.log);
+        for (unsigned i = 0; i < harness->worker.snapshots.known_count; i++)
+            bytes += harness->worker.snapshots.known[i].bytes;
+        most = bytes > most ? bytes : most;
+    }
+    assert_in_range(most, harness->disk_limit / 2, harness->disk_limit);
+    assert_true(log_grown(harness->worker.log) >= 10 * harness->disk_limit);
+    assert_true(refused < 10);
+    scene_end(&scene);
+}
+
+/* A node that is started with a lower limit than what is there: no more until it has room, and that it makes. */
+static void a_limit_below_what_is_there(void **state)
+{
+    struct scene scene;
+
+    (void)state;
+    begin(&scene, DURABILITY_SYNC, 0);
+    put_some(&scene, 60);
+    assert_true(harness_snapshot(scene.harness));
+    while (log_bytes(scene.harness->worker.log) < 12 * scene.harness->segment_bytes)
+        put_some(&scene, 1);
+    harness_kill(scene.harness);
+    scene.harness->disk_limit = 8 * scene.harness->segment_bytes;
+    scene.harness->snapshot_bytes = scene.harness->disk_limit / 4;
+    assert_int_equal(harness_start(scene.harness), 0);
+    harness_settle(scene.harness);
+    for (unsigned i = 0; i < 400; i++)
+        if (!put(&scene)) {
+            assert_non_null(trouble(scene.harness));
+            assert_non_null(strstr(trouble(scene.harness), "--disk-limit"));
+            fake_machine_advance(scene.harness->machine, 2 * MR_SECOND);
+            harness_settle(scene.harness);
+        }
+    put_some(&scene, 20);
+    assert_true(used(scene.harness) <= scene.harness->disk_limit);
+    scene_end(&scene);
+}
+
+static enum status command(struct scene *scene, const char *operation, struct payload payload)
+{
+    struct harness_frame frame;
+
+    request_command(&scene->request, scene->session, scene->map, scene->next++, operation, payload_slice(&payload));
+    uint64_t position = scene_send(scene, FRAME_COMMAND);
+    harness_settle(scene->harness);
+    scene_take(scene, position, &frame);
+    return (enum status)frame.head.status;
+}
+
+/* Which frees what was answered before. */
+static void keep_alive(struct scene *scene)
+{
+    struct harness_frame frame;
+
+    request_keep_alive(&scene->request, scene->session, (struct slice){NULL, 0}, scene->next - 1, NULL, 0);
+    uint64_t position = scene_send(scene, FRAME_COMMAND);
+    harness_settle(scene->harness);
+    scene_take(scene, position, &frame);
+    assert_int_equal(frame.head.status, STATUS_OK);
+}
+
+/* What does not fit any more is the state itself: only what frees something passes, and when enough is freed all does. */
+static void a_state_past_the_limit_can_be_made_smaller(void **state)
+{
+    enum durability durability = (enum durability)(intptr_t)*state;
+    struct scene scene = {.harness = harness_create(1)};
+    struct harness *harness = scene.harness;
+    static const uint8_t value[2000];
+    char key[16];
+    unsigned held = 0;
+
+    harness->durability = durability;
+    harness->disk_limit = 8 * harness->segment_bytes;
+    harness->snapshot_bytes = harness->disk_limit / 4;
+    assert_int_equal(harness_start(harness), 0);
+    scene.client = harness_client(harness, 0, SCENE_USER, RING);
+    scene_open_all(&scene);
+    do {
+        assert_true(held < 2000);
+        snprintf(key, sizeof(key), "%u", held++);
+        if (held % 16 == 0)
+            keep_alive(&scene);
+    } while (command(&scene, "Put", write_payload(key, (struct slice){value, sizeof(value)}, NULL, 0)) == STATUS_OK);
+    assert_in_range(held * sizeof(value), harness->disk_limit / 6, harness->disk_limit);
+    for (unsigned n = 0; n < 8; n++) { /* for as long as it takes */
+        fake_machine_advance(harness->machine, 4 * MR_SECOND);
+        harness_settle(harness);
+        keep_alive(&scene);
+        assert_int_equal(command(&scene, "Put", write_payload("more", (struct slice){value, 1}, NULL, 0)),
+                         STATUS_UNAVAILABLE);
+    }
+    assert_int_equal(command(&scene, "Clear", (struct payload){.size = 0}), STATUS_OK);
+    for (unsigned n = 0; n < 8; n++) {
+        fake_machine_advance(harness->machine, 4 * MR_SECOND);
+        harness_settle(harness);
+        keep_alive(&scene);
+    }
+    assert_int_equal(command(&scene, "Put", write_payload("more", (struct slice){value, 1}, NULL, 0)), STATUS_OK);
+    assert_int_equal(harness->worker.quota.disk, 0);
     scene_end(&scene);
 }
 
@@ -309,10 +467,18 @@ static void in_memory_the_sound_one_stays(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_was_left_unfinished_makes_room),    cmocka_unit_test(a_full_disk_is_helped_by_a_snapshot),
-        cmocka_unit_test(a_restart_uses_what_no_snapshot_needs),  cmocka_unit_test(an_unreadable_one_is_passed_over),
-        cmocka_unit_test(an_old_one_that_came_back_is_no_damage), cmocka_unit_test(a_failed_flush_spoils_a_snapshot),
+        cmocka_unit_test(what_was_left_unfinished_makes_room),
+        cmocka_unit_test(a_full_disk_is_helped_by_a_snapshot),
+        cmocka_unit_test(a_restart_uses_what_no_snapshot_needs),
+        cmocka_unit_test(an_unreadable_one_is_passed_over),
+        cmocka_unit_test(an_old_one_that_came_back_is_no_damage),
+        cmocka_unit_test(a_failed_flush_spoils_a_snapshot),
         cmocka_unit_test(in_memory_the_sound_one_stays),
+        cmocka_unit_test(at_the_limit_a_snapshot_is_asked_for),
+        cmocka_unit_test(a_limit_below_what_is_there),
+        cmocka_unit_test_prestate(a_state_past_the_limit_can_be_made_smaller, (void *)(intptr_t)DURABILITY_SYNC),
+        cmocka_unit_test_prestate(the_log_stays_below_its_limit, (void *)(intptr_t)DURABILITY_SYNC),
+        cmocka_unit_test_prestate(the_log_stays_below_its_limit, (void *)(intptr_t)DURABILITY_MEMORY),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
