@@ -17,6 +17,7 @@ enum planted_fault {
     PLANTED_LENGTH_READ_TWICE,     /* once to be checked, once to be used */
     PLANTED_CHECKED_BEFORE_COPIED, /* a command */
     PLANTED_TAIL_BELIEVED,
+    PLANTED_BELL_GIVEN_AWAY, /* the eventfd itself goes to the client */
     PLANTED_COUNT
 };
 

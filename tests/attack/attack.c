@@ -6,7 +6,7 @@
  *
  * The mix: three rounds of four leave the channel open (words that nobody believes, bodies of all kinds, frames that
  * are refused), so that many follow each other at what the ring can take; the fourth breaks it, which costs a new
- * hand-shake. One of forty is about descriptors or the hand-shake itself, and a few of a thousand go up to a limit.
+ * hand-shake. One of fifteen is about descriptors or the hand-shake itself, and a few of a thousand go up to a limit.
  * Weights stand beside the attacks.
  *
  * Exit status: 0 all is well; 1 something was not; 2 usage, or the machine refused. */

@@ -89,8 +89,7 @@ static const struct {
 } reasons[] = {{CLOSED_TAIL, "the request ring's tail is where it cannot be"},
                {CLOSED_FRAME, "a request frame is longer than what was published of it"},
                {CLOSED_HEAD, "the response ring's head is where it cannot be"},
-               {CLOSED_HEAD, "the response ring's head ran backwards"},
-               {CLOSED_WAKE, "its client cannot be woken"}};
+               {CLOSED_HEAD, "the response ring's head ran backwards"}};
 
 static void check_reason(struct attacker *attacker, unsigned outcome)
 {

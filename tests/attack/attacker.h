@@ -23,11 +23,10 @@ enum outcome {
     CLOSED_TAIL = 1,    /* it may be closed with this reason */
     CLOSED_FRAME = 2,   /* ... */
     CLOSED_HEAD = 4,    /* ... */
-    CLOSED_WAKE = 8,    /* ... */
-    MUST_CLOSE = 16,    /* and must */
-    ELSEWHERE = 32,     /* the channel had no part in it */
-    LEAVE_CHANNEL = 64, /* it is of no more use, though no rule was broken: give it back */
-    LEAVE_ALL = 128     /* the connection too */
+    MUST_CLOSE = 8,     /* and must */
+    ELSEWHERE = 16,     /* the channel had no part in it */
+    LEAVE_CHANNEL = 32, /* it is of no more use, though no rule was broken: give it back */
+    LEAVE_ALL = 64      /* the connection too */
 };
 
 struct held { /* a connection that is kept open, doing nothing */
@@ -45,6 +44,7 @@ struct attacker {
     uint64_t tail;             /* of its request ring, as published */
     uint64_t answered;         /* response ring: read up to here */
     char closed[160];          /* why the node closed it; empty: it has not */
+    bool leaves_bell;          /* what wakes it is not waited on: an attack has it as it is to be */
     struct meddler meddler;
     uint64_t session, counter, map, sequence; /* session 0: none */
     unsigned session_rounds;

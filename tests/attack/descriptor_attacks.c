@@ -7,13 +7,20 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #undef MAP_TYPE /* of a service */
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "tests/support/wait.h"
 
-/* ---- eventfds ---- */
+static void must_fail(struct attacker *attacker, bool done, const char *what)
+{
+    if (done)
+        attacker_fail(attacker, "%s is allowed", what);
+}
+
+/* ---- what wakes whom ---- */
 
 static bool can(int fd, short events)
 {
@@ -71,29 +78,36 @@ static unsigned node_eventfd_misused(struct attacker *attacker)
     return STAYS;
 }
 
-/* Full when the worker wants to wake its client, blocking or not: it neither waits nor tries for ever. */
-static unsigned client_eventfd_misused(struct attacker *attacker)
+/* Everything that its client can do with what wakes it, while the worker does. Filling it, and reading it, it must not
+ * be able to: with O_NONBLOCK going on and off, it would be the worker who blocks. */
+static unsigned bell_misused(struct attacker *attacker)
 {
     struct channel_page *page = attacker->channel.page;
-    int fd = attacker->client.wake;
-    bool open = true;
+    struct meddler *meddler = &attacker->meddler;
+    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT};
+    int bell = attacker->client.wake, nest = epoll_create1(EPOLL_CLOEXEC);
 
-    fill(attacker, fd);
-    set_blocking(fd, draw(attacker, 2) == 0);
-    for (uint64_t times = 1 + draw(attacker, 150); times > 0 && open; times--) {
+    fill(attacker, bell);
+    (void)epoll_ctl(bell, EPOLL_CTL_ADD, attacker->channel.node_wake_fd, &event);
+    (void)epoll_ctl(bell, EPOLL_CTL_ADD, attacker->client.socket, &event);
+    (void)epoll_ctl(nest, EPOLL_CTL_ADD, bell, &event);
+    (void)epoll_ctl(bell, EPOLL_CTL_ADD, nest, &event); /* a circle */
+    must_fail(attacker, epoll_ctl(bell, EPOLL_CTL_DEL, (int)draw(attacker, 64) + 64, NULL) == 0, "taking a watch away");
+    attacker->leaves_bell = true;
+    meddler->descriptor = bell;
+    meddler_start(meddler, MEDDLE_BLOCKING);
+    for (uint64_t times = 1 + draw(attacker, 50); times > 0; times--) {
         atomic_store(&page->response.reader_sleeps, 1);
-        open = attacker_settled(attacker);
-        if (draw(attacker, 32) == 0)
-            drain(fd);
+        if (!attacker_settled(attacker))
+            break;
     }
-    if (open && draw(attacker, 4) == 0)
-        return LEAVE_ALL; /* perhaps with a wake-up under way */
-    drain(fd);
-    set_blocking(fd, false);
-    return CLOSED_WAKE;
+    meddler_stop(meddler);
+    attacker->leaves_bell = false;
+    close(nest);
+    return draw(attacker, 2) == 0 ? LEAVE_ALL : STAYS;
 }
 
-static unsigned eventfds_closed(struct attacker *attacker)
+static unsigned descriptors_closed(struct attacker *attacker)
 {
     if (draw(attacker, 2) == 0) {
         close(attacker->channel.node_wake_fd);
@@ -121,12 +135,6 @@ static unsigned storm_of_wake_ups(struct attacker *attacker)
 }
 
 /* ---- the memory ---- */
-
-static void must_fail(struct attacker *attacker, bool done, const char *what)
-{
-    if (done)
-        attacker_fail(attacker, "%s is allowed", what);
-}
 
 static void try_to_map(struct attacker *attacker, int fd, const char *what)
 {
@@ -222,8 +230,8 @@ static unsigned memory_of_a_channel_that_opens(struct attacker *attacker)
 }
 
 const struct attack descriptor_attacks[] = {{"node's eventfd misused", 10, node_eventfd_misused},
-                                            {"client's eventfd misused", 3, client_eventfd_misused},
-                                            {"eventfds closed", 3, eventfds_closed},
+                                            {"bell misused", 6, bell_misused},
+                                            {"descriptors closed", 3, descriptors_closed},
                                             {"storm of wake-ups", 5, storm_of_wake_ups},
                                             {"memory of an open channel", 8, memory_of_an_open_channel},
                                             {"memory of a channel that opens", 6, memory_of_a_channel_that_opens},

@@ -56,6 +56,10 @@ static void one_turn(struct meddler *meddler, enum meddling what)
     case MEDDLE_BELL:
         ring_bell(meddler);
         return;
+    case MEDDLE_BLOCKING:
+        (void)fcntl(meddler->descriptor, F_SETFL, O_RDWR);
+        (void)fcntl(meddler->descriptor, F_SETFL, O_RDWR | O_NONBLOCK);
+        return;
     case MEDDLE_PUNCH:
         meddler->punched |= fallocate(meddler->descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 1 << 20) == 0;
         return;

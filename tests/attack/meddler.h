@@ -13,11 +13,12 @@
 
 enum meddling {
     MEDDLE_NOT,
-    MEDDLE_WORD,  /* *word is now `a`, now `b` */
-    MEDDLE_BYTES, /* each byte of at[size] is now first[]'s, now second[]'s, now neither's */
-    MEDDLE_FLAGS, /* the four words of flags[] go up and down */
-    MEDDLE_BELL,  /* writes to descriptor */
-    MEDDLE_PUNCH, /* tries to punch holes into descriptor */
+    MEDDLE_WORD,     /* *word is now `a`, now `b` */
+    MEDDLE_BYTES,    /* each byte of at[size] is now first[]'s, now second[]'s, now neither's */
+    MEDDLE_FLAGS,    /* the four words of flags[] go up and down */
+    MEDDLE_BELL,     /* writes to descriptor */
+    MEDDLE_BLOCKING, /* sets and clears O_NONBLOCK of descriptor */
+    MEDDLE_PUNCH,    /* tries to punch holes into descriptor */
     MEDDLE_END
 };
 

@@ -38,14 +38,16 @@ class Attack(unittest.TestCase):
 
     @unittest.skipUnless(os.geteuid() == 0, "takes root, for the attackers are to be of another user")
     def test_planted_faults_are_found(self):
-        for fault, found in (("LENGTH_READ_TWICE", r"has died|stopped|FAILED"),
-                             ("CHECKED_BEFORE_COPIED", r"is stopped|has died"),
-                             ("TAIL_BELIEVED", r"the channel is not closed|has died")):
+        for fault, only, found in (
+                ("LENGTH_READ_TWICE", "length jumps", "has died|is stopped"),
+                ("CHECKED_BEFORE_COPIED", "body rewritten", "has died|is stopped"),
+                ("TAIL_BELIEVED", "tail", "the channel is not closed|has died"),
+                ("BELL_GIVEN_AWAY", "bell", "takes nothing more|TIMEOUT")):
             with self.subTest(fault):
-                status, said = attack("--rounds", 8000, "--calm", 1, "--wait", 5, "--planted", fault)
+                status, said = attack("--rounds", 8000, "--calm", 1, "--wait", 5, "--planted", fault, "--only", only)
                 self.assertEqual(status, 1, said)
                 self.assertRegex(said, found)
-                self.assertRegex(said, r"make attack SEED=1 FROM=1 ROUNDS=8000 BOUT=\d+ ATTACK_OPTIONS='--planted " + fault)
+                self.assertIn(f"SEED=1 FROM=1 ROUNDS=8000 BOUT=50000 ATTACK_OPTIONS='--planted {fault} --only", said)
 
 
 if __name__ == "__main__":
