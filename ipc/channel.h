@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A channel: one memfd with a head page, a request ring (client writes, worker reads) and a response ring (worker
- * writes, client reads), and an eventfd each way. This file says how the memfd is laid out and maps it; ring.h says
- * what happens inside.
+ * writes, client reads), and an eventfd each way. This file says how the memfd is laid out and maps it; ring.h says what
+ * happens inside.
  *
  *     0                      struct channel_page, and nothing up to the end of its page (of 4096 bytes)
  *     4096                   request ring, ring_bytes
@@ -67,7 +67,8 @@ struct channel {
     uint8_t *response_data; /* likewise */
     int memory_fd;          /* -1 where it has been closed; the mappings stay */
     int node_wake_fd;       /* eventfd: the client writes, the worker polls */
-    int client_wake_fd; /* eventfd: the worker writes (through io_uring only), the client polls. One per connection */
+    int client_wake_fd; /* one per connection. The worker's: an eventfd, which it writes (through io_uring only); the
+                           client's: an epoll instance that watches it */
 };
 
 static_assert(sizeof(_Atomic uint64_t) == 8 && sizeof(_Atomic uint32_t) == 4, "the same for every compiler");

@@ -14,8 +14,10 @@ __attribute__((constructor)) static void plant_from_environment(void)
 {
 #define NAME(fault) [PLANTED_##fault] = #fault
     static const char *const names[PLANTED_COUNT] = {
-        NAME(NOTHING),          NAME(ANSWER_BEFORE_FLUSH), NAME(NO_DIRECTORY_SYNC),    NAME(WRONG_TORN_RULE),
-        NAME(HEAD_MOVED_EARLY), NAME(NUMBER_FORGOTTEN),    NAME(STALE_BATCH_BELIEVED), NAME(NO_EPOCH_AFTER_FAILURE)};
+        NAME(NOTHING),           NAME(ANSWER_BEFORE_FLUSH),   NAME(NO_DIRECTORY_SYNC),    NAME(WRONG_TORN_RULE),
+        NAME(HEAD_MOVED_EARLY),  NAME(NUMBER_FORGOTTEN),      NAME(STALE_BATCH_BELIEVED), NAME(NO_EPOCH_AFTER_FAILURE),
+        NAME(LENGTH_READ_TWICE), NAME(CHECKED_BEFORE_COPIED), NAME(TAIL_BELIEVED),        NAME(BELL_GIVEN_AWAY),
+        NAME(SEED_IGNORED)};
 #undef NAME
     const char *wanted = getenv("MR_PLANTED");
 

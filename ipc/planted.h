@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Faults planted for the checkers: the simulator and the crash run are trusted because they find each of these. They
- * exist in builds for tests only (-DMR_TESTING), where one can be switched on; elsewhere PLANTED() is false. */
+/* Faults planted for the checkers: the simulator and the crash run, and the attack, are trusted because they find
+ * theirs. They exist in builds for tests only (-DMR_TESTING), where one can be switched on; elsewhere PLANTED() is false. */
 #ifndef IPC_PLANTED_H
 #define IPC_PLANTED_H
 
@@ -13,8 +13,15 @@ enum planted_fault {
     PLANTED_NUMBER_FORGOTTEN,     /* at a snapshot */
     PLANTED_STALE_BATCH_BELIEVED, /* of a segment that is used again */
     PLANTED_NO_EPOCH_AFTER_FAILURE,
-    PLANTED_COUNT,       /* of those that the simulator and the crash run are shown to find */
-    PLANTED_SEED_IGNORED /* by the tables' hash: tests/unit/fsm/test_collisions.c */
+    PLANTED_SIMULATED, /* the number of those that the simulator is shown to find */
+
+    /* The attack's: */
+    PLANTED_LENGTH_READ_TWICE = PLANTED_SIMULATED, /* once to be checked, once to be used */
+    PLANTED_CHECKED_BEFORE_COPIED,                 /* a command */
+    PLANTED_TAIL_BELIEVED,
+    PLANTED_BELL_GIVEN_AWAY, /* the eventfd itself goes to the client */
+    PLANTED_SEED_IGNORED,    /* by the tables' hash: tests/unit/fsm/test_collisions.c */
+    PLANTED_COUNT
 };
 
 #ifdef MR_TESTING

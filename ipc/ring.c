@@ -7,6 +7,8 @@
  * capacity. */
 #include "ipc/ring.h"
 
+#include "ipc/planted.h"
+
 static bool is_power_of_two(uint64_t number)
 {
     return number != 0 && (number & (number - 1)) == 0;
@@ -44,7 +46,7 @@ static enum ring_result believe_head(struct ring_writer *writer, uint64_t fresh)
 /* The writer's tail stands where it stood or later, and not past the room that it has been given. */
 static enum ring_result believe_tail(struct ring_reader *reader, uint64_t fresh)
 {
-    if (fresh - reader->tail > reader->capacity - (reader->tail - reader->released))
+    if (fresh - reader->tail > reader->capacity - (reader->tail - reader->released) && !PLANTED(TAIL_BELIEVED))
         return RING_BROKEN;
     reader->tail = fresh;
     return RING_OK;

@@ -101,6 +101,30 @@ fuzz-keep-%: $(B)/tests/fuzz/fuzz_%
 	    awk '{ name[NR] = $$2 } END { for (n = 1; n <= $(FUZZ_SEEDS); n++) print name[int(n * NR / $(FUZZ_SEEDS))] }' | \
 	    uniq | xargs -I{} cp {} $(CURDIR)/tests/fuzz/seeds/$*/
 
+# -- hostile clients -------------------------------------------------------------------------------
+
+# ROUNDS, SEED and FROM as for `make crash`; BOUT: rounds on one node.
+BOUT ?= 50000
+ATTACK_O := $(patsubst %.c,$(B)/obj/test/%.o,$(sort $(wildcard tests/attack/*.c)))
+ATTACK_PROGRAM := $(if $(WHOLE),$(B)/tests/attack/attack)
+ifneq ($(filter attack,$(MAKECMDGOALS)),)
+NEED += $(NEED_TEST)
+endif
+-include $(wildcard $(ATTACK_O:.o=.d))
+
+.PHONY: attack
+
+$(B)/tests/attack/attack: $(ATTACK_O) $(B)/obj/test/bench/load/histogram.o $(TEST_ARCHIVES) $(B)/obj/link
+	$(say) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) -o $@ $(filter %.o,$^) -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(LINK) -lcmocka $(LIBRARIES) -lm
+
+attack: $(TEST_NODE) $(ATTACK_PROGRAM) ## hostile clients beside an honest one, as root; ROUNDS=n SEED=n FROM=n
+	@MILLRACE_BIN='$(abspath $(B)/test/millrace)' $(ATTACK_PROGRAM) --rounds $(ROUNDS) --seed $(SEED) --from $(FROM) \
+	    --bout $(BOUT) $(ATTACK_OPTIONS)
+
+test: $(if $(filter %/test_attack.py,$(SELECTED)),$(ATTACK_PROGRAM))
+
 # -- data races ------------------------------------------------------------------------------------
 
 .PHONY: check-tsan check-memory lint check-all

@@ -51,8 +51,8 @@ struct io_ops {
     void (*watch)(struct io *io, int descriptor, uint64_t token);
     /* The watch's last completion carries -ECANCELED. Nothing happens if no watch has this token. */
     void (*unwatch)(struct io *io, uint64_t token);
-    /* Adds 1 to an eventfd, from the kernel's side: cannot block the caller, whatever the descriptor's owner did to it.
-     * Completes with 8; while the counter is full, not at all. */
+    /* Adds 1 to an eventfd. Completes with 8; while the counter is full, not at all. No stranger may have the
+     * descriptor: one who fills the counter and sets and clears O_NONBLOCK meanwhile can make the caller block. */
     void (*wake)(struct io *io, int event, uint64_t token);
     /* Ends a wake that may never complete: it completes soon, as it would have or with an error. Nothing happens if
      * none has this token. */

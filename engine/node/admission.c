@@ -9,6 +9,7 @@
  * ring until its last frame, all together at most half of that ring, so that a large answer always finds room once the
  * client has read on. */
 #include "engine/node/worker_state.h"
+#include "ipc/planted.h"
 #include "proto/reader.h"
 
 #include <stdio.h>
@@ -39,6 +40,15 @@ static inline void take(struct worker_channel *channel, uint64_t frame_bytes)
     channel->held += MR_SMALL_FRAME;
 }
 
+/* A fault to plant: not the size that was checked. */
+static uint32_t size_again(const uint8_t *body)
+{
+    struct request_head again;
+
+    ring_copy(&again, body - sizeof(again), sizeof(again));
+    return again.size;
+}
+
 static enum taken take_command(struct worker *worker, struct worker_channel *channel, const struct request_head *head,
                                const uint8_t *body, uint64_t frame_bytes)
 {
@@ -57,8 +67,8 @@ static enum taken take_command(struct worker *worker, struct worker_channel *cha
         answer_refuse(worker, channel, position, STATUS_UNAVAILABLE, trouble);
         return TAKEN;
     }
-    ring_copy(room, body, head->size);
-    if (read_partition_command_input(room, head->size, input) == READ_OK)
+    ring_copy(room, body, PLANTED(LENGTH_READ_TWICE) ? size_again(body) : head->size);
+    if (read_partition_command_input(PLANTED(CHECKED_BEFORE_COPIED) ? body : room, head->size, input) == READ_OK)
         status = fsm_check_command(worker->fsm, input, worker->partition, &message);
     /* What it ends may still be owed to the client: that is sent first. */
     if (status == STATUS_OK && input->command.kind == COMMAND_CLOSE_SESSION &&

@@ -202,7 +202,7 @@ void channels_close(struct worker *worker, struct worker_channel *channel, const
 void channels_watch_ended(struct worker *worker, struct worker_channel *channel)
 {
     channel->watched = false;
-    /* Its client may have filled the eventfd and made it blocking: then the wake-up would never end by itself. */
+    /* Nobody but the node has the eventfd; were it full and blocking, the wake-up would never end by itself. */
     if (channel->closing && channel->wake_started)
         worker->io->ops->unwake(worker->io, worker_token(TOKEN_WAKE, channel->slot, channel->channel_id));
     free_if_over(worker, channel);

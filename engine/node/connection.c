@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One client's conversation on the node's socket: what proto/millrace/v1/control.proto says, one packet at a time.
  *
- * The happy path: Hello, answered with Welcome and the eventfd that wakes this client; then OpenChannel, ChannelMapped,
+ * The happy path: Hello, answered with Welcome and a descriptor that wakes this client; then OpenChannel, ChannelMapped,
  * CloseChannel, GetStatus, Attach, ListSessions and TakeSnapshot in any number and order. Who says anything else, or
  * does not read what is said to him, is dropped, and his channels are closed; nobody waits for him. The other end is hostile for all
  * we know: nothing it sends reaches an assertion, and it decides neither how much is kept for it nor how many lines are
@@ -10,6 +10,7 @@
 
 #include "engine/node/access.h"
 #include "ipc/handshake.h"
+#include "ipc/planted.h"
 #include "ipc/sys.h"
 
 #include <errno.h>
@@ -270,10 +271,28 @@ uint64_t connections_due(struct supervisor *s)
     return s->handshake_due;
 }
 
+/* What the client sleeps on: an epoll instance that watches its eventfd. The eventfd itself stays the node's. Whoever
+ * had it could fill the counter and set and clear O_NONBLOCK, which belongs to all who share the open file, until the
+ * kernel believes it set when it looks whether a worker's write may go ahead, and finds it cleared when it does: then
+ * the worker waits, for as long as the client likes. -1 with *error; else the caller's to close. */
+static int make_bell(int wake, struct mr_error *error)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET}; /* nobody reads the eventfd: each write counts */
+    int bell = sys_epoll_create1(EPOLL_CLOEXEC);
+
+    if (bell >= 0 && sys_epoll_ctl(bell, EPOLL_CTL_ADD, wake, &event) == 0)
+        return bell;
+    int code = errno;
+    if (bell >= 0)
+        (void)sys_close(bell); /* never used */
+    return error_system(error, code, "the node cannot make an epoll instance for this connection");
+}
+
 static void take_hello(struct supervisor *s, struct connection *connection, const Millrace__V1__Hello *hello)
 {
     Millrace__V1__NodeMessage message = MILLRACE__V1__NODE_MESSAGE__INIT;
     Millrace__V1__Welcome welcome = MILLRACE__V1__WELCOME__INIT;
+    struct mr_error error;
 
     if (connection->greeted) {
         connection_refuse(s, connection, MR_INVALID, true, "Hello is said once");
@@ -284,6 +303,12 @@ static void take_hello(struct supervisor *s, struct connection *connection, cons
                           "the node's hand-shake has version %d, yours has version %" PRIu32
                           "; use the library that belongs to the node",
                           HANDSHAKE_VERSION, hello->version);
+        return;
+    }
+    int bell = make_bell(connection->wake, &error);
+    if (bell < 0) {
+        supervisor_complain(s, "client with pid %d dropped: %s", (int)connection->pid, error.text);
+        connection_refuse(s, connection, MR_UNAVAILABLE, true, "%s", error.text);
         return;
     }
     connection->greeted = true;
@@ -298,7 +323,8 @@ static void take_hello(struct supervisor *s, struct connection *connection, cons
     welcome.pid = (int32_t)getpid();
     message.message_case = MILLRACE__V1__NODE_MESSAGE__MESSAGE_WELCOME;
     message.welcome = &welcome;
-    connection_send(s, connection, &message, &connection->wake, 1);
+    connection_send(s, connection, &message, PLANTED(BELL_GIVEN_AWAY) ? &connection->wake : &bell, 1);
+    (void)sys_close(bell); /* the client has its own */
 }
 
 static void handle(struct supervisor *s, struct connection *connection, const Millrace__V1__ClientMessage *message)

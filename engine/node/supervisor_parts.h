@@ -103,9 +103,9 @@ struct question {
 };
 
 struct connection {
-    int socket;        /* non-blocking */
-    int wake;          /* the client's eventfd: workers write it, never the supervisor (it could be made to block) */
-    bool greeted;      /* its Hello came */
+    int socket;   /* non-blocking */
+    int wake;     /* eventfd that workers write to wake this client, who has only an epoll instance that watches it */
+    bool greeted; /* its Hello came */
     uint64_t greet_by; /* monotonic: dropped if no Hello has come by then */
     bool doomed;       /* to be dropped at the end of this round of the loop */
     bool told;         /* ... after a last word, which unread packets of its own would cut off */

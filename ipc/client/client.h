@@ -248,7 +248,7 @@ struct mr_client {
     uint64_t renew_every;     /* a third of the shortest timeout of a session */
 
     int socket;
-    int wake;   /* eventfd that workers write; from Welcome */
+    int wake;   /* readable when a worker wakes us; from Welcome */
     int timer;  /* timerfd: deadlines, for whoever sleeps on `poller` */
     int poller; /* epoll of the three: mr_fd() */
     int stop;   /* descriptor that ends every wait once readable; -1: none */

@@ -20,7 +20,7 @@
 
 enum { JOBS_MAX = 64, TELL_EVERY = 10, HANGS_AFTER = 60, FOUND = 7 };
 
-static const char *const planted_names[PLANTED_COUNT] = {
+static const char *const planted_names[PLANTED_SIMULATED] = {
     [PLANTED_ANSWER_BEFORE_FLUSH] = "ANSWER_BEFORE_FLUSH",
     [PLANTED_NO_DIRECTORY_SYNC] = "NO_DIRECTORY_SYNC",
     [PLANTED_WRONG_TORN_RULE] = "WRONG_TORN_RULE",
@@ -150,7 +150,7 @@ static bool watch_jobs(pid_t *jobs, double began)
 static int usage(void)
 {
     fprintf(stderr, "sim --seeds N [--from SEED] [--jobs N] [--plant FAULT] [--verbose]; faults:");
-    for (unsigned n = 1; n < PLANTED_COUNT; n++)
+    for (unsigned n = 1; n < PLANTED_SIMULATED; n++)
         fprintf(stderr, " %s", planted_names[n]);
     fprintf(stderr, "\n");
     return 2;
@@ -175,9 +175,9 @@ static bool read_options(int count, char **arguments)
             return false;
         if (option != 'p')
             continue;
-        while (fault < PLANTED_COUNT && strcmp(planted_names[fault], optarg) != 0)
+        while (fault < PLANTED_SIMULATED && strcmp(planted_names[fault], optarg) != 0)
             fault++;
-        if (fault == PLANTED_COUNT)
+        if (fault == PLANTED_SIMULATED)
             return false;
         planted_fault = (enum planted_fault)fault;
     }

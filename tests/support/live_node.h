@@ -12,7 +12,7 @@
 #include "tests/support/spawn.h"
 #include "tests/support/temp_dir.h"
 
-#define NODE_OPTIONS_MAX 24
+#define NODE_OPTIONS_MAX 40
 #define NODE_PARTITIONS_MAX 8
 
 struct node {

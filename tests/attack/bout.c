@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A bout from beginning to end: see bout.h. The order is: the node and the honest client; a warm-up of some rounds,
+ * after which what the node holds is noted; calm neighbours, who use as much of the processors as the attackers did;
+ * all other rounds; what the node holds is compared; everybody stops in order, and the directory is sound. */
+#include "tests/attack/bout.h"
+
+#include <dirent.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "tests/attack/lives.h"
+#include "tests/support/live_node.h"
+#include "tests/support/wait.h"
+
+#define LOOK_EVERY_MS 500
+#define WARM_UP_ROUNDS 1500
+#define WARM_UP_PART 4 /* of a short bout: at most a quarter */
+/* Heaps do not give everything back: what may be more than after the warm-up. */
+#define MORE_BYTES_MAX (48u << 20)
+
+struct bout {
+    const struct bout_setup *setup;
+    struct bout_result *result;
+    struct board *board;
+    struct node node;
+    char socket_folder[64];
+    pid_t supervisor, worker;
+    pid_t honest, others[ATTACKERS];
+    uint64_t sessions; /* of the honest client */
+    unsigned channels;
+    unsigned supervisor_fds, worker_fds; /* before the attack */
+    uint64_t anonymous;                  /* bytes, after the warm-up */
+    bool failed;
+};
+
+static void fail_bout(struct bout *bout, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void fail_bout(struct bout *bout, const char *format, ...)
+{
+    va_list arguments;
+
+    printf(bout->failed ? "    " : "\nFAILED: ");
+    va_start(arguments, format);
+    vprintf(format, arguments);
+    va_end(arguments);
+    printf("\n");
+    fflush(stdout);
+    bout->failed = true;
+    atomic_store(&bout->board->stop, true);
+}
+
+/* ---- processes ---- */
+
+struct part {
+    struct board *board;
+    unsigned number;
+};
+
+static int run_attacker(void *argument)
+{
+    const struct part *part = argument;
+    return attacker_live(part->board, part->number);
+}
+
+static int run_calm(void *argument)
+{
+    const struct part *part = argument;
+    return calm_live(part->board, part->number);
+}
+
+static int run_honest(void *argument)
+{
+    const struct part *part = argument;
+    return honest_live(part->board);
+}
+
+static int run_clean_up(void *argument)
+{
+    const struct part *part = argument;
+    return attackers_clean_up(part->board);
+}
+
+static pid_t start(struct bout *bout, int (*run)(void *), unsigned number)
+{
+    struct part part = {.board = bout->board, .number = number}; /* the child has a copy */
+    return fork_run(run, &part);
+}
+
+/* ---- the node, seen from outside ---- */
+
+static void check_node(struct bout *bout)
+{
+    struct node_partition now = node_partition(&bout->node, 1);
+
+    if (strcmp(now.state, "serving") != 0)
+        fail_bout(bout, "partition 1 is %s: %s", now.state, now.reason);
+    else if (now.restarts != 0 || now.pid != bout->worker)
+        fail_bout(bout, "the worker, %d, has died; another one, %d, serves", (int)bout->worker, (int)now.pid);
+}
+
+/* Descriptors that clients can be the cause of: of the log's and snapshots' there are now more, now fewer. */
+static unsigned clients_descriptors(pid_t pid)
+{
+    char path[320], to[128];
+    unsigned count = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+    DIR *listing = opendir(path);
+    if (listing == NULL)
+        return 0;
+    for (const struct dirent *entry; (entry = readdir(listing)) != NULL;) {
+        snprintf(path, sizeof(path), "/proc/%d/fd/%s", (int)pid, entry->d_name);
+        ssize_t size = readlink(path, to, sizeof(to) - 1);
+        to[size < 0 ? 0 : size] = '\0';
+        count +=
+            strstr(to, "socket:") != NULL || strstr(to, "eventfd") != NULL || strstr(to, "millrace-channel") != NULL;
+    }
+    closedir(listing);
+    return count;
+}
+
+/* Bytes of memory that is nobody else's. */
+static uint64_t anonymous_bytes(pid_t pid)
+{
+    char path[64], line[256];
+    uint64_t kilobytes = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+    FILE *file = fopen(path, "r");
+    while (file != NULL && fgets(line, sizeof(line), file) != NULL)
+        if (sscanf(line, "RssAnon: %" SCNu64, &kilobytes) == 1)
+            break;
+    if (file != NULL)
+        fclose(file);
+    return kilobytes * 1024;
+}
+
+static bool is_empty(const struct bout *bout)
+{
+    struct node_partition now = node_partition(&bout->node, 1);
+
+    return now.channels == bout->channels && now.sessions == bout->sessions;
+}
+
+/* Attackers and calm ones are gone: everything that was theirs goes too. */
+static void wait_empty(struct bout *bout)
+{
+    if (bout->failed)
+        return;
+    if (fork_wait(start(bout, run_clean_up, 0), bout->setup->wait_ms) != 0)
+        fail_bout(bout, "after the attackers: %s", bout->board->attackers[0].failure);
+    else if (!wait_for(is_empty(bout))) {
+        struct node_partition now = node_partition(&bout->node, 1);
+        fail_bout(bout,
+                  "the attackers are gone, their things are not: %" PRIu64 " channels, not %u, %" PRIu64
+                  " sessions, not %" PRIu64,
+                  now.channels, bout->channels, now.sessions, bout->sessions);
+    }
+}
+
+static bool as_before(const struct bout *bout)
+{
+    return clients_descriptors(bout->supervisor) == bout->supervisor_fds &&
+           clients_descriptors(bout->worker) == bout->worker_fds &&
+           anonymous_bytes(bout->supervisor) + anonymous_bytes(bout->worker) <= bout->anonymous + MORE_BYTES_MAX;
+}
+
+/* With the honest client alone. The lowest of some looks, since our own questions are connections too. */
+static void note_descriptors(struct bout *bout)
+{
+    bout->supervisor_fds = bout->worker_fds = UINT_MAX;
+    for (unsigned i = 0; i < 50; i++) {
+        unsigned supervisor = clients_descriptors(bout->supervisor), worker = clients_descriptors(bout->worker);
+        bout->supervisor_fds = supervisor < bout->supervisor_fds ? supervisor : bout->supervisor_fds;
+        bout->worker_fds = worker < bout->worker_fds ? worker : bout->worker_fds;
+        wait_pause();
+    }
+    if (bout->supervisor_fds == 0 || bout->worker_fds == 0)
+        fail_bout(bout, "/proc does not say what the node holds");
+}
+
+static void compare_holdings(struct bout *bout)
+{
+    if (bout->failed)
+        return;
+    if (!wait_for(as_before(bout)))
+        fail_bout(
+            bout,
+            "before the attack the supervisor had %u descriptors of clients, the worker %u; both after the warm-up "
+            "%" PRIu64 " bytes; now %u, %u, %" PRIu64,
+            bout->supervisor_fds, bout->worker_fds, bout->anonymous, clients_descriptors(bout->supervisor),
+            clients_descriptors(bout->worker), anonymous_bytes(bout->supervisor) + anonymous_bytes(bout->worker));
+    uint64_t now = anonymous_bytes(bout->supervisor) + anonymous_bytes(bout->worker);
+    bout->result->anonymous_bytes = now > bout->anonymous ? now - bout->anonymous : 0;
+}
+
+/* ---- the parts of it ---- */
+
+static void begin(struct bout *bout)
+{
+    const char *const options[] = {"--durability",
+                                   bout->setup->durability,
+                                   "--socket",
+                                   bout->node.socket,
+                                   "--socket-mode",
+                                   "0666",
+                                   "--segment-bytes",
+                                   "16M",
+                                   "--snapshot-bytes",
+                                   "32M",
+                                   "--user-channels",
+                                   "24",
+                                   "--user-connections",
+                                   "150",
+                                   "--user-sessions",
+                                   "400",
+                                   "--max-services",
+                                   "200",
+                                   NULL};
+    struct board *board = bout->board;
+
+    strcpy(bout->socket_folder, "/tmp/millrace-attack-XXXXXX");
+    if (mkdtemp(bout->socket_folder) == NULL || chmod(bout->socket_folder, 0755) != 0) {
+        perror(bout->socket_folder);
+        exit(2);
+    }
+    node_prepare(&bout->node, options);
+    snprintf(bout->node.socket, sizeof(bout->node.socket), "%s/socket", bout->socket_folder);
+    strcpy(board->socket, bout->node.socket);
+    board->seed = bout->setup->seed;
+    board->only = bout->setup->only;
+    board->wait_ms = bout->setup->wait_ms;
+    node_start(&bout->node);
+    bout->supervisor = bout->node.process.pid;
+    bout->honest = start(bout, run_honest, 0);
+    if (!wait_for(atomic_load(&board->honest.ready)))
+        fail_bout(bout, "the honest client does not come up: %s", board->honest.failure);
+    struct node_partition now = node_partition(&bout->node, 1);
+    bout->worker = now.pid;
+    bout->sessions = now.sessions;
+    bout->channels = (unsigned)now.channels;
+    note_descriptors(bout);
+}
+
+static void check_honest(struct bout *bout)
+{
+    int status;
+
+    if (bout->honest != 0 && waitpid(bout->honest, &status, WNOHANG) == bout->honest) {
+        bout->honest = 0;
+        fail_bout(bout, "the honest client has ended: %s", bout->board->honest.failure);
+    }
+}
+
+/* Processor time of children that have ended, in nanoseconds. */
+static double children_time(void)
+{
+    struct rusage usage;
+
+    getrusage(RUSAGE_CHILDREN, &usage);
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1e9 +
+           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e3;
+}
+
+/* Starts one process for each attacker and looks after everybody until they end: by themselves, or, in
+ * `milliseconds`, told so. */
+static void run_others(struct bout *bout, int (*run)(void *), enum beside beside, unsigned milliseconds)
+{
+    struct board *board = bout->board;
+    uint64_t begun = wait_now_ms(), looked = begun;
+    double time_before = children_time();
+    unsigned left = ATTACKERS;
+
+    if (bout->failed)
+        return;
+    atomic_store(&board->stop, false);
+    atomic_store(&board->beside, beside);
+    for (unsigned i = 0; i < ATTACKERS; i++)
+        bout->others[i] = start(bout, run, i);
+    while (left > 0) {
+        for (unsigned i = 0; i < ATTACKERS; i++) {
+            int status;
+            if (bout->others[i] == 0 || waitpid(bout->others[i], &status, WNOHANG) != bout->others[i])
+                continue;
+            bout->others[i] = 0;
+            left--;
+            if (status != 0)
+                fail_bout(bout, "%s %u: %s (status %x)", beside == BESIDE_CALM ? "calm neighbour" : "attacker", i,
+                          beside == BESIDE_CALM ? board->calm[i].failure : board->attackers[i].failure,
+                          (unsigned)status);
+        }
+        check_honest(bout);
+        if (wait_now_ms() - looked >= LOOK_EVERY_MS) {
+            looked = wait_now_ms();
+            check_node(bout);
+            if (beside == BESIDE_ATTACK && bout->setup->progress != NULL)
+                bout->setup->progress(atomic_load(&board->next));
+        }
+        if (beside == BESIDE_CALM && wait_now_ms() - begun >= milliseconds)
+            atomic_store(&board->stop, true);
+        wait_pause();
+    }
+    atomic_store(&board->beside, BESIDE_NOBODY);
+    if (beside == BESIDE_ATTACK)
+        board->share = (children_time() - time_before) / 1e6 / (double)(wait_now_ms() - begun + 1) / ATTACKERS;
+    check_node(bout);
+}
+
+static void attack(struct bout *bout, uint64_t first, uint64_t end)
+{
+    atomic_store(&bout->board->next, first);
+    atomic_store(&bout->board->end, end);
+    run_others(bout, run_attacker, BESIDE_ATTACK, 0);
+    wait_empty(bout);
+}
+
+static void end_well(struct bout *bout)
+{
+    const char *const verify[] = {"verify", bout->node.dir, NULL};
+    struct board *board = bout->board;
+
+    if (bout->failed)
+        return;
+    atomic_store(&board->finish, true);
+    int status = fork_wait(bout->honest, bout->setup->wait_ms);
+    bout->honest = 0;
+    if (status != 0 || !atomic_load(&board->honest.ended))
+        fail_bout(bout, "the honest client, at its last look: %s (status %d)", board->honest.failure, status);
+    check_node(bout);
+    status = node_stop(&bout->node);
+    if (status != 0)
+        fail_bout(bout, "the node stops with status %d", status);
+    if (strcmp(bout->setup->durability, "memory") == 0)
+        return; /* what it had is gone with it */
+    struct process_result result = node_command(&bout->node, verify);
+    if (result.status != 0)
+        fail_bout(bout, "millrace verify: status %d: %s%s", result.status, result.output, result.error);
+    process_result_free(&result);
+}
+
+static void add_up(struct bout *bout)
+{
+    struct bout_result *result = bout->result;
+    const struct board *board = bout->board;
+
+    for (unsigned i = 0; i < ATTACKERS; i++) {
+        for (unsigned n = 0; n < ATTACKS_MAX; n++) {
+            result->begun[n] += board->attackers[i].begun[n];
+            result->closed[n] += board->attackers[i].closed[n];
+            result->took[n] += board->attackers[i].took[n];
+        }
+        result->opened += board->attackers[i].opened;
+        result->calm_calls += board->calm[i].calls;
+    }
+    result->calls += board->honest.calls;
+    for (unsigned n = 0; n < BESIDES; n++)
+        histogram_merge(&result->latency[n], &board->honest.latency[n]);
+    result->share = board->share;
+}
+
+static void kill_all(struct bout *bout)
+{
+    for (unsigned i = 0; i < ATTACKERS; i++)
+        if (bout->others[i] > 0) {
+            kill(bout->others[i], SIGKILL);
+            waitpid(bout->others[i], NULL, 0);
+        }
+    if (bout->honest > 0) {
+        kill(bout->honest, SIGKILL);
+        waitpid(bout->honest, NULL, 0);
+    }
+}
+
+bool bout_run(const struct bout_setup *setup, struct bout_result *result)
+{
+    struct bout bout = {.setup = setup, .result = result};
+    uint64_t rounds = setup->end - setup->first;
+    uint64_t warm_up = rounds / WARM_UP_PART < WARM_UP_ROUNDS ? rounds / WARM_UP_PART : WARM_UP_ROUNDS;
+
+    bout.board = mmap(NULL, sizeof(*bout.board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (bout.board == MAP_FAILED) {
+        perror("mmap");
+        exit(2);
+    }
+    begin(&bout);
+    attack(&bout, setup->first, setup->first + warm_up);
+    bout.anonymous = anonymous_bytes(bout.supervisor) + anonymous_bytes(bout.worker);
+    run_others(&bout, run_calm, BESIDE_CALM, setup->calm_ms);
+    attack(&bout, setup->first + warm_up, setup->end);
+    compare_holdings(&bout);
+    end_well(&bout);
+    add_up(&bout);
+    kill_all(&bout);
+    if (bout.failed) {
+        process_end(&bout.node.process);
+        printf("    what the node said stands in %s\n", bout.node.log);
+    } else {
+        node_end(&bout.node);
+    }
+    (void)unlink(bout.node.socket);
+    (void)rmdir(bout.socket_folder);
+    munmap(bout.board, sizeof(*bout.board));
+    return !bout.failed;
+}

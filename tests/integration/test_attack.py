@@ -1,0 +1,51 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Some thousand rounds of the attack (`make attack` runs more), in `memory` and in `sync`: all is well. With a fault
+planted in the node it is not."""
+
+import os
+import re
+import subprocess
+import sys
+import unittest
+
+ATTACK = os.path.join(os.environ["MILLRACE_OUT"], "tests", "attack", "attack")
+
+
+def attack(*options):
+    """Exit status and what was said."""
+    done = subprocess.run([ATTACK, *map(str, options)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=220, check=False)
+    return done.returncode, done.stdout.decode(errors="replace")
+
+
+class Attack(unittest.TestCase):
+    def test_usage(self):
+        self.assertEqual(attack("--rounds", "many")[0], 2)
+        self.assertEqual(attack("--what")[0], 2)
+
+    @unittest.skipUnless(os.geteuid() == 0, "takes root, for the attackers are to be of another user")
+    def test_some_thousand_rounds(self):
+        status, said = attack("--rounds", 4000, "--bout", 2000, "--calm", 1, "--table")
+        self.assertEqual(status, 0, said)
+        self.assertIn("4000 rounds of seed 1 from 1 on", said)
+        self.assertIn("all is well", said)
+        self.assertRegex(said, r"memory: the honest client, \d+ increments, all exact")
+        self.assertRegex(said, r"sync: the honest client, \d+ increments, all exact")
+        self.assertRegex(said, r"4000 attacks, \d+ channels opened, [1-9]\d* closed by the node with the right reason")
+        for begun, name in re.findall(r"^ *(\d+)  (.*?)  +\d+ channels closed", said, re.MULTILINE):
+            self.assertGreater(int(begun), 0, name)  # none is left out
+
+    @unittest.skipUnless(os.geteuid() == 0, "takes root, for the attackers are to be of another user")
+    def test_planted_faults_are_found(self):
+        for fault, only in (("LENGTH_READ_TWICE", "length jumps"), ("CHECKED_BEFORE_COPIED", "body rewritten"),
+                            ("TAIL_BELIEVED", "tail"), ("BELL_GIVEN_AWAY", "bell")):
+            with self.subTest(fault):
+                status, said = attack("--rounds", 8000, "--calm", 1, "--wait", 5, "--planted", fault, "--only", only)
+                self.assertEqual(status, 1, said)
+                self.assertRegex(said, "has died|is stopped|is not closed|takes nothing more|TIMEOUT")
+                self.assertIn(f"SEED=1 FROM=1 ROUNDS=8000 BOUT=50000 ATTACK_OPTIONS='--planted {fault} --only", said)
+
+
+if __name__ == "__main__":
+    sys.exit(unittest.main(verbosity=1))
