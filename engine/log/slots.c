@@ -147,7 +147,7 @@ static bool past_limit(const struct log *log, uint64_t more)
 
 bool slots_allow(struct log *log)
 {
-    const struct segment *next = next_free(log);
+    const struct segment *next = log->limit > 0 ? next_free(log) : NULL;
     return (next && next->size > 0) || !past_limit(log, log->config.segment_bytes);
 }
 
@@ -273,7 +273,7 @@ uint64_t log_past_limit(const struct log *log)
 uint64_t log_bytes(const struct log *log)
 {
     uint64_t bytes = log->bytes;
-    for (unsigned n = 0; n < log->free.count; n++)
+    for (unsigned n = 0; log->free.segments && n < log->free.count; n++)
         bytes += log->free.segments[n].size;
     return bytes;
 }

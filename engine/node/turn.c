@@ -132,14 +132,20 @@ static const struct command_input *command_of(struct worker *worker, const struc
     return &room->command;
 }
 
-/* Not a whole batch at once, unless it is the last: its clients would wait for all of its answers, and then come back
- * all at once; bounded, they read while the worker goes on. */
+/* As many as a turn may admit, so that no more come than go; not all that is durable, unless it is the last: whoever
+ * sent a large batch would wait for the last of its answers, and then come back with the next one. */
+static unsigned most_applied(const struct worker *worker)
+{
+    unsigned channels = worker->scanned_count > 0 ? worker->scanned_count : 1;
+    return worker->accepting ? channels * MR_TURN_REQUESTS : UINT_MAX;
+}
+
 static bool apply_durable(struct worker *worker)
 {
     struct log_entry entries[APPLIED_AT_ONCE];
     struct partition_command_input rooms[APPLIED_AT_ONCE];
     const struct command_input *commands[APPLIED_AT_ONCE]; /* NULL: time alone */
-    unsigned most = worker->accepting ? MR_TURN_APPLIED : UINT_MAX, done = 0, count;
+    unsigned most = most_applied(worker), done = 0, count;
 
     for (; done < most && (count = log_next_few(worker->log, entries, APPLIED_AT_ONCE)) > 0; done += count) {
         worker->to_collect += COLLECT_AN_ENTRY * count;

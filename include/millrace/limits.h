@@ -74,8 +74,6 @@
 /* One channel's share of a worker's turn. */
 #define MR_TURN_REQUESTS 256
 #define MR_TURN_BYTES (256 * MR_KIB)
-/* Entries that are applied before their answers are published and rings are looked at again. */
-#define MR_TURN_APPLIED 256
 /* What one query with many outputs may give in a turn: others are not kept waiting for longer than that takes. */
 #define MR_TURN_OUTPUTS 256
 #define MR_TURN_OUTPUT_BYTES (64 * MR_KIB)

@@ -230,7 +230,6 @@ int attacker_live(struct board *board, unsigned number)
     static struct attacker attacker;
 
     begin(&attacker, board, &board->attackers[number]);
-    attacker.number = number;
     while (!atomic_load(&board->stop)) {
         uint64_t first = atomic_fetch_add(&board->next, ROUNDS_AT_ONCE);
         if (first >= board->end)

@@ -37,12 +37,12 @@ struct held { /* a connection that is kept open, doing nothing */
 struct attacker {
     struct board *board;
     struct attacker_account *account;
-    unsigned number;
     uint64_t random;
     struct stub_client client; /* socket -1: not connected */
     struct channel channel;    /* page NULL: none */
     uint64_t tail;             /* of its request ring, as published */
     uint64_t answered;         /* response ring: read up to here */
+    uint64_t overwritten;      /* its tail, when an attack put something else there */
     char closed[160];          /* why the node closed it; empty: it has not */
     bool leaves_bell;          /* what wakes it is not waited on: an attack has it as it is to be */
     struct meddler meddler;
@@ -69,7 +69,7 @@ _Noreturn void attacker_fail(struct attacker *attacker, const char *format, ...)
 uint64_t draw(struct attacker *attacker, uint64_t below);
 void draw_bytes(struct attacker *attacker, void *to, size_t size);
 
-/* A connection of its own, not greeted; waits while the node has no room for one. */
+/* A connection of its own, not greeted. */
 void attacker_connect(struct attacker *attacker, struct stub_client *client);
 /* What the node said next, in time. */
 struct heard {
@@ -83,7 +83,7 @@ struct heard {
 };
 struct heard attacker_hear(struct attacker *attacker, const struct stub_client *client, unsigned milliseconds);
 void heard_close(struct heard *heard);
-/* Greets; fails unless welcome. */
+/* Connects and greets, again and again while the node has no room; fails unless welcome then. */
 void attacker_greet(struct attacker *attacker, struct stub_client *client);
 
 /* Sees to it that there is an open channel (and a connection). */

@@ -176,7 +176,7 @@ void attacker_open(struct attacker *attacker)
             attacker_fail(attacker, "there is no room for a channel");
         wait_pause();
     }
-    attacker->tail = attacker->answered = 0;
+    attacker->tail = attacker->answered = attacker->overwritten = 0;
     attacker->account->opened++;
 }
 
@@ -227,9 +227,9 @@ static void take_answers(struct attacker *attacker)
     uint64_t tail = atomic_load_explicit(&cursors->tail, memory_order_acquire);
 
     /* It may have been told of more room than there was, so this can be some rings; more is what an attack has left
-     * there, and the worker has not written anew yet. */
+     * there, and the worker has not written anew, perhaps because it waits for room. */
     if (tail - attacker->answered > 16 * RING)
-        return;
+        tail = attacker->overwritten;
     attacker->answered = tail;
     atomic_store_explicit(&cursors->head, tail, memory_order_seq_cst);
     if (atomic_load_explicit(&cursors->writer_sleeps, memory_order_seq_cst) != 0) {

@@ -88,6 +88,11 @@ static void test_welcome_says_what_the_node_is(void **state)
     assert_memory_equal(welcome->durability.data, "sync", 4);
     assert_true(fds[0] >= 0);
     client.wake = fds[0];
+    /* It tells of wake-ups, and that is all that can be done with it: a client that could fill an eventfd, and set and
+     * clear its O_NONBLOCK, could make the worker who writes it wait. */
+    uint64_t number = 1;
+    assert_int_equal(write(client.wake, &number, sizeof(number)), -1);
+    assert_int_equal(read(client.wake, &number, sizeof(number)), -1);
     stub_free(message);
     assert_int_equal(stub_node_stop(&node), 0);
 }

@@ -76,7 +76,7 @@ static size_t longest_of_map(uint64_t seed)
     struct map_entries entries;
     map_entries_init(&entries, &partition->fsm->services.host, NULL);
     for (unsigned n = 0; n < KEYS; n++)
-        map_write(&entries, NULL, name(n), (struct slice){NULL, 0}, n + 1, 0);
+        map_write(&entries, NULL, &(struct map_kept){.key = name(n), .index = n + 1});
     for (unsigned n = 0; n < KEYS; n++)
         assert_non_null(map_find(&entries, name(n)));
     size_t result = longest(&entries.by_key);
@@ -100,8 +100,9 @@ static size_t longest_of_services(uint64_t seed)
 
 static size_t longest_of_owners(uint64_t seed)
 {
-    struct table owners = {0};
+    struct table owners;
     struct owner *added[KEYS];
+    owners_init(&owners, seed);
     for (unsigned n = 0; n < KEYS; n++)
         added[n] = owners_add(&owners, (uint32_t)numbers[n], seed);
     size_t result = longest(&owners);

@@ -61,7 +61,7 @@ static void nothing_is_answered_before_it_is_durable(void **state)
 /* What becomes durable at once is applied over several turns, and answered in between. */
 static void a_large_batch_is_answered_in_pieces(void **state)
 {
-    enum { COMMANDS = 8 * MR_TURN_APPLIED };
+    enum { COMMANDS = 8 * MR_TURN_REQUESTS };
     struct scene scene;
     struct harness_frame frame;
     unsigned most = 0;
@@ -85,11 +85,11 @@ static void a_large_batch_is_answered_in_pieces(void **state)
         turn_run(worker);
         while (harness_take(scene.client, &frame))
             assert_int_equal(scene_number(&frame), answered + ++count);
-        assert_in_range(count, 0, 2 * MR_TURN_APPLIED);
+        assert_in_range(count, 0, 2 * MR_TURN_REQUESTS);
         most = count > most ? count : most;
         answered += count;
     }
-    assert_in_range(most, MR_TURN_APPLIED, 2 * MR_TURN_APPLIED);
+    assert_in_range(most, MR_TURN_REQUESTS, 2 * MR_TURN_REQUESTS);
     scene_end(&scene);
 }
 
