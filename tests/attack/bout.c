@@ -26,6 +26,7 @@
 #include "tests/support/wait.h"
 
 #define LOOK_EVERY_MS 500
+#define HONEST_CHANNELS 2 /* its own, and its helper thread's */
 #define WARM_UP_ROUNDS 1500
 #define WARM_UP_PART 4 /* of a short bout: at most a quarter */
 /* Heaps do not give everything back: what may be more than after the warm-up. */
@@ -245,7 +246,7 @@ static void begin(struct bout *bout)
     node_start(&bout->node);
     bout->supervisor = bout->node.process.pid;
     bout->honest = start(bout, run_honest, 0);
-    if (!wait_for(atomic_load(&board->honest.ready)))
+    if (!wait_for(atomic_load(&board->honest.ready) && node_partition(&bout->node, 1).channels == HONEST_CHANNELS))
         fail_bout(bout, "the honest client does not come up: %s", board->honest.failure);
     struct node_partition now = node_partition(&bout->node, 1);
     bout->worker = now.pid;
