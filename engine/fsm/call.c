@@ -25,6 +25,7 @@ void call_begin(struct service_call *call, uint64_t index, uint64_t time, struct
     call->payload = payload;
     call->status = STATUS_OK;
     call->message_size = 0;
+    call->event = 0;
     if (call->byte_capacity > BYTES_KEPT) {
         free(call->bytes);
         call->bytes = NULL;

@@ -28,6 +28,7 @@ struct service_call {
     size_t payload_size; /* sum of the pieces' */
     char message[MR_MESSAGE_MAX];
     size_t message_size;
+    uint64_t event; /* a stream's output: which of all that were given, whatever to how many; 0: not given yet */
 
     enum operation_kind kind;      /* of the operation that is run */
     const void *origin;            /* a command's: what call_open() needs (stream.h) */

@@ -405,7 +405,7 @@ static void service_command(const struct application *application, struct sessio
     else if (standing == STANDING_GIVEN_UP)
         refuse(application, STATUS_CONFLICT, "this sequence number has been given up by a KeepAlive");
     else if (stream != NULL && (stream->input != NULL || stream->outputs.count > 0))
-        stream_attach(stream, &application->entry->route);
+        stream_attach(stream, application->entry);
     else if (held == NULL)
         refuse(application, STATUS_CONFLICT, "every output of this sequence number has been acknowledged");
     else

@@ -86,7 +86,8 @@ void call_fail(struct service_call *call, enum status status, const char *messag
 struct stream *call_open(struct service_call *call, void *listener);
 
 /* Begins an output of one or more streams: a call to put a payload into, or to fail. There is one, which the next
- * stream_output() begins anew. Its call_time() is the partition's. */
+ * stream_output() begins anew. Its call_time() is the partition's. Once it has been given to a stream nothing more is
+ * put into it. */
 struct service_call *stream_output(struct service_host *host);
 /* The stream's next output; the same one may be given to many streams, which share its bytes. False: the output would
  * have passed the session's limit, and has ended the stream instead; ended() has been called. */

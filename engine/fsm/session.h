@@ -56,6 +56,7 @@ struct stream {
     void *listener;         /* the service's */
     struct fsm_route route; /* who is answered: no part of the state, as all that follows */
     uint64_t taken;         /* the last number that the sink took for this route */
+    bool shares;            /* the route does (fsm_sink.share()) */
     bool waits;             /* the sink had no room for the next one */
     bool told;              /* the route has had its last frame */
 };

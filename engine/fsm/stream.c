@@ -41,6 +41,7 @@ struct stream *call_open(struct service_call *call, void *listener)
     stream->opening = origin->opening;
     stream->listener = listener;
     stream->route = origin->entry->route;
+    stream->shares = origin->entry->shares;
     list_append(&origin->opening->streams, &stream->of_opening);
     call->stream = stream;
     return stream;
@@ -58,7 +59,8 @@ static bool can_tell(const struct stream *stream)
     return stream->fsm->sink != NULL && !stream->told && !is_none(&stream->route);
 }
 
-bool stream_go_on(struct stream *stream)
+/* `event` is the output's that was stored last, if it is one that others may have too; else 0. */
+static bool go_on(struct stream *stream, uint64_t event)
 {
     struct fsm *fsm = stream->fsm;
     if (stream->taken < stream->outputs.floor)
@@ -67,14 +69,33 @@ bool stream_go_on(struct stream *stream)
     while (stream->taken < stream->command.last_number && can_tell(stream)) {
         const struct stored_output *output = window_get(&stream->outputs, stream->taken + 1);
         struct fsm_answer answer;
-        bool last = stream->input == NULL && output->number == stream->command.last_number;
+        bool latest = output->number == stream->command.last_number;
+        bool last = stream->input == NULL && latest;
         fsm_describe(fsm, stream->session, output, last, &answer);
+        answer.event = stream->shares && latest && !last ? event : 0;
         stream->waits = !fsm->sink->answer(fsm->sink->context, &stream->route, &answer);
         if (stream->waits)
             return false;
         stream->taken++;
         stream->told = last;
     }
+    return true;
+}
+
+bool stream_go_on(struct stream *stream)
+{
+    return go_on(stream, 0);
+}
+
+/* The output stored last, to a route that has had all before it, together with those who have the same. */
+static bool share(struct stream *stream, uint64_t event)
+{
+    const struct fsm_sink *sink = stream->fsm->sink;
+    if (!stream->shares || !can_tell(stream) || sink->share == NULL ||
+        stream->taken + 1 != stream->command.last_number ||
+        !sink->share(sink->context, &stream->route, event, stream->taken + 1))
+        return false;
+    stream->taken++;
     return true;
 }
 
@@ -95,14 +116,16 @@ static struct slice text_of(const char *text)
     return (struct slice){(const uint8_t *)text, strlen(text)};
 }
 
-void stream_attach(struct stream *stream, const struct fsm_route *route)
+void stream_attach(struct stream *stream, const struct fsm_entry *entry)
 {
+    const struct fsm_route *route = &entry->route;
     if (stream->route.channel != route->channel || stream->route.position != route->position)
         tell_last(stream, (struct fsm_answer){
                               .status = STATUS_CANCELED,
                               .message = text_of("taken over: the command was sent again elsewhere"),
                           });
     stream->route = *route;
+    stream->shares = entry->shares;
     stream->taken = 0;
     stream->told = false;
     stream_go_on(stream);
@@ -130,8 +153,8 @@ static void record(struct stream *stream, const struct service_call *output, boo
     session_stream_output(stream, output);
     if (last)
         complete(stream);
-    if (!stream->waits)
-        stream_go_on(stream);
+    if (!stream->waits && (last || !share(stream, output->event)))
+        go_on(stream, output->event);
 }
 
 /* An output without payload; nothing in it needs to be freed. */
@@ -168,6 +191,8 @@ bool stream_emit(struct stream *stream, struct service_call *output)
 {
     mr_assert(stream->opening != NULL);
     call_pack(output);
+    if (output->event == 0)
+        output->event = ++stream->fsm->events;
     if (!passes_limit(stream, output)) {
         record(stream, output, false);
         return true;

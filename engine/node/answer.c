@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Answers out: from the state machine into the response rings, encoded where they are read.
+/* Answers out: from the state machine into the response rings, encoded where they are read. An event that is an output
+ * of many requests of one channel is encoded once, in a frame that grows while it is the last one (ipc/frame.h).
  *
  * A request holds MR_SMALL_FRAME bytes of its channel's response ring from being taken until its last frame, so a small
  * last frame always has room. Everything else takes what nobody holds; when that is too little, a numbered output stays
@@ -24,9 +25,10 @@ void answer_touch(struct worker *worker, struct worker_channel *channel)
     worker->touched[worker->touched_count++] = channel->slot;
 }
 
-bool answer_fits(struct worker *worker, struct worker_channel *channel, uint64_t size, uint64_t own)
+/* The same for whole bytes of the ring. */
+static bool bytes_fit(struct worker *worker, struct worker_channel *channel, uint64_t bytes, uint64_t own)
 {
-    uint64_t needed = response_frame_bytes(size) + channel->held - own;
+    uint64_t needed = bytes + channel->held - own;
     uint64_t room = 0;
 
     if (ring_free(&channel->responses, needed, &room) != RING_OK) {
@@ -37,6 +39,11 @@ bool answer_fits(struct worker *worker, struct worker_channel *channel, uint64_t
         return true;
     channel->room_needed = needed;
     return false;
+}
+
+bool answer_fits(struct worker *worker, struct worker_channel *channel, uint64_t size, uint64_t own)
+{
+    return bytes_fit(worker, channel, response_frame_bytes(size), own);
 }
 
 /* The frame's head is written, *body is where its body goes. NULL: the client has broken its ring. */
@@ -79,9 +86,14 @@ static void put_output(struct worker *worker, struct worker_channel *channel, ui
                                  .flags = answer->last ? FRAME_LAST : 0,
                                  .request = position,
                                  .number = answer->number};
+    uint64_t begin = channel->responses.tail;
     uint8_t *body = begin_frame(worker, channel, &head);
-    if (body != NULL)
-        write_command_output_sized(body, &answer->output, sizes);
+    if (body == NULL)
+        return;
+    write_command_output_sized(body, &answer->output, sizes);
+    if (answer->event != 0)
+        channel->shared =
+            (struct shared_frame){.event = answer->event, .begin = begin, .end = channel->responses.tail};
 }
 
 static void owe(struct worker *worker, struct worker_channel *channel, uint64_t position,
@@ -169,6 +181,61 @@ static bool take_output(struct worker *worker, struct worker_channel *channel, u
         return false;
     put_output(worker, channel, position, answer, &sizes);
     return true;
+}
+
+/* Adds the request to the frame that has the event, if that is the ring's last one and not published. */
+bool answer_shared(void *context, const struct fsm_route *route, uint64_t event, uint64_t number)
+{
+    struct worker *worker = context;
+    struct worker_channel *channel = channels_find(worker, route->channel);
+    struct response_other other = {.request = route->position, .number = number};
+    uint8_t *at = NULL;
+
+    if (channel == NULL || channel->broken || route->position < channel->answered_from)
+        return false;
+    struct shared_frame *frame = &channel->shared;
+    struct ring_writer *ring = &channel->responses;
+    if (frame->event != event || frame->end != ring->tail || frame->begin < ring->published ||
+        frame->others == FRAME_OTHERS_MAX || channel->owed_count > 0 ||
+        ring->tail - ring->published >= MR_TURN_CHANNEL_BYTES ||
+        !bytes_fit(worker, channel, sizeof(other), 0) || ring_reserve(ring, sizeof(other), &at) != RING_OK)
+        return false;
+    memcpy(at, &other, sizeof(other));
+    ring_advance(ring, sizeof(other));
+    frame->end = ring->tail;
+    frame->others++;
+    at = ring->data + (frame->begin & (ring->capacity - 1)) + offsetof(struct response_head, others);
+    memcpy(at, &frame->others, sizeof(frame->others));
+    return true;
+}
+
+void answer_will_share(struct worker_channel *channel, uint64_t position)
+{
+    if (channel->sharing_first > 0 && channel->sharing_first + channel->sharing_count == channel->sharing_capacity) {
+        memmove(channel->sharing, channel->sharing + channel->sharing_first,
+                channel->sharing_count * sizeof(*channel->sharing));
+        channel->sharing_first = 0;
+    }
+    if (channel->sharing_count == channel->sharing_capacity) {
+        unsigned capacity = channel->sharing_capacity == 0 ? 16 : 2 * channel->sharing_capacity;
+        uint64_t *sharing = realloc(channel->sharing, capacity * sizeof(*sharing));
+        mr_assert(sharing != NULL);
+        channel->sharing = sharing;
+        channel->sharing_capacity = capacity;
+    }
+    channel->sharing[channel->sharing_first + channel->sharing_count++] = position;
+}
+
+bool answer_may_share(struct worker_channel *channel, uint64_t position)
+{
+    bool found = false;
+
+    /* Some before it may have failed, and so were not asked for. */
+    while (channel->sharing_count > 0 && channel->sharing[channel->sharing_first] <= position) {
+        found = channel->sharing[channel->sharing_first++] == position;
+        channel->sharing_count--;
+    }
+    return found;
 }
 
 bool answer_from_fsm(void *context, const struct fsm_route *route, const struct fsm_answer *answer)

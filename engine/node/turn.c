@@ -71,8 +71,8 @@ static int read_entry(const struct log_entry *entry, struct partition_command_in
                      (unsigned long long)entry->index);
 }
 
-/* An entry that has been read. */
-static void apply_entry(struct worker *worker, const struct log_entry *entry,
+/* An entry that has been read, and the channel that it came from, if there still is one. */
+static void apply_entry(struct worker *worker, struct worker_channel *channel, const struct log_entry *entry,
                         const struct partition_command_input *input)
 {
     struct fsm_entry apply = {
@@ -80,6 +80,7 @@ static void apply_entry(struct worker *worker, const struct log_entry *entry,
         .time = entry->time,
         .uid = entry->origin.uid,
         .route = {.channel = entry->origin.channel, .position = entry->origin.position},
+        .shares = channel != NULL && channel->sharing_count > 0 && answer_may_share(channel, entry->origin.position),
         .command = entry->size > 0 ? &input->command : NULL,
     };
 
@@ -97,15 +98,13 @@ int turn_apply(struct worker *worker, const struct log_entry *entry, struct mr_e
 
     if (read_entry(entry, &input, error) != 0)
         return -1;
-    apply_entry(worker, entry, &input);
+    apply_entry(worker, NULL, entry, &input);
     return 0;
 }
 
 /* The request that an entry came from is done with; its channel's head moves when cursors are published. */
-static void request_done(struct worker *worker, const struct log_entry *entry)
+static void request_done(struct worker *worker, struct worker_channel *channel, const struct log_entry *entry)
 {
-    struct worker_channel *channel = entry->origin.channel != 0 ? channels_find(worker, entry->origin.channel) : NULL;
-
     if (channel == NULL || channel->broken)
         return;
     if (entry->failed)
@@ -148,13 +147,15 @@ static bool apply_durable(struct worker *worker)
         worker->to_collect += COLLECT_AN_ENTRY * count;
         read_few(worker, entries, inputs, count, !entries[0].failed);
         for (unsigned i = 0; i < count; i++) {
+            uint64_t from = entries[i].origin.channel;
+            struct worker_channel *channel = from != 0 ? channels_find(worker, from) : NULL;
             if (entries[i].failed)
                 worker->logged_time = fsm_time(worker->fsm); /* time that was logged behind it is not */
             else
-                apply_entry(worker, &entries[i], &inputs[i]);
+                apply_entry(worker, channel, &entries[i], &inputs[i]);
             if (entries[i].size > 0)
                 quota_applied(&worker->quota, &inputs[i].command);
-            request_done(worker, &entries[i]);
+            request_done(worker, channel, &entries[i]);
         }
         any = true;
     }

@@ -31,6 +31,13 @@ struct waiting_query {
     uint8_t body[];
 };
 
+/* The frame that ends at a response ring's tail, while more requests may share it. */
+struct shared_frame {
+    uint64_t event; /* fsm_answer's; 0: there is none */
+    uint64_t begin, end;
+    uint16_t others;
+};
+
 /* A request whose outputs stand in their session because its channel had no room for the next of them. */
 struct owed_outputs {
     uint64_t session_id, sequence_num;
@@ -67,6 +74,10 @@ struct worker_channel {
     uint64_t answered_from; /* requests before it were a predecessor's, who answered them or owed the answer */
     uint64_t applied_to;    /* while something is in flight: all requests before it are applied or answered */
     unsigned in_flight;     /* logged, not applied */
+
+    struct shared_frame shared;
+    uint64_t *sharing; /* a queue: positions of what is in flight and may share frames */
+    unsigned sharing_first, sharing_count, sharing_capacity;
 
     struct waiting_query *waiting, **waiting_end;
     unsigned waiting_count;
@@ -186,6 +197,11 @@ bool admission_scan(struct worker *worker, struct worker_channel *channel);
 
 /* ---- answer.c ---- */
 bool answer_from_fsm(void *context, const struct fsm_route *route, const struct fsm_answer *answer);
+bool answer_shared(void *context, const struct fsm_route *route, uint64_t event, uint64_t number);
+/* A command's outputs may share frames: noted when it is logged, asked when it is applied. (A successor does not know
+ * until its client names the command again.) */
+void answer_will_share(struct worker_channel *channel, uint64_t position);
+bool answer_may_share(struct worker_channel *channel, uint64_t position);
 /* Room for a frame with `size` bytes of body beside what other requests hold, `own` of which is this request's? */
 bool answer_fits(struct worker *worker, struct worker_channel *channel, uint64_t size, uint64_t own);
 /* The last frame of a request that holds room for a small one: a message, cut to MR_MESSAGE_MAX. */

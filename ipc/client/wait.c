@@ -15,6 +15,7 @@
 #include "ipc/sys.h"
 
 #include <limits.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
@@ -211,7 +212,10 @@ enum mr_status client_wait(struct mr_client *client, client_done_fn *done, const
             spin_until = now + MR_SPIN_LIMIT;
         moved = client->moved;
         if (now < spin_until && may_spin(client)) {
-            relax();
+            if (client->only_cpu < 0 || now < spin_until - MR_SPIN_LIMIT + MR_SPIN_ALONE)
+                relax();
+            else
+                sched_yield(); /* others may be on that processor, too, and have something to do */
             continue;
         }
         if (client_arm(client) && !sleep_until(client, now, deadline))
