@@ -12,9 +12,7 @@ enum {
     PUT_MAX = 4096,
     BYTES_MIN = 2 * PUT_MAX, /* to begin with; grows by doubling */
     PIECES_MIN = 16,
-    BYTES_KEPT = 1024 * 1024, /* what an unusually large answer took beyond this is given back */
-    PACKED_INLINE = 64,       /* call_pack(): a payload up to this is inline bytes */
-    PACKED_BLOB = 4096        /* likewise: up to this a blob */
+    BYTES_KEPT = 1024 * 1024 /* what an unusually large answer took beyond this is given back */
 };
 
 void call_begin(struct service_call *call, uint64_t index, uint64_t time, struct slice payload)
@@ -25,7 +23,6 @@ void call_begin(struct service_call *call, uint64_t index, uint64_t time, struct
     call->payload = payload;
     call->status = STATUS_OK;
     call->message_size = 0;
-    call->event = 0;
     if (call->byte_capacity > BYTES_KEPT) {
         free(call->bytes);
         call->bytes = NULL;
@@ -146,34 +143,4 @@ void call_fail(struct service_call *call, enum status status, const char *messag
     }
     memcpy(call->message, message, size);
     call->message_size = size;
-}
-
-static void copy_pieces(const struct service_call *call, uint8_t *to)
-{
-    for (size_t i = 0; i < call->piece_count; i++) {
-        const struct payload_piece *piece = &call->pieces[i];
-        memcpy(to, (piece->blob == NULL ? call->bytes : piece->blob->data) + piece->offset, piece->size);
-        to += piece->size;
-    }
-}
-
-void call_pack(struct service_call *call)
-{
-    size_t size = call->payload_size;
-    bool inlined = call->piece_count == 1 && call->pieces[0].blob == NULL;
-    if (call->piece_count == 0 || size > PACKED_BLOB || (inlined && size <= PACKED_INLINE) ||
-        (call->piece_count == 1 && !inlined))
-        return;
-    if (size <= PACKED_INLINE) {
-        uint8_t bytes[PACKED_INLINE];
-        copy_pieces(call, bytes);
-        call_drop(call);
-        memcpy(call_put(call, size), bytes, size);
-        return;
-    }
-    struct blob *blob = blob_create((uint32_t)size);
-    copy_pieces(call, blob->data);
-    call_drop(call);
-    call_put_blob(call, blob, 0, size);
-    blob_release(blob);
 }

@@ -28,7 +28,7 @@ struct service_call {
     size_t payload_size; /* sum of the pieces' */
     char message[MR_MESSAGE_MAX];
     size_t message_size;
-    uint64_t event; /* a stream's output: which of all that were given, whatever to how many; 0: not given yet */
+    struct event *event; /* that a stream was given of it; NULL: none yet */
 
     enum operation_kind kind;      /* of the operation that is run */
     const void *origin;            /* a command's: what call_open() needs (stream.h) */
@@ -39,10 +39,6 @@ struct service_call {
 /* An all-zero call may be begun. */
 void call_begin(struct service_call *call, uint64_t index, uint64_t time, struct slice payload);
 void call_drop(struct service_call *call); /* what has been put; lets go of blobs */
-/* Makes one piece of what has been put, before it is stored more than once: a small payload is inline bytes, which a
- * record holds at less cost than a reference, a larger one a blob. What is much larger stays as it is, sharing the
- * blobs that were put. */
-void call_pack(struct service_call *call);
 void call_free(struct service_call *call);
 
 /* Finds the operation in the type's table and runs it; a name that is not there, or is of the other sort (a query sent

@@ -77,34 +77,59 @@ static void emit_time(struct output_stream *stream, unsigned field, uint64_t nan
 
 /* ---- sessions ---- */
 
-static uint64_t operation_output_size(const struct stored_output *output)
+/* An output that a command holds, kept one way or the other. */
+struct pending_output {
+    uint64_t number;
+    const struct stored_output *output; /* NULL: */
+    const struct event *event;
+    unsigned status;
+    uint64_t payload_size;
+    struct slice message;
+};
+
+/* Of a number from acknowledged + 1 to last_number. */
+static struct pending_output pending(const struct held_command *command, uint64_t number)
+{
+    if (command->stream == NULL) {
+        const struct stored_output *output = command->output;
+        return (struct pending_output){
+            number, output, NULL, output->status, output->payload_size, output_message(output)};
+    }
+    const struct event *event = events_get(&command->stream->outputs, number);
+    return (struct pending_output){number, NULL, event, event->status, event->payload_size, event_message(event)};
+}
+
+static uint64_t operation_output_size(const struct pending_output *output)
 {
     return field_varint_size(ROW(OperationOutput, status), ROW_VALUE(Status, output->status)) +
            field_bytes_size(ROW(OperationOutput, payload), output->payload_size) +
-           field_bytes_size(ROW(OperationOutput, message), output->message_size);
+           field_bytes_size(ROW(OperationOutput, message), output->message.size);
 }
 
-static void emit_operation_output(struct output_stream *stream, const struct stored_output *output)
+static void emit_operation_output(struct output_stream *stream, const struct pending_output *output)
 {
     emit_number(stream, ROW(OperationOutput, status), ROW_VALUE(Status, output->status));
     if (output->payload_size > 0 && !ROW_DROPPED(ROW(OperationOutput, payload))) {
         emit_head(stream, ROW(OperationOutput, payload), output->payload_size);
-        size_t place = 0;
-        do {
-            struct slice part = output_part(output, place);
+        size_t count = output->event != NULL              ? event_part_count(output->event)
+                       : output->output->piece_count == 0 ? 1
+                                                          : output->output->piece_count;
+        for (size_t place = 0; place < count; place++) {
+            struct slice part =
+                output->event != NULL ? event_part(output->event, place) : output_part(output->output, place);
             emit(stream, part.data, part.size);
-        } while (++place < output->piece_count);
+        }
     }
-    emit_bytes(stream, ROW(OperationOutput, message), output_message(output));
+    emit_bytes(stream, ROW(OperationOutput, message), output->message);
 }
 
-static uint64_t command_output_size(const struct stored_output *output)
+static uint64_t command_output_size(const struct pending_output *output)
 {
     return field_varint_size(ROW(ServiceCommandOutput, sequence_num), output->number) +
            message_size(ROW(ServiceCommandOutput, operation), operation_output_size(output));
 }
 
-static void emit_command_output(struct output_stream *stream, const struct stored_output *output)
+static void emit_command_output(struct output_stream *stream, const struct pending_output *output)
 {
     if (ROW_DROPPED(ROW(CommandSnapshot, pending_outputs)))
         return;
@@ -134,8 +159,10 @@ static uint64_t command_size(const struct held_command *command)
     uint64_t size = field_varint_size(ROW(CommandSnapshot, command_sequence_num), command->sequence_num) +
                     field_varint_size(ROW(CommandSnapshot, state), state_of(command)) +
                     field_bytes_size(ROW(CommandSnapshot, input), input_of(command).size);
-    for (uint64_t number = command->acknowledged + 1; number <= command->last_number; number++)
-        size += message_size(ROW(CommandSnapshot, pending_outputs), command_output_size(held_output(command, number)));
+    for (uint64_t number = command->acknowledged + 1; number <= command->last_number; number++) {
+        struct pending_output output = pending(command, number);
+        size += message_size(ROW(CommandSnapshot, pending_outputs), command_output_size(&output));
+    }
     return size;
 }
 
@@ -147,8 +174,10 @@ static void emit_command(struct output_stream *stream, const struct held_command
     emit_number(stream, ROW(CommandSnapshot, command_sequence_num), command->sequence_num);
     emit_number(stream, ROW(CommandSnapshot, state), state_of(command));
     emit_bytes(stream, ROW(CommandSnapshot, input), input_of(command));
-    for (uint64_t number = command->acknowledged + 1; number <= command->last_number; number++)
-        emit_command_output(stream, held_output(command, number));
+    for (uint64_t number = command->acknowledged + 1; number <= command->last_number; number++) {
+        struct pending_output output = pending(command, number);
+        emit_command_output(stream, &output);
+    }
 }
 
 static uint64_t session_size(const struct session *session, struct held_walk *walk)

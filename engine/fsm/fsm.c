@@ -469,6 +469,7 @@ void fsm_apply(struct fsm *fsm, const struct fsm_entry *entry, const struct fsm_
     fsm->sink = sink;
     apply(fsm, entry);
     fsm->sink = NULL;
+    event_forget(&fsm->output);
     if (fsm->output.piece_count > 0)
         call_drop(&fsm->output); /* no longer than it must it keeps others' blobs */
 }

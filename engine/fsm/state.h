@@ -25,7 +25,7 @@ struct fsm {
     const struct fsm_sink *sink; /* while an entry is applied or outputs are delivered; else NULL */
     struct service_call call;
     struct service_call output; /* of streams */
-    uint64_t events;            /* outputs that were given to streams, each counted once, whatever to how many */
+    uint64_t events;            /* that were given to streams so far: their names */
     struct slice *parts;        /* of the answer being given */
     size_t part_capacity;
     char text[MR_MESSAGE_MAX]; /* of the refusal being given */

@@ -59,20 +59,44 @@ static bool can_tell(const struct stream *stream)
     return stream->fsm->sink != NULL && !stream->told && !is_none(&stream->route);
 }
 
-/* `event` is the output's that was stored last, if it is one that others may have too; else 0. */
-static bool go_on(struct stream *stream, uint64_t event)
+/* A stored output as an answer, valid until the next one is described. */
+static void describe(const struct stream *stream, const struct event *event, uint64_t number, bool last,
+                     struct fsm_answer *answer)
+{
+    size_t count = event_part_count(event);
+    struct slice *parts = fsm_parts(stream->fsm, count);
+    for (size_t i = 0; i < count; i++)
+        parts[i] = event_part(event, i);
+    *answer = (struct fsm_answer){
+        .session_id = stream->session->id,
+        .sequence_num = stream->command.sequence_num,
+        .number = number,
+        .last = last,
+        .event = stream->shares && !last ? event->name : 0,
+        .status = STATUS_OK,
+        .output = {.index = stream->command.index,
+                   .kind = COMMAND_SESSION_COMMAND,
+                   .session_kind = SESSION_COMMAND_SERVICE_COMMAND,
+                   .sequence_num = number,
+                   .operation = {.status = (enum status)event->status,
+                                 .message = event_message(event),
+                                 .parts = parts,
+                                 .part_count = count,
+                                 .payload_size = event->payload_size}},
+    };
+}
+
+bool stream_go_on(struct stream *stream)
 {
     struct fsm *fsm = stream->fsm;
     if (stream->taken < stream->outputs.floor)
         stream->taken = stream->outputs.floor; /* whoever has had these has said so */
     stream->waits = false;
     while (stream->taken < stream->command.last_number && can_tell(stream)) {
-        const struct stored_output *output = window_get(&stream->outputs, stream->taken + 1);
+        uint64_t number = stream->taken + 1;
         struct fsm_answer answer;
-        bool latest = output->number == stream->command.last_number;
-        bool last = stream->input == NULL && latest;
-        fsm_describe(fsm, stream->session, output, last, &answer);
-        answer.event = stream->shares && latest && !last ? event : 0;
+        bool last = stream->input == NULL && number == stream->command.last_number;
+        describe(stream, events_get(&stream->outputs, number), number, last, &answer);
         stream->waits = !fsm->sink->answer(fsm->sink->context, &stream->route, &answer);
         if (stream->waits)
             return false;
@@ -82,18 +106,13 @@ static bool go_on(struct stream *stream, uint64_t event)
     return true;
 }
 
-bool stream_go_on(struct stream *stream)
-{
-    return go_on(stream, 0);
-}
-
 /* The output stored last, to a route that has had all before it, together with those who have the same. */
-static bool share(struct stream *stream, uint64_t event)
+static bool share(struct stream *stream, const struct event *event)
 {
     const struct fsm_sink *sink = stream->fsm->sink;
     if (!stream->shares || !can_tell(stream) || sink->share == NULL ||
         stream->taken + 1 != stream->command.last_number ||
-        !sink->share(sink->context, &stream->route, event, stream->taken + 1))
+        !sink->share(sink->context, &stream->route, event->name, stream->taken + 1))
         return false;
     stream->taken++;
     return true;
@@ -148,21 +167,31 @@ static void tell_service(struct stream *stream)
         service->type->ended(service->state, stream->listener);
 }
 
-static void record(struct stream *stream, const struct service_call *output, bool last)
+static void record(struct stream *stream, struct event *event, bool last)
 {
-    session_stream_output(stream, output);
+    session_stream_output(stream, event);
     if (last)
         complete(stream);
-    if (!stream->waits && (last || !share(stream, output->event)))
-        go_on(stream, output->event);
+    if (!stream->waits && (last || !share(stream, event)))
+        stream_go_on(stream);
 }
 
-/* An output without payload; nothing in it needs to be freed. */
-static struct service_call failure(enum status status, const char *message)
+/* An output without payload, the stream's last one. */
+static void record_failure(struct stream *stream, enum status status, const char *message)
 {
-    struct service_call output = {.status = STATUS_OK};
+    struct service_call output = {.status = STATUS_OK}; /* nothing in it needs to be freed */
     call_fail(&output, status, message);
-    return output;
+    struct event *event = event_create(&output, 0);
+    record(stream, event, true);
+    event_release(event);
+}
+
+/* What has been put into the output, kept once for all the streams that it is given to. */
+static struct event *event_of(struct fsm *fsm, struct service_call *output)
+{
+    if (output->event == NULL)
+        output->event = event_create(output, ++fsm->events);
+    return output->event;
 }
 
 static bool passes_limit(const struct stream *stream, const struct service_call *output)
@@ -177,12 +206,12 @@ static void record_limit(struct stream *stream)
              "the session would pass its limit of unacknowledged outputs, %" PRIu64
              " bytes; acknowledge with a KeepAlive",
              stream->fsm->config.session_output_limit);
-    struct service_call output = failure(STATUS_UNAVAILABLE, message);
-    record(stream, &output, true);
+    record_failure(stream, STATUS_UNAVAILABLE, message);
 }
 
 struct service_call *stream_output(struct service_host *host)
 {
+    event_forget(host->output);
     call_begin(host->output, 0, *host->time, (struct slice){NULL, 0});
     return host->output;
 }
@@ -190,11 +219,8 @@ struct service_call *stream_output(struct service_host *host)
 bool stream_emit(struct stream *stream, struct service_call *output)
 {
     mr_assert(stream->opening != NULL);
-    call_pack(output);
-    if (output->event == 0)
-        output->event = ++stream->fsm->events;
     if (!passes_limit(stream, output)) {
-        record(stream, output, false);
+        record(stream, event_of(stream->fsm, output), false);
         return true;
     }
     tell_service(stream);
@@ -205,11 +231,10 @@ bool stream_emit(struct stream *stream, struct service_call *output)
 void stream_end(struct stream *stream, struct service_call *output)
 {
     mr_assert(stream->opening != NULL);
-    call_pack(output);
     if (passes_limit(stream, output))
         record_limit(stream);
     else
-        record(stream, output, true);
+        record(stream, event_of(stream->fsm, output), true);
 }
 
 void stream_cancel(struct stream *stream)
@@ -223,8 +248,7 @@ void stream_cancel(struct stream *stream)
 void stream_close(struct stream *stream)
 {
     tell_service(stream);
-    struct service_call output = failure(STATUS_CANCELED, "the session closed the service");
-    record(stream, &output, true);
+    record_failure(stream, STATUS_CANCELED, "the session closed the service");
 }
 
 void stream_end_unstored(struct stream *stream)

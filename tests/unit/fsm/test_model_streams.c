@@ -377,7 +377,7 @@ static struct output run_write(struct walk *walk, const struct write *write)
         remove_entry(walk, at, remaining(walk, entry));
         return answer;
     }
-    enum event event = entry == NULL ? INSERT : UPDATE;
+    enum event_type event = entry == NULL ? INSERT : UPDATE;
     if (entry == NULL) {
         entry = &walk->entries[walk->entry_count++];
         *entry = (struct entry){.serial = ++walk->serial, .key = write->key};

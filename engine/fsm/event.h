@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Events: what a service gave to streams as an output. However many streams it is an output of, it is kept once, until
+ * the last of them has it acknowledged; of each stream, only which events are its outputs. Knows no stream. */
+#ifndef ENGINE_FSM_EVENT_H
+#define ENGINE_FSM_EVENT_H
+
+#include "engine/fsm/call.h"
+
+/* An OperationOutput. Immutable. */
+struct event {
+    uint32_t owners;
+    uint32_t payload_size; /* all pieces; without pieces the inline bytes are the payload */
+    uint64_t name;         /* of all the state machine's events only this one has it; 0: none */
+    uint32_t inline_size;
+    uint16_t piece_count;
+    uint16_t message_size;
+    uint8_t status;                /* enum status of the operation */
+    struct payload_piece pieces[]; /* then inline bytes, then the message */
+};
+
+/* What has been put into the call; takes a reference to each of its blobs, if it is not small. One owner. */
+struct event *event_create(const struct service_call *call, uint64_t name);
+void event_free(struct event *event);
+
+static inline void event_release(struct event *event)
+{
+    if (--event->owners == 0)
+        event_free(event);
+}
+
+/* What has been put into the call is about to be something else. */
+static inline void event_forget(struct service_call *call)
+{
+    if (call->event == NULL)
+        return;
+    event_release(call->event);
+    call->event = NULL;
+}
+
+/* The payload as slices of where it lies: event_part_count() of them. */
+static inline size_t event_part_count(const struct event *event)
+{
+    return event->piece_count == 0 ? 1 : event->piece_count;
+}
+struct slice event_part(const struct event *event, size_t place);
+struct slice event_message(const struct event *event);
+
+/* ---- a stream's, by number ---- */
+
+/* Those from floor + 1 to floor + count. */
+struct events {
+    struct event **slots; /* of number n: slots[n % capacity] */
+    size_t capacity;      /* a power of two, or 0 */
+    size_t count;
+    uint64_t floor;
+    size_t peak; /* most since the last events_settle() */
+};
+
+void events_grow(struct events *events);
+
+/* Behind the last one; another owner. */
+static inline void events_append(struct events *events, struct event *event)
+{
+    if (events->count == events->capacity)
+        events_grow(events);
+    events->slots[(events->floor + ++events->count) & (events->capacity - 1)] = event;
+    if (events->count > events->peak)
+        events->peak = events->count;
+    event->owners++;
+}
+
+/* One that is there. */
+static inline struct event *events_get(const struct events *events, uint64_t number)
+{
+    return events->slots[number & (events->capacity - 1)];
+}
+
+/* Lets go of the first one. */
+static inline void events_drop_first(struct events *events)
+{
+    event_release(events_get(events, ++events->floor));
+    events->count--;
+}
+
+/* Gives back what was not needed since the last call. */
+void events_settle(struct events *events);
+/* They are all gone already. */
+void events_free(struct events *events);
+
+#endif
