@@ -25,10 +25,9 @@ void answer_touch(struct worker *worker, struct worker_channel *channel)
     worker->touched[worker->touched_count++] = channel->slot;
 }
 
-/* The same for whole bytes of the ring. */
-static bool bytes_fit(struct worker *worker, struct worker_channel *channel, uint64_t bytes, uint64_t own)
+bool answer_fits(struct worker *worker, struct worker_channel *channel, uint64_t size, uint64_t own)
 {
-    uint64_t needed = bytes + channel->held - own;
+    uint64_t needed = response_frame_bytes(size) + channel->held - own;
     uint64_t room = 0;
 
     if (ring_free(&channel->responses, needed, &room) != RING_OK) {
@@ -39,11 +38,6 @@ static bool bytes_fit(struct worker *worker, struct worker_channel *channel, uin
         return true;
     channel->room_needed = needed;
     return false;
-}
-
-bool answer_fits(struct worker *worker, struct worker_channel *channel, uint64_t size, uint64_t own)
-{
-    return bytes_fit(worker, channel, response_frame_bytes(size), own);
 }
 
 /* The frame's head is written, *body is where its body goes. NULL: the client has broken its ring. */
@@ -183,7 +177,8 @@ static bool take_output(struct worker *worker, struct worker_channel *channel, u
     return true;
 }
 
-/* Adds the request to the frame that has the event, if that is the ring's last one and not published. */
+/* Adds the request to the frame that has the event, if that is the ring's last one and not published. Otherwise, and
+ * where there is no room beside what other requests hold, answer_from_fsm() says what becomes of it. */
 bool answer_shared(void *context, const struct fsm_route *route, uint64_t event, uint64_t number)
 {
     struct worker *worker = context;
@@ -198,7 +193,7 @@ bool answer_shared(void *context, const struct fsm_route *route, uint64_t event,
     if (frame->event != event || frame->end != ring->tail || frame->begin < ring->published ||
         frame->others == FRAME_OTHERS_MAX || channel->owed_count > 0 ||
         ring->tail - ring->published >= MR_TURN_CHANNEL_BYTES ||
-        !bytes_fit(worker, channel, sizeof(other), 0) || ring_reserve(ring, sizeof(other), &at) != RING_OK)
+        ring_reserve(ring, sizeof(other) + channel->held, &at) != RING_OK)
         return false;
     memcpy(at, &other, sizeof(other));
     ring_advance(ring, sizeof(other));

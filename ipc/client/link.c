@@ -433,8 +433,11 @@ static void meet_others(struct link *link, const struct response_head *first, co
         head.request = other.request;
         head.number = other.number;
         struct request *request = sending_find(link, other.request);
-        if (request != NULL && request->streams)
-            meet_stream(link, request, &head, frame + sizeof(head), shared);
+        if (request == NULL || !request->streams || other.number == 0)
+            continue;
+        count_stream(link, request);
+        if (stream_meet(request, &head, frame + sizeof(head), shared))
+            end_request(link, request);
     }
 }
 

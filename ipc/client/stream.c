@@ -406,9 +406,9 @@ static void acknowledge(struct mr_stream *stream)
         return;
     if (stream->sequence_num != 0 && stream->session_id == link->session.id) {
         stream->acknowledged = stream->given;
-        link->session.taken++;
+        bool due = ++link->session.taken >= MR_KEEP_ALIVE_OUTPUTS;
         link->session.taken_bytes += stream->held->size;
-        if (link->stage == LINK_OPEN) {
+        if ((due || link->session.taken_bytes >= MR_KEEP_ALIVE_OUTPUT_BYTES) && link->stage == LINK_OPEN) {
             keep_alive_run(link);
             link_flush(link);
         }
