@@ -174,6 +174,7 @@ static bool take_output(struct worker *worker, struct worker_channel *channel, u
     if (!has_room && !answer_fits(worker, channel, size, answer->last ? MR_SMALL_FRAME : 0))
         return false;
     put_output(worker, channel, position, answer, &sizes);
+    worker->outputs += !answer->last;
     return true;
 }
 
@@ -197,6 +198,7 @@ bool answer_shared(void *context, const struct fsm_route *route, uint64_t event,
         return false;
     memcpy(at, &other, sizeof(other));
     ring_advance(ring, sizeof(other));
+    worker->outputs++;
     frame->end = ring->tail;
     frame->others++;
     at = ring->data + (frame->begin & (ring->capacity - 1)) + offsetof(struct response_head, others);
@@ -380,4 +382,5 @@ void answer_publish(struct worker *worker)
             publish(worker, channel);
     }
     worker->touched_count = 0;
+    worker->outputs = 0;
 }

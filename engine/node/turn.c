@@ -13,6 +13,8 @@
 /* Objects that are freed a turn: some always, more where more may have been unlinked. */
 #define COLLECT_A_TURN 64
 #define COLLECT_AN_ENTRY 4
+/* Streams' outputs that wait for their turn's end: with as many, clients take them while more are made. */
+#define OUTPUTS_AT_ONCE 512
 /* Entries that are read before the first of them is applied. */
 #define APPLIED_AT_ONCE 16
 
@@ -156,6 +158,8 @@ static bool apply_durable(struct worker *worker)
             if (entries[i].size > 0)
                 quota_applied(&worker->quota, &inputs[i].command);
             request_done(worker, channel, &entries[i]);
+            if (worker->outputs >= OUTPUTS_AT_ONCE)
+                answer_publish(worker);
         }
         any = true;
     }

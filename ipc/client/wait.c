@@ -194,6 +194,13 @@ static bool may_spin(const struct mr_client *client)
     return true;
 }
 
+/* Others may be on the only processor, too, and have something to do. Whoever finds it so does not keep them waiting. */
+static void yield(struct mr_client *client, uint64_t now)
+{
+    sched_yield();
+    client->in_company = now_ns() - now > MR_YIELD_ALONE;
+}
+
 enum mr_status client_wait(struct mr_client *client, client_done_fn *done, const void *argument, uint64_t deadline)
 {
     unsigned moved = client->moved;
@@ -212,10 +219,10 @@ enum mr_status client_wait(struct mr_client *client, client_done_fn *done, const
             spin_until = now + MR_SPIN_LIMIT;
         moved = client->moved;
         if (now < spin_until && may_spin(client)) {
-            if (client->only_cpu < 0 || now < spin_until - MR_SPIN_LIMIT + MR_SPIN_ALONE)
+            if (client->only_cpu < 0 || (now < spin_until - MR_SPIN_LIMIT + MR_SPIN_ALONE && !client->in_company))
                 relax();
             else
-                sched_yield(); /* others may be on that processor, too, and have something to do */
+                yield(client, now);
             continue;
         }
         if (client_arm(client) && !sleep_until(client, now, deadline))
