@@ -186,7 +186,13 @@ bool stream_meet(struct request *request, const struct response_head *head, cons
     struct mr_stream *stream = request->then.arg;
     bool last = (head->flags & FRAME_LAST) != 0;
     bool latest = head->request == request->position;
+    bool next = head->number == request->output + 1;
+    bool room = request->kind == FRAME_QUERY || !is_full(stream);
 
+    if (next && room && !last && request->state == REQUEST_OPEN && push(stream, head, body, shared)) {
+        request->output++; /* nearly always */
+        return false;
+    }
     if (request->state != REQUEST_OPEN)
         return last && latest;
     if (head->number == 0) { /* a refusal, or it was taken over or canceled */
@@ -201,8 +207,6 @@ bool stream_meet(struct request *request, const struct response_head *head, cons
         end(stream, MR_END, mr_text("the stream is over"));
         return true;
     }
-    bool next = head->number == request->output + 1;
-    bool room = request->kind == FRAME_QUERY || !is_full(stream);
     if (!next || !room || !push(stream, head, body, shared)) {
         if (next && request->kind == FRAME_QUERY) {
             stream->answered = last;
@@ -215,8 +219,6 @@ bool stream_meet(struct request *request, const struct response_head *head, cons
         return false;
     }
     request->output++;
-    if (!last)
-        return false;
     stream->request = 0;
     end(stream, MR_END, mr_text("the stream is over"));
     return true;
