@@ -78,7 +78,7 @@ struct fsm_entry {
     uint64_t time; /* nanoseconds since 1970, the partition's time */
     uint32_t uid;  /* the user who sent it */
     struct fsm_route route;
-    bool shares; /* its outputs may go to the route by fsm_sink.share() */
+    bool shares;                         /* its outputs may go to the route by fsm_sink.share() */
     const struct command_input *command; /* NULL: carries nothing but time (logged by the node itself) */
 };
 /* Fires every deadline up to entry->time, then applies the command. */

@@ -86,8 +86,7 @@ static void put_output(struct worker *worker, struct worker_channel *channel, ui
         return;
     write_command_output_sized(body, &answer->output, sizes);
     if (answer->event != 0)
-        channel->shared =
-            (struct shared_frame){.event = answer->event, .begin = begin, .end = channel->responses.tail};
+        channel->shared = (struct shared_frame){.event = answer->event, .begin = begin, .end = channel->responses.tail};
 }
 
 static void owe(struct worker *worker, struct worker_channel *channel, uint64_t position,

@@ -123,8 +123,8 @@
 
 /* Waiting. */
 #define MR_SPIN_LIMIT (50 * MR_MICROSECOND)      /* adaptive: at most this long before sleeping */
-#define MR_SPIN_ALONE (5 * MR_MICROSECOND)       /* behind that a client with one processor yields it while it spins */
-#define MR_YIELD_ALONE (2 * MR_MICROSECOND)      /* if that takes no longer, nobody else wanted it */
+#define MR_YIELD_IDLE (2 * MR_MICROSECOND)       /* a client that spins on its only processor yielded: to nobody */
+#define MR_YIELD_DEAR (500 * MR_MICROSECOND)     /* to somebody who kept it */
 #define MR_PARK_AFTER (100 * MR_MILLISECOND)     /* a channel quiet this long is no longer scanned */
 #define MR_MARKER_AFTER (10 * MR_MILLISECOND)    /* an idle log is closed off by an empty batch */
 #define MR_CLOCK_STEP_MAX (100 * MR_MILLISECOND) /* how much later than intended a partition's clock may find itself */

@@ -234,7 +234,8 @@ struct mr_client {
     bool gone;          /* it has not come back in time; every later call is MR_NO_NODE */
     bool may_set_aside; /* a call waits for an answer behind results that nobody takes: copy those out of the way */
     int only_cpu;       /* that the process may use; -1: there are several */
-    bool in_company;    /* another one was there, too, when it was yielded last */
+
+    uint64_t yield_at; /* only_cpu: not before that is it given away while spinning */
 
     struct mr_options options; /* name_space is a copy */
     char *path;

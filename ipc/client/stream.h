@@ -23,10 +23,10 @@ struct mr_stream {
     struct mr_client *client;
     struct mr_stream *next; /* of the client's */
     struct link *link;
-    struct handle *handle;     /* that it was opened on; NULL: that is closed */
-    uint64_t session_id;       /* of a command (Events), with sequence_num; */
-    uint64_t sequence_num;     /* 0: it is a query (Entries) */
-    uint64_t request;          /* id of its request; 0: that has ended */
+    struct handle *handle;      /* that it was opened on; NULL: that is closed */
+    uint64_t session_id;        /* of a command (Events), with sequence_num; */
+    uint64_t sequence_num;      /* 0: it is a query (Entries) */
+    uint64_t request;           /* id of its request; 0: that has ended */
     struct stream_body *held;   /* what the last mr_stream_next() gave out */
     struct stream_body **queue; /* a ring of `capacity`, a power of two or 0: outputs given + 1, given + 2, ... */
     uint32_t first, count, capacity;

@@ -194,11 +194,16 @@ static bool may_spin(const struct mr_client *client)
     return true;
 }
 
-/* Others may be on the only processor, too, and have something to do. Whoever finds it so does not keep them waiting. */
+/* Others may be on the only processor, too. Some do their part and give it back: clients whose answers come while this
+ * one spins. Others keep it; that is tried as seldom as it is dear. */
 static void yield(struct mr_client *client, uint64_t now)
 {
     sched_yield();
-    client->in_company = now_ns() - now > MR_YIELD_ALONE;
+    uint64_t after = now_ns();
+    if (after - now > MR_YIELD_DEAR)
+        client->yield_at = after + 16 * (after - now);
+    else if (after - now < MR_YIELD_IDLE)
+        client->yield_at = after + 10 * MR_YIELD_IDLE;
 }
 
 enum mr_status client_wait(struct mr_client *client, client_done_fn *done, const void *argument, uint64_t deadline)
@@ -219,10 +224,10 @@ enum mr_status client_wait(struct mr_client *client, client_done_fn *done, const
             spin_until = now + MR_SPIN_LIMIT;
         moved = client->moved;
         if (now < spin_until && may_spin(client)) {
-            if (client->only_cpu < 0 || (now < spin_until - MR_SPIN_LIMIT + MR_SPIN_ALONE && !client->in_company))
-                relax();
-            else
+            if (client->only_cpu >= 0 && now >= client->yield_at)
                 yield(client, now);
+            else
+                relax();
             continue;
         }
         if (client_arm(client) && !sleep_until(client, now, deadline))

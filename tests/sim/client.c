@@ -42,8 +42,7 @@ static bool put_frame(struct sim *sim, struct client *client, struct op *op)
     memcpy(at + sizeof head, op->bytes, op->size);
     ring_advance(&channel->requests, bytes);
     struct send *send = run_allocate(sizeof *send);
-    *send = (struct send){
-        .op = op, .channel = channel->id, .position = position, .uid = client->uid, .shares = shares};
+    *send = (struct send){.op = op, .channel = channel->id, .position = position, .uid = client->uid, .shares = shares};
     *channel->sends_end = send;
     channel->sends_end = &send->next;
     if (!op->sent)

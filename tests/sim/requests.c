@@ -350,7 +350,8 @@ static int64_t writer_of(struct slice output)
 }
 
 /* In a shared frame stand another one's index and number. */
-static uint64_t hash_as_its_own(const struct op *op, uint64_t number, struct command_output output, struct slice payload)
+static uint64_t hash_as_its_own(const struct op *op, uint64_t number, struct command_output output,
+                                struct slice payload)
 {
     output.index = op->index;
     output.sequence_num = number;

@@ -83,7 +83,8 @@ static uint64_t put_for(struct fixture *fixture, const char *key, uint64_t ttl)
 
 /* ---- what is expected ---- */
 
-static struct payload event_payload(enum event_type type, const char *key, const char *value, uint64_t index, uint64_t ttl)
+static struct payload event_payload(enum event_type type, const char *key, const char *value, uint64_t index,
+                                    uint64_t ttl)
 {
     struct duration duration = duration_of(ttl);
     struct payload whole = {.size = 0}, event = {.size = 0}, entry = {.size = 0};
