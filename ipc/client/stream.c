@@ -187,14 +187,17 @@ bool stream_meet(struct request *request, const struct response_head *head, cons
     bool last = (head->flags & FRAME_LAST) != 0;
     bool latest = head->request == request->position;
     bool next = head->number == request->output + 1;
-    bool room = request->kind == FRAME_QUERY || !is_full(stream);
 
-    if (next && room && !last && request->state == REQUEST_OPEN && push(stream, head, body, shared)) {
-        request->output++; /* nearly always */
-        return false;
-    }
     if (request->state != REQUEST_OPEN)
         return last && latest;
+    if (next && (request->kind == FRAME_QUERY || !is_full(stream)) && push(stream, head, body, shared)) {
+        request->output++;
+        if (!last)
+            return false;
+        stream->request = 0;
+        end(stream, MR_END, mr_text("the stream is over"));
+        return true;
+    }
     if (head->number == 0) { /* a refusal, or it was taken over or canceled */
         struct mr_result result = {.status = MR_OK};
         answer_read(ANSWER_RAW, (enum frame_kind)request->kind, head, body, &result);
@@ -207,21 +210,15 @@ bool stream_meet(struct request *request, const struct response_head *head, cons
         end(stream, MR_END, mr_text("the stream is over"));
         return true;
     }
-    if (!next || !room || !push(stream, head, body, shared)) {
-        if (next && request->kind == FRAME_QUERY) {
-            stream->answered = last;
-            leave_request(stream);
-            end(stream, MR_NO_MEMORY, mr_text("no memory for the entries that have come"));
-            return false;
-        }
-        stream->missed |= latest && head->number > request->output;
-        stream->answered |= latest && last;
+    if (next && request->kind == FRAME_QUERY) {
+        stream->answered = last;
+        leave_request(stream);
+        end(stream, MR_NO_MEMORY, mr_text("no memory for the entries that have come"));
         return false;
     }
-    request->output++;
-    stream->request = 0;
-    end(stream, MR_END, mr_text("the stream is over"));
-    return true;
+    stream->missed |= latest && head->number > request->output;
+    stream->answered |= latest && last;
+    return false;
 }
 
 bool stream_sends_again(struct request *request)
