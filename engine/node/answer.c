@@ -6,7 +6,7 @@
  * last frame always has room. Everything else takes what nobody holds; when that is too little, a numbered output stays
  * in its session and is owed: sent when the client has read on, and until then nothing more is read from that channel.
  *
- * Frames are published, and the request ring's head is moved, once a turn: first in the region (one store for both),
+ * Frames are published, and the request ring's head is moved, once a turn, or when streams have had much: first in the region (one store for both),
  * then in the channel. What a worker had written beyond that when it died is written again, the same, by its successor.
  */
 #include "engine/node/worker_state.h"
