@@ -6,9 +6,9 @@
  * last frame always has room. Everything else takes what nobody holds; when that is too little, a numbered output stays
  * in its session and is owed: sent when the client has read on, and until then nothing more is read from that channel.
  *
- * Frames are published, and the request ring's head is moved, once a turn, or when streams have had much: first in the region (one store for both),
- * then in the channel. What a worker had written beyond that when it died is written again, the same, by its successor.
- */
+ * Frames are published, and the request ring's head is moved, once a turn, and within it when streams were given much:
+ * first in the region (one store for both), then in the channel. What a worker had written beyond that when it died is
+ * written again by its successor. */
 #include "engine/node/worker_state.h"
 #include "ipc/planted.h"
 #include "proto/writer.h"
