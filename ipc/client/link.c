@@ -446,6 +446,7 @@ static bool meet_next(struct link *link)
 {
     struct ring_reader *ring = &link->responses;
     struct response_head head;
+    uint64_t bytes = 0;
     const uint8_t *at;
     enum ring_result found = ring_peek(ring, sizeof(head), &at);
 
@@ -453,10 +454,8 @@ static bool meet_next(struct link *link)
         return false;
     if (found == RING_OK) {
         ring_copy(&head, at, sizeof(head));
-        if (response_whole_bytes(&head) > ring->capacity)
-            found = RING_BROKEN;
-        else
-            found = ring_peek(ring, response_whole_bytes(&head), &at);
+        bytes = response_whole_bytes(&head);
+        found = bytes > ring->capacity ? RING_BROKEN : ring_peek(ring, bytes, &at);
     }
     if (found != RING_OK) {
         broken(link);
@@ -465,7 +464,7 @@ static bool meet_next(struct link *link)
     struct request *request = sending_find(link, head.request);
     if (request != NULL && request->then.done == NULL && !client_may_keep(link->client, link))
         return false;
-    ring_skip(ring, response_whole_bytes(&head));
+    ring_skip(ring, bytes);
     link->client->moved++;
     struct stream_body *shared = NULL;
     if (request != NULL && request->streams)
