@@ -5,7 +5,8 @@
  *
  *     millrace-instructions OPERATION DEPTH ROUNDS
  *
- * OPERATION: increment, put, get (100-byte values, 1,000 keys). A round starts DEPTH of them, lets the worker take its
+ * OPERATION: increment, put, get (100-byte values, 1,000 keys); events is a put of which LISTENERS streams of the client
+ * hear, and counts with what each of them takes. A round starts DEPTH of them, lets the worker take its
  * turns until all are answered, and takes the answers. What is counted is ROUNDS rounds; as many run before, uncounted,
  * so that caches of memory are filled. The log is in memory: what a disk adds is system calls, not instructions. */
 #include <millrace/counter.h>
@@ -28,6 +29,7 @@
 #define KEYS 1000
 #define KEY_BYTES 16
 #define VALUE_BYTES 100
+#define LISTENERS 25
 #define RING_BYTES (4 * MR_MIB)
 #define SEGMENTS_MAX 64
 
@@ -39,6 +41,7 @@ struct bench {
     mr_client *client;
     mr_counter *counter;
     mr_map *map;
+    mr_stream *streams[LISTENERS]; /* events: open */
     unsigned answers, depth;
     const char *operation;
     char keys[KEYS][KEY_BYTES + 1];
@@ -146,6 +149,7 @@ static void start_one(struct bench *bench)
         status = mr_counter_increment_start(bench->counter, 1, then, NULL);
         break;
     case 'p':
+    case 'e':
         status = mr_map_put_start(bench->map, name, (struct mr_bytes){value, sizeof(value)}, NULL, then, NULL);
         break;
     default:
@@ -153,6 +157,16 @@ static void start_one(struct bench *bench)
     }
     if (status != MR_OK)
         fail(mr_message(bench->client));
+}
+
+static void listen_once(struct bench *bench)
+{
+    struct mr_event event;
+
+    for (unsigned n = 0; n < LISTENERS; n++)
+        for (unsigned taken = 0; taken < bench->depth; taken++)
+            if (mr_stream_next(bench->streams[n], MR_NO_WAIT, &event) != MR_OK)
+                fail(mr_message(bench->client));
 }
 
 static inline void run_rounds(struct bench *bench, unsigned rounds)
@@ -166,6 +180,8 @@ static inline void run_rounds(struct bench *bench, unsigned rounds)
             turn_run(&bench->worker);
             mr_run(bench->client, MR_NO_WAIT, NULL);
         }
+        if (bench->operation[0] == 'e')
+            listen_once(bench);
     }
 }
 
@@ -197,6 +213,12 @@ static void *set_up_client(void *context)
         if (mr_map_put(bench->map, key, key, NULL, NULL) != MR_OK)
             fail(mr_message(bench->client));
     }
+    for (unsigned n = 0; n < LISTENERS && bench->operation[0] == 'e'; n++) {
+        struct mr_event event;
+        if (mr_map_events(bench->map, (struct mr_bytes){NULL, 0}, false, &bench->streams[n]) != MR_OK ||
+            mr_stream_next(bench->streams[n], MR_FOR_EVER, &event) != MR_OK)
+            fail(mr_message(bench->client));
+    }
     atomic_store(&bench->setting_up, false);
     return NULL;
 }
@@ -221,8 +243,8 @@ int main(int argc, char **argv)
 {
     static struct bench bench;
 
-    if (argc != 4 || strchr("ipg", argv[1][0]) == NULL || atoi(argv[2]) < 1 || atoi(argv[3]) < 1) {
-        fprintf(stderr, "usage: millrace-instructions increment|put|get DEPTH ROUNDS\n");
+    if (argc != 4 || strchr("ipge", argv[1][0]) == NULL || atoi(argv[2]) < 1 || atoi(argv[3]) < 1) {
+        fprintf(stderr, "usage: millrace-instructions increment|put|get|events DEPTH ROUNDS\n");
         return 2;
     }
     bench.operation = argv[1];

@@ -14,7 +14,7 @@ commands=20000
 counted=$(mktemp) || exit 1
 trap 'rm -f -- "$counted"' EXIT
 
-for operation in increment put get; do
+for operation in increment put get events; do
     for depth in 1 100; do
         out=$(valgrind --tool=callgrind --toggle-collect=measured --callgrind-out-file=/dev/null \
             "$program" "$operation" "$depth" $((commands / depth)) 2>&1) || { printf '%s\n' "$out" >&2; exit 1; }

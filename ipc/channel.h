@@ -33,7 +33,7 @@
 #include <assert.h>
 
 #define CHANNEL_MAGIC UINT64_C(0x314e484352494c4d) /* "MLIRCHN1" */
-#define CHANNEL_FORMAT 2
+#define CHANNEL_FORMAT 3
 
 enum channel_state {
     CHANNEL_OPENING = 0, /* not sealed yet: the client must not use it */

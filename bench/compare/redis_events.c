@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -99,14 +100,14 @@ static void take(struct subscriber *subscriber, const struct frame *frame, struc
     size_t end = subscriber->held + redis_read(subscriber->connection, subscriber->buffer + subscriber->held,
                                                BUFFER_BYTES - subscriber->held);
     size_t at = 0;
-    uint64_t taken = 0, started;
+    uint64_t taken = 0, started, now = measuring ? redis_now() : 0;
 
     for (; end - at >= frame->size; at += frame->size, taken++) {
         if (memcmp(subscriber->buffer + at, frame->head, frame->head_size) != 0)
             redis_die("a message is not what was published");
         memcpy(&started, subscriber->buffer + at + frame->head_size, sizeof(started));
         if (measuring)
-            histogram_add(&account->latency, redis_now() - started);
+            histogram_add(&account->latency, now - started);
     }
     memmove(subscriber->buffer, subscriber->buffer + at, end - at);
     subscriber->held = end - at;
@@ -205,6 +206,8 @@ static void publish(const struct options *options, struct shared *shared)
             in_flight++;
         }
         redis_write(connection, buffer, (size_t)(end - buffer));
+        if (in_flight == 0)
+            sched_yield(); /* to the listeners, who may have this core */
         struct pollfd ready = {.fd = connection, .events = POLLIN};
         if (poll(&ready, 1, in_flight > 0 ? 1 : 0) > 0)
             in_flight -= take_answers(connection, options->listeners);

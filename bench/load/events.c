@@ -6,6 +6,7 @@
 
 #include <millrace/map.h>
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -39,47 +40,57 @@ static unsigned share_of(const struct bench_options *options, unsigned number)
     return options->listeners / options->clients + (number < options->listeners % options->clients);
 }
 
-static void deliver(struct bench_shared *shared, struct bench_client *account, const struct mr_event *event)
+static void count(_Atomic uint64_t *total, uint64_t more)
 {
-    uint64_t started;
+    atomic_store_explicit(total, atomic_load_explicit(total, memory_order_relaxed) + more, memory_order_relaxed);
+}
 
-    if (event->type == MR_LISTENING || event->entry.value.size < sizeof(started))
-        return;
-    atomic_store_explicit(&account->operations, atomic_load_explicit(&account->operations, memory_order_relaxed) + 1,
-                          memory_order_relaxed);
-    if (atomic_load_explicit(&shared->phase, memory_order_relaxed) != PHASE_MEASURING)
-        return;
-    if (atomic_load(&shared->round) != atomic_load_explicit(&account->round, memory_order_relaxed))
+/* Takes what there is. Accounts are kept, and the clock read, once for what has come at once. */
+static void drain(struct bench_shared *shared, struct bench_client *account, mr_client *client, mr_stream *stream)
+{
+    bool measuring = atomic_load_explicit(&shared->phase, memory_order_relaxed) == PHASE_MEASURING;
+    uint64_t taken = 0, now = 0, started;
+    struct mr_event event;
+    enum mr_status status;
+
+    if (measuring && atomic_load(&shared->round) != atomic_load_explicit(&account->round, memory_order_relaxed))
         bench_client_account(shared, account);
-    atomic_store_explicit(&account->counted, atomic_load_explicit(&account->counted, memory_order_relaxed) + 1,
-                          memory_order_relaxed);
-    memcpy(&started, event->entry.value.data, sizeof(started));
-    histogram_add(&account->latency, bench_now() - started);
+    while ((status = mr_stream_next(stream, MR_NO_WAIT, &event)) == MR_OK) {
+        if (event.type == MR_LISTENING || event.entry.value.size < sizeof(started))
+            continue;
+        taken++;
+        if (!measuring)
+            continue;
+        memcpy(&started, event.entry.value.data, sizeof(started));
+        if (now <= started) /* it came later than what came first */
+            now = bench_now();
+        histogram_add(&account->latency, now - started);
+    }
+    if (status != MR_AGAIN)
+        bench_client_fail(account, "a stream has ended: %s: %s", mr_status_name(status), mr_message(client));
+    count(&account->operations, taken);
+    if (measuring)
+        count(&account->counted, taken);
 }
 
 void bench_listener_run(const struct bench_options *options, const struct bench_node *node, struct bench_shared *shared,
                         unsigned number)
 {
     struct bench_client *account = &shared->clients[number];
-    unsigned count = share_of(options, number);
-    mr_stream **streams = calloc(count + 1, sizeof(mr_stream *));
+    unsigned share = share_of(options, number);
+    mr_stream **streams = calloc(share + 1, sizeof(mr_stream *));
     struct mr_event event;
     mr_client *client;
     mr_map *map = open_map(account, options, node, &client);
 
-    for (unsigned n = 0; n < count; n++)
+    for (unsigned n = 0; n < share; n++)
         if (mr_map_events(map, (struct mr_bytes){NULL, 0}, false, &streams[n]) != MR_OK ||
             mr_stream_next(streams[n], MR_FOR_EVER, &event) != MR_OK)
             bench_client_fail(account, "cannot listen: %s", mr_message(client));
     wait_for_start(shared, account);
     while (atomic_load_explicit(&shared->phase, memory_order_acquire) != PHASE_END) {
-        for (unsigned n = 0; n < count; n++) {
-            enum mr_status status;
-            while ((status = mr_stream_next(streams[n], MR_NO_WAIT, &event)) == MR_OK)
-                deliver(shared, account, &event);
-            if (status != MR_AGAIN)
-                bench_client_fail(account, "a stream has ended: %s: %s", mr_status_name(status), mr_message(client));
-        }
+        for (unsigned n = 0; n < share; n++)
+            drain(shared, account, client, streams[n]);
         bench_client_account(shared, account);
         mr_run(client, (int64_t)(NS_PER_SECOND / 10), NULL);
     }
@@ -142,6 +153,8 @@ void bench_writer_run(const struct bench_options *options, const struct bench_no
             puts++;
         }
         bench_client_account(shared, writer.account);
+        if (writer.in_flight == 0)
+            sched_yield(); /* to the listeners, who may have this core */
         mr_run(client, writer.in_flight > 0 ? (int64_t)(NS_PER_SECOND / 1000) : MR_NO_WAIT, NULL);
     }
     mr_detach(client);

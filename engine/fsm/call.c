@@ -12,8 +12,6 @@
 enum {
     BYTES_MIN = 2 * CALL_PUT_MAX, /* to begin with; grows by doubling */
     PIECES_MIN = 16,
-    PACKED_INLINE = 64, /* call_pack(): a payload up to this is inline bytes */
-    PACKED_BLOB = 4096  /* likewise: up to this a blob */
 };
 
 void call_release(struct service_call *call)
@@ -114,36 +112,4 @@ void call_fail(struct service_call *call, enum status status, const char *messag
     }
     memcpy(call->message, message, size);
     call->message_size = size;
-}
-
-static void copy_payload(const struct service_call *call, uint8_t *to)
-{
-    size_t at = 0;
-    for (size_t i = 0; i < call->piece_count; i++) {
-        const struct shared_piece *piece = &call->pieces[i];
-        to = write_bytes(to, call_bytes(call, at, piece->at));
-        to = write_bytes(to, (struct slice){piece->blob->data + piece->offset, piece->size});
-        at = piece->at;
-    }
-    write_bytes(to, call_bytes(call, at, call->byte_count));
-}
-
-void call_pack(struct service_call *call)
-{
-    size_t size = call_payload_size(call);
-    bool inlined = call->piece_count == 0, shared = call->piece_count == 1 && call->byte_count == 0;
-    if (shared || size > PACKED_BLOB || (inlined && size <= PACKED_INLINE))
-        return;
-    if (size <= PACKED_INLINE) {
-        uint8_t bytes[PACKED_INLINE];
-        copy_payload(call, bytes);
-        call_drop(call);
-        memcpy(call_put(call, size), bytes, size);
-        return;
-    }
-    struct blob *blob = blob_create((uint32_t)size);
-    copy_payload(call, blob->data);
-    call_drop(call);
-    call_put_blob(call, blob, 0, size);
-    blob_release(blob);
 }

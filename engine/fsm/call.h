@@ -42,10 +42,6 @@ static inline void call_begin(struct service_call *call, uint64_t index, uint64_
     call->message_size = 0;
 }
 
-/* Makes one piece of what has been put, before it is stored more than once: a small payload is inline bytes, which a
- * record holds at less cost than a reference, a larger one a blob. What is much larger stays as it is, sharing the
- * blobs that were put. */
-void call_pack(struct service_call *call);
 void call_free(struct service_call *call);
 
 /* Finds the operation in the type's table and runs it; a name that is not there, or is of the other sort (a query sent

@@ -70,21 +70,44 @@ static void emit_time(struct output_stream *stream, unsigned field, uint64_t nan
 
 /* ---- sessions ---- */
 
-static uint64_t command_output_size(const struct stored_output *output)
+/* An output that a command holds has a number from acknowledged + 1 to last_number. */
+static uint64_t command_output_size(const struct held_command *command, uint64_t number)
 {
-    return output->body_size - output->snapshot_at;
+    if (command->stream != NULL)
+        return event_snapshot_size(events_get(&command->stream->outputs, number), number);
+    return command->output->body_size - command->output->snapshot_at;
 }
 
-static void emit_command_output(struct output_stream *stream, const struct stored_output *output)
+static void emit_stored(struct output_stream *stream, const struct stored_output *output)
 {
-    if (ROW_DROPPED(ROW(CommandSnapshot, pending_outputs)))
-        return;
-    emit_head(stream, ROW(CommandSnapshot, pending_outputs), command_output_size(output));
     for (size_t i = 0; i < output_part_count(output); i++) {
         struct slice part = output_part(output, i);
         size_t from = i == 0 ? output->snapshot_at : 0;
         emit(stream, part.data + from, part.size - from);
     }
+}
+
+static void emit_event(struct output_stream *stream, const struct held_command *command, uint64_t number)
+{
+    const struct event *event = events_get(&command->stream->outputs, number);
+    uint8_t bytes[EVENT_HEAD_MAX];
+    struct event_head head = event_write_head(event, command->index, number, bytes);
+    emit(stream, bytes + head.snapshot_at, head.size - head.snapshot_at);
+    for (size_t i = 0; i < event_part_count(event); i++) {
+        struct slice part = event_part(event, i);
+        emit(stream, part.data, part.size);
+    }
+}
+
+static void emit_command_output(struct output_stream *stream, const struct held_command *command, uint64_t number)
+{
+    if (ROW_DROPPED(ROW(CommandSnapshot, pending_outputs)))
+        return;
+    emit_head(stream, ROW(CommandSnapshot, pending_outputs), command_output_size(command, number));
+    if (command->stream != NULL)
+        emit_event(stream, command, number);
+    else
+        emit_stored(stream, command->output);
 }
 
 /* A ServiceCommandInput, while it is open; then it is not empty. */
@@ -106,8 +129,7 @@ static uint64_t command_size(const struct held_command *command)
                     field_varint_size(ROW(CommandSnapshot, state), state_of(command)) +
                     field_bytes_size(ROW(CommandSnapshot, input), input_of(command).size);
     for (uint64_t number = command->acknowledged + 1; number <= command->last_number; number++)
-        size += field_message_size(ROW(CommandSnapshot, pending_outputs),
-                                   command_output_size(held_output(command, number)));
+        size += field_message_size(ROW(CommandSnapshot, pending_outputs), command_output_size(command, number));
     return size;
 }
 
@@ -120,7 +142,7 @@ static void emit_command(struct output_stream *stream, const struct held_command
     emit_number(stream, ROW(CommandSnapshot, state), state_of(command));
     emit_bytes(stream, ROW(CommandSnapshot, input), input_of(command));
     for (uint64_t number = command->acknowledged + 1; number <= command->last_number; number++)
-        emit_command_output(stream, held_output(command, number));
+        emit_command_output(stream, command, number);
 }
 
 static uint64_t session_size(const struct session *session, struct held_walk *walk)

@@ -395,7 +395,7 @@ static void service_command(const struct application *application, struct sessio
     else if (standing == STANDING_GIVEN_UP)
         refuse(application, STATUS_CONFLICT, "this sequence number has been given up by a KeepAlive");
     else if (stream != NULL && (stream->input != NULL || stream->outputs.count > 0))
-        stream_attach(stream, &application->entry->route);
+        stream_attach(stream, application->entry);
     else if (held == NULL)
         refuse(application, STATUS_CONFLICT, "every output of this sequence number has been acknowledged");
     else
@@ -459,6 +459,7 @@ void fsm_apply(struct fsm *fsm, const struct fsm_entry *entry, const struct fsm_
     fsm->sink = sink;
     apply(fsm, entry);
     fsm->sink = NULL;
+    event_forget(&fsm->output);
     if (fsm->output.piece_count > 0)
         call_drop(&fsm->output); /* no longer than it must it keeps others' blobs */
 }

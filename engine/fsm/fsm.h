@@ -30,6 +30,7 @@ struct fsm_answer {
     uint64_t sequence_num; /* 0: a command without a number */
     uint64_t number;       /* the output's number, from 1; 0: not a numbered output (refusals, un-numbered commands) */
     bool last;             /* nothing more follows for this route */
+    uint64_t event;        /* to be had by share(): a name that only this event's outputs have; 0: not this one */
     enum status status;    /* STATUS_OK: the body is the answer; else `message` says why there is none */
     struct slice message;
     const struct slice *parts; /* the body, a PartitionCommandOutput: one behind the other, some may be empty */
@@ -44,11 +45,16 @@ struct fsm_answer {
  * that is an open command's last output when its session ends, there must be room: they are said only here and the
  * result is not looked at. (All of those are small and `last`.)
  *
+ * share() is for an event that is an output of many commands: it gives the route, as output `number`, what answer() was
+ * last given for that `event`, whoever's it was. False: it cannot, and answer() is asked. It is asked for commands only
+ * whose entries say so, and may be NULL.
+ *
  * Whatever comes with `last` is the last for its route, although outputs may be stored that it was still to have: who
  * noted that there is more to deliver forgets it then. */
 struct fsm_sink {
     void *context;
     bool (*answer)(void *context, const struct fsm_route *route, const struct fsm_answer *answer);
+    bool (*share)(void *context, const struct fsm_route *route, uint64_t event, uint64_t number);
 };
 
 struct fsm_config {
@@ -74,6 +80,7 @@ struct fsm_entry {
     uint64_t time; /* nanoseconds since 1970, the partition's time */
     uint32_t uid;  /* the user who sent it */
     struct fsm_route route;
+    bool shares;                         /* its outputs may go to the route by fsm_sink.share() */
     const struct command_input *command; /* NULL: carries nothing but time (logged by the node itself) */
 };
 /* Fires every deadline up to entry->time, then applies the command. */

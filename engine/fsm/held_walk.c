@@ -81,8 +81,3 @@ bool held_next(struct held_walk *walk, struct held_command *held)
     walk->left--;
     return true;
 }
-
-const struct stored_output *held_output(const struct held_command *held, uint64_t number)
-{
-    return held->stream == NULL ? held->output : window_get(&held->stream->outputs, number);
-}

@@ -122,7 +122,9 @@ static int restore_outputs(struct restoring *restoring, struct stream *stream, c
     while (read_output(&reader, &output)) {
         if (output.number != stream->command.last_number + 1)
             return restoring_wrong(restoring, "its outputs are not numbered in order");
-        session_stream_output(stream, as_call(restoring->fsm, command->index, &output));
+        struct event *event = event_create(as_call(restoring->fsm, command->index, &output), 0);
+        session_stream_output(stream, event);
+        event_release(event);
     }
     if (!canonical_end(&reader))
         return restoring_wrong(restoring, "what it holds is not an output");

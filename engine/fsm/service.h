@@ -14,6 +14,7 @@
 
 struct service_call;   /* the operation being answered: see below */
 struct stream;         /* a command that stays open: likewise */
+struct event;          /* what streams are given: only the state machine knows it */
 struct service_cursor; /* a query with many outputs: likewise */
 
 enum operation_kind {
@@ -96,6 +97,7 @@ struct service_call {
     const void *origin;            /* a command's: what call_open() needs (stream.h) */
     struct stream *stream;         /* what call_open() made; who runs the call takes it from here */
     struct service_cursor *cursor; /* what call_cursor() was given; likewise */
+    struct event *event;           /* that streams were given of it; NULL: none yet */
 
     char message[MR_MESSAGE_MAX];
 };
@@ -154,7 +156,8 @@ void call_fail(struct service_call *call, enum status status, const char *messag
 struct stream *call_open(struct service_call *call, void *listener);
 
 /* Begins an output of one or more streams: a call to put a payload into, or to fail. There is one, which the next
- * stream_output() begins anew. Its call_time() is the partition's. */
+ * stream_output() begins anew. Its call_time() is the partition's. Once it has been given to a stream nothing more is
+ * put into it. */
 struct service_call *stream_output(struct service_host *host);
 /* The stream's next output; the same one may be given to many streams, which share its bytes. False: the output would
  * have passed the session's limit, and has ended the stream instead; ended() has been called. */

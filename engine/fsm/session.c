@@ -132,16 +132,16 @@ struct stream *session_open_stream(struct session *session, uint64_t sequence_nu
     return stream;
 }
 
-void session_stream_output(struct stream *stream, const struct service_call *output)
+static uint64_t bytes_of_event(const struct event *event)
 {
-    struct session *session = stream->session;
-    struct command *command = &stream->command;
-    uint64_t number = ++command->last_number;
-    struct stored_output *stored =
-        outputs_append(&session->outputs, command->sequence_num, number, command->index, output);
-    session->held_bytes += bytes_of(stored);
-    bool fits = window_put(&stream->outputs, number, stored, SIZE_MAX); /* numbers without gaps always do */
-    mr_assert(fits);
+    return SESSION_OUTPUT_BYTES + (uint64_t)event->payload_size + event->message_size;
+}
+
+void session_stream_output(struct stream *stream, struct event *event)
+{
+    stream->command.last_number++;
+    stream->session->held_bytes += bytes_of_event(event);
+    events_append(&stream->outputs, event);
 }
 
 void session_stream_complete(struct stream *stream)
@@ -210,9 +210,10 @@ static void forget(struct session *session)
     session->held_bytes -= SESSION_COMMAND_BYTES;
 }
 
-static void passed_in_stream(void *context, struct stored_output *output)
+static void release_first(struct stream *stream)
 {
-    release_output(context, output);
+    stream->session->held_bytes -= bytes_of_event(events_get(&stream->outputs, stream->outputs.floor + 1));
+    events_drop_first(&stream->outputs);
 }
 
 static void free_command(struct command *command)
@@ -223,7 +224,7 @@ static void free_command(struct command *command)
         return;
     }
     blob_release(stream->input);
-    window_free(&stream->outputs);
+    events_free(&stream->outputs);
     free(stream);
 }
 
@@ -236,8 +237,8 @@ static void forget_command(struct session *session, struct command *command, ses
     list_remove(&command->kept);
     if (command->output != NULL)
         release_output(session, command->output);
-    if (stream != NULL)
-        window_raise(&stream->outputs, command->last_number, passed_in_stream, session);
+    while (stream != NULL && stream->outputs.count > 0)
+        release_first(stream);
     forget(session);
     free_command(command);
 }
@@ -309,11 +310,10 @@ static void drop_outputs(void *context, uint64_t sequence_num, uint64_t last_out
         command->output = NULL;
     }
     if (command->stream != NULL) {
-        struct window *outputs = &command->stream->outputs;
-        uint64_t upto = command->acknowledged < command->last_number ? command->acknowledged : command->last_number;
-        if (upto > outputs->floor)
-            window_raise(outputs, upto, passed_in_stream, acknowledgement->session);
-        window_settle(outputs);
+        struct events *outputs = &command->stream->outputs;
+        while (outputs->count > 0 && outputs->floor < command->acknowledged)
+            release_first(command->stream);
+        events_settle(outputs);
     }
 }
 
@@ -326,11 +326,6 @@ static void output_moved(void *context, struct stored_output *from, struct store
     }
     struct command *command = find_command(session, to->sequence_num);
     mr_assert(command != NULL);
-    if (command->stream != NULL) {
-        mr_assert(window_get(&command->stream->outputs, to->number) == from);
-        window_replace(&command->stream->outputs, to->number, to);
-        return;
-    }
     mr_assert(command->output == from);
     command->output = to;
 }
@@ -359,13 +354,29 @@ void session_acknowledge(struct session *session, const struct command_input *ke
 
 /* ---- ending ---- */
 
+/* Lets go of a stream's outputs, as far as it may; true: none is left. */
+static bool free_outputs(const struct command *command, unsigned *budget)
+{
+    struct stream *stream = command->stream;
+    for (; stream != NULL && stream->outputs.count > 0 && *budget > 0; --*budget)
+        events_drop_first(&stream->outputs);
+    return *budget > 0;
+}
+
 static bool free_some(struct garbage_item *item, unsigned *budget)
 {
     struct session *session = container_of(item, struct session, garbage);
-    for (; session->ahead.count > 0 && *budget > 0; --*budget)
-        free_command(container_of(session->ahead.heap[session->ahead.count--], struct command, ahead));
-    for (; !list_empty(&session->kept) && *budget > 0; --*budget) {
+    for (; session->ahead.count > 0; --*budget) {
+        struct command *command = container_of(session->ahead.heap[session->ahead.count], struct command, ahead);
+        if (!free_outputs(command, budget))
+            return false;
+        session->ahead.count--;
+        free_command(command);
+    }
+    for (; !list_empty(&session->kept); --*budget) {
         struct command *command = container_of(session->kept.next, struct command, kept);
+        if (!free_outputs(command, budget))
+            return false;
         list_remove(&command->kept);
         free_command(command);
     }

@@ -18,6 +18,7 @@
 #ifndef ENGINE_FSM_SESSION_H
 #define ENGINE_FSM_SESSION_H
 
+#include "engine/fsm/event.h"
 #include "engine/fsm/fsm.h"
 #include "engine/fsm/garbage.h"
 #include "engine/fsm/list.h"
@@ -47,7 +48,7 @@ struct command {
 struct stream {
     struct command command;
     struct session *session;
-    struct window outputs; /* those stored, by number; its floor is the number acknowledged last */
+    struct events outputs; /* those stored, by number; the floor is the number acknowledged last */
     struct blob *input;    /* its ServiceCommandInput, encoded; NULL: it is complete */
 
     struct fsm *fsm;
@@ -56,6 +57,7 @@ struct stream {
     void *listener;         /* the service's */
     struct fsm_route route; /* who is answered: no part of the state, as all that follows */
     uint64_t taken;         /* the last number that the sink took for this route */
+    bool shares;            /* the route does (fsm_sink.share()) */
     bool waits;             /* the sink had no room for the next one */
     bool told;              /* the route has had its last frame */
 };
@@ -109,7 +111,7 @@ struct stream *session_open_stream(struct session *session, uint64_t sequence_nu
 /* How much held_bytes grows with an output. */
 uint64_t session_output_bytes(const struct service_call *output);
 /* Its next output. */
-void session_stream_output(struct stream *stream, const struct service_call *output);
+void session_stream_output(struct stream *stream, struct event *event);
 /* It is complete: nothing follows. */
 void session_stream_complete(struct stream *stream);
 
@@ -128,8 +130,6 @@ struct held_command {
     const struct stored_output *output; /* of a command with one output; NULL: acknowledged, or a stream */
     const struct stream *stream;        /* NULL: a command with one output */
 };
-/* The stored output of this number, from acknowledged + 1 to last_number. */
-const struct stored_output *held_output(const struct held_command *held, uint64_t number);
 
 /* Walks every held command in order of number; the session must not change meanwhile. Takes no memory for what is in
  * the window, where an ordinary client has all. */

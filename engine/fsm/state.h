@@ -25,10 +25,12 @@ struct fsm {
     const struct fsm_sink *sink; /* while an entry is applied or outputs are delivered; else NULL */
     struct service_call call;
     struct service_call output; /* of streams */
+    uint64_t events;            /* that were given to streams so far: their names */
     struct slice *parts;        /* of the answer being given */
     size_t part_capacity;
-    char text[MR_MESSAGE_MAX]; /* of the refusal being given */
-    uint8_t body[96];          /* of the answer being given, if it is not stored */
+    char text[MR_MESSAGE_MAX];    /* of the refusal being given */
+    uint8_t body[96];             /* of the answer being given, if it is not stored */
+    uint8_t head[EVENT_HEAD_MAX]; /* of the answer being given, if it is an event */
 };
 
 struct session *fsm_find_session(const struct fsm *fsm, uint64_t session_id); /* NULL: none */

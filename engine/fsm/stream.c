@@ -41,6 +41,7 @@ struct stream *call_open(struct service_call *call, void *listener)
     stream->opening = origin->opening;
     stream->listener = listener;
     stream->route = origin->entry->route;
+    stream->shares = origin->entry->shares;
     list_append(&origin->opening->streams, &stream->of_opening);
     call->stream = stream;
     return stream;
@@ -58,6 +59,28 @@ static bool can_tell(const struct stream *stream)
     return stream->fsm->sink != NULL && !stream->told && !is_none(&stream->route);
 }
 
+/* A stored output as an answer, valid until the next one is described. */
+static void describe(const struct stream *stream, const struct event *event, uint64_t number, bool last,
+                     struct fsm_answer *answer)
+{
+    struct fsm *fsm = stream->fsm;
+    struct event_head head = event_write_head(event, stream->command.index, number, fsm->head);
+    size_t count = event_part_count(event);
+    struct slice *parts = fsm_parts(fsm, count + 1);
+    parts[0] = (struct slice){fsm->head, head.size};
+    for (size_t i = 0; i < count; i++)
+        parts[i + 1] = event_part(event, i);
+    *answer = (struct fsm_answer){.session_id = stream->session->id,
+                                  .sequence_num = stream->command.sequence_num,
+                                  .number = number,
+                                  .last = last,
+                                  .event = stream->shares && !last ? event->name : 0,
+                                  .status = STATUS_OK,
+                                  .parts = parts,
+                                  .part_count = count + 1,
+                                  .size = head.whole};
+}
+
 bool stream_go_on(struct stream *stream)
 {
     struct fsm *fsm = stream->fsm;
@@ -65,16 +88,28 @@ bool stream_go_on(struct stream *stream)
         stream->taken = stream->outputs.floor; /* whoever has had these has said so */
     stream->waits = false;
     while (stream->taken < stream->command.last_number && can_tell(stream)) {
-        const struct stored_output *output = window_get(&stream->outputs, stream->taken + 1);
+        uint64_t number = stream->taken + 1;
         struct fsm_answer answer;
-        bool last = stream->input == NULL && output->number == stream->command.last_number;
-        fsm_describe(fsm, stream->session, output, last, &answer);
+        bool last = stream->input == NULL && number == stream->command.last_number;
+        describe(stream, events_get(&stream->outputs, number), number, last, &answer);
         stream->waits = !fsm->sink->answer(fsm->sink->context, &stream->route, &answer);
         if (stream->waits)
             return false;
         stream->taken++;
         stream->told = last;
     }
+    return true;
+}
+
+/* The output stored last, to a route that has had all before it, together with those who have the same. */
+static bool share(struct stream *stream, const struct event *event)
+{
+    const struct fsm_sink *sink = stream->fsm->sink;
+    if (!stream->shares || !can_tell(stream) || sink->share == NULL ||
+        stream->taken + 1 != stream->command.last_number ||
+        !sink->share(sink->context, &stream->route, event->name, stream->taken + 1))
+        return false;
+    stream->taken++;
     return true;
 }
 
@@ -95,14 +130,16 @@ static struct slice text_of(const char *text)
     return (struct slice){(const uint8_t *)text, strlen(text)};
 }
 
-void stream_attach(struct stream *stream, const struct fsm_route *route)
+void stream_attach(struct stream *stream, const struct fsm_entry *entry)
 {
+    const struct fsm_route *route = &entry->route;
     if (stream->route.channel != route->channel || stream->route.position != route->position)
         tell_last(stream, (struct fsm_answer){
                               .status = STATUS_CANCELED,
                               .message = text_of("taken over: the command was sent again elsewhere"),
                           });
     stream->route = *route;
+    stream->shares = entry->shares;
     stream->taken = 0;
     stream->told = false;
     stream_go_on(stream);
@@ -125,21 +162,31 @@ static void tell_service(struct stream *stream)
         service->type->ended(service->state, stream->listener);
 }
 
-static void record(struct stream *stream, const struct service_call *output, bool last)
+static void record(struct stream *stream, struct event *event, bool last)
 {
-    session_stream_output(stream, output);
+    session_stream_output(stream, event);
     if (last)
         complete(stream);
-    if (!stream->waits)
+    if (!stream->waits && (last || !share(stream, event)))
         stream_go_on(stream);
 }
 
-/* An output without payload; nothing in it needs to be freed. */
-static struct service_call failure(enum status status, const char *message)
+/* An output without payload, the stream's last one. */
+static void record_failure(struct stream *stream, enum status status, const char *message)
 {
-    struct service_call output = {.status = STATUS_OK};
+    struct service_call output = {.status = STATUS_OK}; /* nothing in it needs to be freed */
     call_fail(&output, status, message);
-    return output;
+    struct event *event = event_create(&output, 0);
+    record(stream, event, true);
+    event_release(event);
+}
+
+/* What has been put into the output, kept once for all the streams that it is given to. */
+static struct event *event_of(struct fsm *fsm, struct service_call *output)
+{
+    if (output->event == NULL)
+        output->event = event_create(output, ++fsm->events);
+    return output->event;
 }
 
 static bool passes_limit(const struct stream *stream, const struct service_call *output)
@@ -154,12 +201,12 @@ static void record_limit(struct stream *stream)
              "the session would pass its limit of unacknowledged outputs, %" PRIu64
              " bytes; acknowledge with a KeepAlive",
              stream->fsm->config.session_output_limit);
-    struct service_call output = failure(STATUS_UNAVAILABLE, message);
-    record(stream, &output, true);
+    record_failure(stream, STATUS_UNAVAILABLE, message);
 }
 
 struct service_call *stream_output(struct service_host *host)
 {
+    event_forget(host->output);
     call_begin(host->output, 0, *host->time, (struct slice){NULL, 0});
     return host->output;
 }
@@ -167,9 +214,8 @@ struct service_call *stream_output(struct service_host *host)
 bool stream_emit(struct stream *stream, struct service_call *output)
 {
     mr_assert(stream->opening != NULL);
-    call_pack(output);
     if (!passes_limit(stream, output)) {
-        record(stream, output, false);
+        record(stream, event_of(stream->fsm, output), false);
         return true;
     }
     tell_service(stream);
@@ -180,11 +226,10 @@ bool stream_emit(struct stream *stream, struct service_call *output)
 void stream_end(struct stream *stream, struct service_call *output)
 {
     mr_assert(stream->opening != NULL);
-    call_pack(output);
     if (passes_limit(stream, output))
         record_limit(stream);
     else
-        record(stream, output, true);
+        record(stream, event_of(stream->fsm, output), true);
 }
 
 void stream_cancel(struct stream *stream)
@@ -198,8 +243,7 @@ void stream_cancel(struct stream *stream)
 void stream_close(struct stream *stream)
 {
     tell_service(stream);
-    struct service_call output = failure(STATUS_CANCELED, "the session closed the service");
-    record(stream, &output, true);
+    record_failure(stream, STATUS_CANCELED, "the session closed the service");
 }
 
 void stream_end_unstored(struct stream *stream)

@@ -20,7 +20,7 @@ struct stream_origin {
 
 /* The command was sent again: its outputs go there from now on. An earlier route that waits for its last frame is told
  * that it was taken over. */
-void stream_attach(struct stream *stream, const struct fsm_route *route);
+void stream_attach(struct stream *stream, const struct fsm_entry *entry);
 /* Gives what is stored and not taken, until the sink has no room; true: all is given. */
 bool stream_go_on(struct stream *stream);
 

@@ -101,6 +101,8 @@ static enum taken take_command(struct worker *worker, struct worker_channel *cha
     worker->logged_time = worker->time;
     quota_logged(&worker->quota, &input->command, head->size);
     read_once_keep(&worker->read);
+    if (head->flags & REQUEST_SHARES)
+        answer_will_share(channel, position);
     if (channel->in_flight++ == 0)
         channel->applied_to = position; /* what was read before it needed no log, or is applied */
     return TAKEN;

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Answers out: from the state machine into the response rings.
+/* Answers out: from the state machine into the response rings. An event that is an output of many requests of one
+ * channel crosses once, in a frame that grows while it is the last one (ipc/frame.h).
  *
  * A request holds MR_SMALL_FRAME bytes of its channel's response ring from being taken until its last frame, so a small
  * last frame always has room. Everything else takes what nobody holds; when that is too little, a numbered output stays
  * in its session and is owed: sent when the client has read on, and until then nothing more is read from that channel.
  *
- * Frames are published, and the request ring's head is moved, once a turn: first in the region (one store for both),
- * then in the channel. What a worker had written beyond that when it died is written again, the same, by its successor.
- */
+ * Frames are published, and the request ring's head is moved, once a turn, and within it when streams were given much:
+ * first in the region (one store for both), then in the channel. What a worker had written beyond that when it died is
+ * written again by its successor. */
 #include "engine/node/worker_state.h"
 #include "ipc/planted.h"
 #include "proto/writer.h"
@@ -71,8 +72,16 @@ static inline void put_output(struct worker *worker, struct worker_channel *chan
                               const struct fsm_answer *answer)
 {
     uint8_t *body = begin_frame(worker, channel, position, STATUS_OK, answer->last, answer->number, answer->size);
-    for (size_t i = 0; body != NULL && i < answer->part_count; i++)
+    if (body == NULL)
+        return;
+    for (size_t i = 0; i < answer->part_count; i++)
         body = write_bytes(body, answer->parts[i]);
+    if (answer->last)
+        return;
+    uint64_t end = channel->responses.tail;
+    worker->outputs++;
+    channel->shared =
+        (struct shared_frame){.event = answer->event, .begin = end - response_frame_bytes(answer->size), .end = end};
 }
 
 static void owe(struct worker *worker, struct worker_channel *channel, uint64_t position,
@@ -152,6 +161,63 @@ static bool has_room(struct worker *worker, struct worker_channel *channel, cons
     if (channel->responses.tail - channel->responses.published >= MR_TURN_CHANNEL_BYTES)
         return false; /* enough for one turn */
     return answer_fits(worker, channel, answer->size, answer->last ? MR_SMALL_FRAME : 0);
+}
+
+/* Adds the request to the frame that has the event, if that is the ring's last one and not published. Otherwise, and
+ * where there is no room beside what other requests hold, answer_from_fsm() says what becomes of it. */
+bool answer_shared(void *context, const struct fsm_route *route, uint64_t event, uint64_t number)
+{
+    struct worker *worker = context;
+    struct worker_channel *channel = channels_find(worker, route->channel);
+    struct response_other other = {.request = route->position, .number = number};
+    uint8_t *at = NULL;
+
+    if (channel == NULL || channel->broken || route->position < channel->answered_from)
+        return false;
+    struct shared_frame *frame = &channel->shared;
+    struct ring_writer *ring = &channel->responses;
+    if (frame->event != event || frame->end != ring->tail || frame->begin < ring->published ||
+        frame->others == FRAME_OTHERS_MAX || channel->owed_count > 0 ||
+        ring->tail - ring->published >= MR_TURN_CHANNEL_BYTES ||
+        ring_reserve(ring, sizeof(other) + channel->held, &at) != RING_OK)
+        return false;
+    memcpy(at, &other, sizeof(other));
+    ring_advance(ring, sizeof(other));
+    worker->outputs++;
+    frame->end = ring->tail;
+    frame->others++;
+    at = ring->data + (frame->begin & (ring->capacity - 1)) + offsetof(struct response_head, others);
+    memcpy(at, &frame->others, sizeof(frame->others));
+    return true;
+}
+
+void answer_will_share(struct worker_channel *channel, uint64_t position)
+{
+    if (channel->sharing_first > 0 && channel->sharing_first + channel->sharing_count == channel->sharing_capacity) {
+        memmove(channel->sharing, channel->sharing + channel->sharing_first,
+                channel->sharing_count * sizeof(*channel->sharing));
+        channel->sharing_first = 0;
+    }
+    if (channel->sharing_count == channel->sharing_capacity) {
+        unsigned capacity = channel->sharing_capacity == 0 ? 16 : 2 * channel->sharing_capacity;
+        uint64_t *sharing = realloc(channel->sharing, capacity * sizeof(*sharing));
+        mr_assert(sharing != NULL);
+        channel->sharing = sharing;
+        channel->sharing_capacity = capacity;
+    }
+    channel->sharing[channel->sharing_first + channel->sharing_count++] = position;
+}
+
+bool answer_may_share(struct worker_channel *channel, uint64_t position)
+{
+    bool found = false;
+
+    /* Some before it may have failed, and so were not asked for. */
+    while (channel->sharing_count > 0 && channel->sharing[channel->sharing_first] <= position) {
+        found = channel->sharing[channel->sharing_first++] == position;
+        channel->sharing_count--;
+    }
+    return found;
 }
 
 bool answer_from_fsm(void *context, const struct fsm_route *route, const struct fsm_answer *answer)
@@ -297,4 +363,5 @@ void answer_publish(struct worker *worker)
             publish(worker, channel);
     }
     worker->touched_count = 0;
+    worker->outputs = 0;
 }

@@ -41,6 +41,9 @@ static void forget(struct worker_channel *channel)
     free(channel->ended);
     channel->owed = NULL;
     channel->ended = NULL;
+    free(channel->sharing);
+    channel->sharing = NULL;
+    channel->sharing_first = channel->sharing_count = channel->sharing_capacity = 0;
     channel->ended_count = channel->ended_capacity = 0;
     channel->owed_first = channel->owed_count = channel->owed_capacity = 0;
 }

@@ -14,6 +14,8 @@
 /* Objects that are freed a turn: some always, more where more may have been unlinked. */
 #define COLLECT_A_TURN 64
 #define COLLECT_AN_ENTRY 4
+/* Streams' outputs that wait for their turn's end: with as many, clients take them while more are made. */
+#define OUTPUTS_AT_ONCE 512
 /* Entries that are read before the first of them is applied. */
 #define APPLIED_AT_ONCE 16
 
@@ -71,14 +73,16 @@ static int read_entry(const struct log_entry *entry, struct partition_command_in
                      (unsigned long long)entry->index);
 }
 
-/* An entry that has been read; one that carries time alone has no command. */
-static void apply_entry(struct worker *worker, const struct log_entry *entry, const struct command_input *command)
+/* An entry that has been read; one that carries time alone has no command. `shares`: its outputs may share frames. */
+static void apply_entry(struct worker *worker, const struct log_entry *entry, const struct command_input *command,
+                        bool shares)
 {
     struct fsm_entry apply = {
         .index = entry->index,
         .time = entry->time,
         .uid = entry->origin.uid,
         .route = {.channel = entry->origin.channel, .position = entry->origin.position},
+        .shares = shares,
         .command = command,
     };
 
@@ -96,15 +100,13 @@ int turn_apply(struct worker *worker, const struct log_entry *entry, struct mr_e
 
     if (entry->size > 0 && read_entry(entry, &input, error) != 0)
         return -1;
-    apply_entry(worker, entry, entry->size > 0 ? &input.command : NULL);
+    apply_entry(worker, entry, entry->size > 0 ? &input.command : NULL, false);
     return 0;
 }
 
 /* The request that an entry came from is done with; its channel's head moves when cursors are published. */
-static void request_done(struct worker *worker, const struct log_entry *entry)
+static void request_done(struct worker *worker, struct worker_channel *channel, const struct log_entry *entry)
 {
-    struct worker_channel *channel = entry->origin.channel != 0 ? channels_find(worker, entry->origin.channel) : NULL;
-
     if (channel == NULL || channel->broken)
         return;
     if (entry->failed)
@@ -140,6 +142,11 @@ static unsigned most_applied(const struct worker *worker)
     return worker->accepting ? channels * MR_TURN_REQUESTS : UINT_MAX;
 }
 
+static inline bool may_share(struct worker_channel *channel, const struct log_entry *entry)
+{
+    return channel != NULL && channel->sharing_count > 0 && answer_may_share(channel, entry->origin.position);
+}
+
 static bool apply_durable(struct worker *worker)
 {
     struct log_entry entries[APPLIED_AT_ONCE];
@@ -155,13 +162,17 @@ static bool apply_durable(struct worker *worker)
         if (!entries[0].failed)
             fsm_expect(worker->fsm, commands, count);
         for (unsigned i = 0; i < count; i++) {
+            uint64_t from = entries[i].origin.channel;
+            struct worker_channel *channel = from != 0 ? channels_find(worker, from) : NULL;
             if (entries[i].failed)
                 worker->logged_time = fsm_time(worker->fsm); /* time that was logged behind it is not */
             else
-                apply_entry(worker, &entries[i], commands[i]);
+                apply_entry(worker, &entries[i], commands[i], may_share(channel, &entries[i]));
             if (commands[i] != NULL)
                 quota_applied(&worker->quota, commands[i]);
-            request_done(worker, &entries[i]);
+            request_done(worker, channel, &entries[i]);
+            if (worker->outputs >= OUTPUTS_AT_ONCE)
+                answer_publish(worker);
         }
     }
     return done > 0;

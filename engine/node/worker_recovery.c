@@ -167,7 +167,7 @@ int worker_recover(struct worker *worker, const struct log_config *log, const st
     struct mr_error unsound = {.code = 0};
 
     worker->query_body = malloc(worker->max_payload);
-    worker->sink = (struct fsm_sink){.context = worker, .answer = answer_from_fsm};
+    worker->sink = (struct fsm_sink){.context = worker, .answer = answer_from_fsm, .share = answer_shared};
     snapshots_begin(worker, snapshots);
     int result = find_state(worker, &worker->snapshots.config.place, state, &progress, &start, &unsound, error);
     if (result == 0 && worker->fsm == NULL)

@@ -33,6 +33,13 @@ struct waiting_query {
     uint8_t body[];
 };
 
+/* The frame that ends at a response ring's tail, while more requests may share it. */
+struct shared_frame {
+    uint64_t event; /* fsm_answer's; 0: there is none */
+    uint64_t begin, end;
+    uint16_t others;
+};
+
 /* A request whose outputs stand in their session because its channel had no room for the next of them. */
 struct owed_outputs {
     uint64_t session_id, sequence_num;
@@ -69,6 +76,10 @@ struct worker_channel {
     uint64_t answered_from; /* requests before it were a predecessor's, who answered them or owed the answer */
     uint64_t applied_to;    /* while something is in flight: all requests before it are applied or answered */
     unsigned in_flight;     /* logged, not applied */
+
+    struct shared_frame shared;
+    uint64_t *sharing; /* a queue: positions of what is in flight and may share frames */
+    unsigned sharing_first, sharing_count, sharing_capacity;
 
     struct waiting_query *waiting, **waiting_end;
     unsigned waiting_count;
@@ -122,6 +133,7 @@ struct worker {
     unsigned scanned_count, scan_from;
     uint32_t *touched; /* slots with cursors to publish */
     unsigned touched_count;
+    unsigned outputs;             /* that streams were given and that are not published */
     uint32_t *by_id;              /* channel id -> slot + 1: open addressing, 4 * MR_CHANNELS_MAX places */
     struct worker_channel *found; /* in there, last; NULL: none that is still there */
     uint32_t *unfinished;         /* slots with something left over from earlier turns: looked at each turn */
@@ -190,6 +202,11 @@ bool admission_scan(struct worker *worker, struct worker_channel *channel);
 
 /* ---- answer.c ---- */
 bool answer_from_fsm(void *context, const struct fsm_route *route, const struct fsm_answer *answer);
+bool answer_shared(void *context, const struct fsm_route *route, uint64_t event, uint64_t number);
+/* A command's outputs may share frames: noted when it is logged, asked when it is applied. (A successor does not know
+ * until its client names the command again.) */
+void answer_will_share(struct worker_channel *channel, uint64_t position);
+bool answer_may_share(struct worker_channel *channel, uint64_t position);
 /* Room for a frame with `size` bytes of body beside what other requests hold, `own` of which is this request's? */
 bool answer_fits_closely(struct worker *worker, struct worker_channel *channel, uint64_t needed);
 static inline bool answer_fits(struct worker *worker, struct worker_channel *channel, uint64_t size, uint64_t own)

@@ -238,6 +238,8 @@ struct mr_client {
     bool may_set_aside; /* a call waits for an answer behind results that nobody takes: copy those out of the way */
     int only_cpu;       /* that the process may use; -1: there are several */
 
+    uint64_t yield_at; /* only_cpu: not before that is it given away while spinning */
+
     struct mr_options options; /* name_space is a copy */
     char *path;
     uint32_t partitions;

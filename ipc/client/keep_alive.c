@@ -146,7 +146,7 @@ static bool is_due(const struct session *session)
            session->due || (session->over_first != 0 && session->over_first <= session->answered);
 }
 
-void keep_alive_run(struct link *link)
+static void send(struct link *link)
 {
     struct session *session = &link->session;
     struct partition_command_input input = {.partition_id = link->partition, .has_command = true};
@@ -154,8 +154,6 @@ void keep_alive_run(struct link *link)
     struct told told;
     uint64_t request;
 
-    if (session->id == 0 || session->lost || session->keep_alive != 0 || link->client->closing || !is_due(session))
-        return;
     input.command.kind = COMMAND_KEEP_ALIVE;
     input.command.session_id = session->id;
     input.command.last_input_sequence_num = session->answered;
@@ -168,6 +166,14 @@ void keep_alive_run(struct link *link)
     } /* no memory, no room: in a later run */
     free(told.filter);
     free(told.outputs);
+}
+
+void keep_alive_run(struct link *link)
+{
+    const struct session *session = &link->session;
+
+    if (session->id != 0 && !session->lost && session->keep_alive == 0 && !link->client->closing && is_due(session))
+        send(link);
 }
 
 void keep_alive_over(struct session *session, uint64_t sequence_num)

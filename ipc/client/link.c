@@ -171,8 +171,10 @@ static inline void put_frame(struct link *link, struct request *request, size_t 
     uint8_t *frame = link->requests.data + (link->requests.tail & (link->requests.capacity - 1));
 
     /* In place: made aside of pieces and then copied as one, it would have to wait for the pieces to be in memory. */
-    *(struct request_head *)frame =
-        (struct request_head){.size = (uint32_t)size, .kind = request->kind, .time_limit = request->time_limit};
+    *(struct request_head *)frame = (struct request_head){.size = (uint32_t)size,
+                                                          .kind = request->kind,
+                                                          .flags = request->streams ? REQUEST_SHARES : 0,
+                                                          .time_limit = request->time_limit};
     request->position = link->requests.tail;
     request->size = (uint32_t)size;
     ring_advance(&link->requests, bytes);
@@ -373,7 +375,7 @@ static void end_request(struct link *link, struct request *request)
 /* A frame of a request with many. What an earlier sending of it still brings is of use as long as it is the next one;
  * its end is not, for the later sending has everything. A query's sendings have nothing to do with each other. */
 static void meet_stream(struct link *link, struct request *request, const struct response_head *head,
-                        const uint8_t *body)
+                        const uint8_t *body, struct stream_body **shared)
 {
     if (head->request != request->position && (head->number == 0 || request->kind == FRAME_QUERY))
         return;
@@ -384,7 +386,7 @@ static void meet_stream(struct link *link, struct request *request, const struct
     count_stream(link, request);
     if (head->status == STATUS_FORBIDDEN && (request->kind == FRAME_QUERY || request->session_id == link->session.id))
         session_lost(&link->session, (struct mr_bytes){body, head->size});
-    if (stream_meet(request, head, body))
+    if (stream_meet(request, head, body, shared))
         end_request(link, request);
 }
 
@@ -433,11 +435,33 @@ static void meet(struct link *link, struct request *request, const struct respon
         client_give(client, then, &result, link, response_frame_bytes(head->size));
 }
 
+/* The others that share a stream's frame. */
+static void meet_others(struct link *link, const struct response_head *first, const uint8_t *frame,
+                        struct stream_body **shared)
+{
+    struct response_head head = {.size = first->size, .status = first->status};
+    const uint8_t *at = frame + response_frame_bytes(first->size);
+    struct response_other other;
+
+    for (unsigned i = 0; i < first->others; i++, at += sizeof(other)) {
+        ring_copy(&other, at, sizeof(other));
+        head.request = other.request;
+        head.number = other.number;
+        struct request *request = sending_find(link, other.request);
+        if (request == NULL || !request->streams || other.number == 0)
+            continue;
+        count_stream(link, request);
+        if (stream_meet(request, &head, frame + sizeof(head), shared))
+            end_request(link, request);
+    }
+}
+
 /* The next frame; false: there is none, or it has to wait, or the link is closed. */
 static bool meet_next(struct link *link)
 {
     struct ring_reader *ring = &link->responses;
     struct response_head head;
+    uint64_t bytes = 0;
     const uint8_t *at;
     enum ring_result found = ring_peek(ring, sizeof(head), &at);
 
@@ -445,10 +469,8 @@ static bool meet_next(struct link *link)
         return false;
     if (found == RING_OK) {
         ring_copy(&head, at, sizeof(head));
-        if (response_frame_bytes(head.size) > ring->capacity)
-            found = RING_BROKEN;
-        else
-            found = ring_peek(ring, response_frame_bytes(head.size), &at);
+        bytes = response_whole_bytes(&head);
+        found = bytes > ring->capacity ? RING_BROKEN : ring_peek(ring, bytes, &at);
     }
     if (found != RING_OK) {
         broken(link);
@@ -457,12 +479,15 @@ static bool meet_next(struct link *link)
     struct request *request = sending_find(link, head.request);
     if (request != NULL && request->then.done == NULL && !client_may_keep(link->client, link))
         return false;
-    ring_skip(ring, response_frame_bytes(head.size));
+    ring_skip(ring, bytes);
     link->client->moved++;
+    struct stream_body *shared = NULL;
     if (request != NULL && request->streams)
-        meet_stream(link, request, &head, at + sizeof(head));
+        meet_stream(link, request, &head, at + sizeof(head), &shared);
     else if (request != NULL)
         meet(link, request, &head, at + sizeof(head));
+    if (head.others > 0)
+        meet_others(link, &head, at, &shared);
     return link->stage == LINK_OPEN;
 }
 

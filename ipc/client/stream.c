@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Streams. Every frame is copied out of the ring as it comes, so that a stream which nobody pulls holds up nothing, and
- * waits in the stream's own queue for mr_stream_next().
+ * waits in the stream's own queue for mr_stream_next(). What is for many streams is copied once and read once.
  *
  * The queue of a command's outputs is bounded: what comes when it is full is dropped, for the session keeps it. Once
  * the queue is drained the command is named again, and the node gives its outputs from the first unacknowledged one on.
@@ -28,44 +28,85 @@
 
 /* ---- The queue ---- */
 
+#define QUEUE_AT_FIRST 16
+#define QUEUE_KEPT 4096 /* places that an empty queue keeps */
+
 static bool is_full(const struct mr_stream *stream)
 {
     return stream->bytes >= stream->link->channel.ring_bytes;
 }
 
-static bool push(struct mr_stream *stream, const struct response_head *head, const uint8_t *body)
+static struct stream_body *body_copy(const uint8_t *bytes, size_t size)
 {
-    struct stream_frame *frame = malloc(sizeof(*frame) + head->size);
+    struct stream_body *body = malloc(sizeof(*body) + size);
 
-    if (frame == NULL)
+    if (body == NULL)
+        return NULL;
+    body->owners = 0;
+    body->read = false;
+    body->size = size;
+    memcpy(body->bytes, bytes, size);
+    return body;
+}
+
+static void body_release(struct stream_body *body)
+{
+    if (--body->owners == 0)
+        free(body);
+}
+
+static bool grow_queue(struct mr_stream *stream)
+{
+    uint32_t capacity = stream->capacity == 0 ? QUEUE_AT_FIRST : 2 * stream->capacity;
+    struct stream_body **queue = malloc(capacity * sizeof(struct stream_body *));
+
+    if (queue == NULL)
         return false;
-    frame->next = NULL;
-    frame->number = head->number;
-    frame->size = head->size;
-    memcpy(frame->body, body, head->size);
-    if (stream->first == NULL)
+    for (uint32_t i = 0; i < stream->count; i++)
+        queue[i] = stream->queue[(stream->first + i) & (stream->capacity - 1)];
+    free(stream->queue);
+    stream->queue = queue;
+    stream->capacity = capacity;
+    stream->first = 0;
+    return true;
+}
+
+static bool push(struct mr_stream *stream, const struct response_head *head, const uint8_t *bytes,
+                 struct stream_body **shared)
+{
+    if (stream->count == stream->capacity && !grow_queue(stream))
+        return false;
+    if (*shared == NULL && (*shared = body_copy(bytes, head->size)) == NULL)
+        return false;
+    (*shared)->owners++;
+    if (stream->count == 0)
         stream->client->stream_news = true;
-    *(stream->first != NULL ? &stream->last->next : &stream->first) = frame;
-    stream->last = frame;
+    stream->queue[(stream->first + stream->count++) & (stream->capacity - 1)] = *shared;
     stream->bytes += response_frame_bytes(head->size);
     if (is_full(stream))
         stream->link->pause = true;
     return true;
 }
 
-static struct stream_frame *pop(struct mr_stream *stream)
+static struct stream_body *pop(struct mr_stream *stream)
 {
-    struct stream_frame *frame = stream->first;
+    struct stream_body *body = stream->queue[stream->first];
 
-    stream->first = frame->next;
-    stream->bytes -= response_frame_bytes(frame->size);
-    return frame;
+    stream->first = (stream->first + 1) & (stream->capacity - 1);
+    stream->count--;
+    stream->bytes -= response_frame_bytes(body->size);
+    if (stream->count == 0 && stream->capacity > QUEUE_KEPT) {
+        free(stream->queue);
+        stream->queue = NULL;
+        stream->capacity = 0;
+    }
+    return body;
 }
 
 static void drop_all(struct mr_stream *stream)
 {
-    while (stream->first != NULL)
-        free(pop(stream));
+    while (stream->count > 0)
+        body_release(pop(stream));
 }
 
 /* ---- Ends ---- */
@@ -139,14 +180,24 @@ void streams_end(struct mr_client *client, const struct handle *handle)
 
 /* ---- Frames ---- */
 
-bool stream_meet(struct request *request, const struct response_head *head, const uint8_t *body)
+bool stream_meet(struct request *request, const struct response_head *head, const uint8_t *body,
+                 struct stream_body **shared)
 {
     struct mr_stream *stream = request->then.arg;
     bool last = (head->flags & FRAME_LAST) != 0;
     bool latest = head->request == request->position;
+    bool next = head->number == request->output + 1;
 
     if (request->state != REQUEST_OPEN)
         return last && latest;
+    if (next && (request->kind == FRAME_QUERY || !is_full(stream)) && push(stream, head, body, shared)) {
+        request->output++;
+        if (!last)
+            return false;
+        stream->request = 0;
+        end(stream, MR_END, mr_text("the stream is over"));
+        return true;
+    }
     if (head->number == 0) { /* a refusal, or it was taken over or canceled */
         struct mr_result result = {.status = MR_OK};
         answer_read(ANSWER_RAW, (enum frame_kind)request->kind, head, body, &result);
@@ -159,25 +210,15 @@ bool stream_meet(struct request *request, const struct response_head *head, cons
         end(stream, MR_END, mr_text("the stream is over"));
         return true;
     }
-    bool next = head->number == request->output + 1;
-    bool room = request->kind == FRAME_QUERY || !is_full(stream);
-    if (!next || !room || !push(stream, head, body)) {
-        if (next && request->kind == FRAME_QUERY) {
-            stream->answered = last;
-            leave_request(stream);
-            end(stream, MR_NO_MEMORY, mr_text("no memory for the entries that have come"));
-            return false;
-        }
-        stream->missed |= latest && head->number > request->output;
-        stream->answered |= latest && last;
+    if (next && request->kind == FRAME_QUERY) {
+        stream->answered = last;
+        leave_request(stream);
+        end(stream, MR_NO_MEMORY, mr_text("no memory for the entries that have come"));
         return false;
     }
-    request->output++;
-    if (!last)
-        return false;
-    stream->request = 0;
-    end(stream, MR_END, mr_text("the stream is over"));
-    return true;
+    stream->missed |= latest && head->number > request->output;
+    stream->answered |= latest && last;
+    return false;
 }
 
 bool stream_sends_again(struct request *request)
@@ -225,7 +266,9 @@ static void free_stream(struct mr_stream *stream)
             break;
         }
     drop_all(stream);
-    free(stream->held);
+    if (stream->held != NULL)
+        body_release(stream->held);
+    free(stream->queue);
     free(stream);
 }
 
@@ -361,15 +404,15 @@ static void acknowledge(struct mr_stream *stream)
     if (stream->held == NULL)
         return;
     if (stream->sequence_num != 0 && stream->session_id == link->session.id) {
-        stream->acknowledged = stream->held->number;
-        link->session.taken++;
+        stream->acknowledged = stream->given;
+        bool due = ++link->session.taken >= MR_KEEP_ALIVE_OUTPUTS;
         link->session.taken_bytes += stream->held->size;
-        if (link->stage == LINK_OPEN) {
+        if ((due || link->session.taken_bytes >= MR_KEEP_ALIVE_OUTPUT_BYTES) && link->stage == LINK_OPEN) {
             keep_alive_run(link);
             link_flush(link);
         }
     }
-    free(stream->held);
+    body_release(stream->held);
     stream->held = NULL;
 }
 
@@ -393,7 +436,7 @@ static bool has_something(const struct mr_client *client, const void *argument)
     const struct mr_stream *stream = argument;
 
     (void)client;
-    return stream->first != NULL || stream->over;
+    return stream->count > 0 || stream->over;
 }
 
 static void wait_for_frame(struct mr_stream *stream, int64_t wait_ns)
@@ -419,10 +462,18 @@ static enum mr_status say_end(const struct mr_stream *stream)
     return client_fail_with(stream->client, stream->end, stream->why);
 }
 
-enum mr_status mr_stream_next(struct mr_stream *stream, int64_t wait_ns, struct mr_event *event)
+static void read_body(struct stream_body *body, enum frame_kind kind)
 {
     struct mr_result result = {.status = MR_OK};
 
+    body->some = answer_read_event(kind, body->bytes, body->size, &result, &body->event);
+    body->status = result.status;
+    body->message = result.message;
+    body->read = true;
+}
+
+enum mr_status mr_stream_next(struct mr_stream *stream, int64_t wait_ns, struct mr_event *event)
+{
     if (stream == NULL)
         return MR_INVALID;
     enum mr_status status = client_enter_alone(stream->client);
@@ -431,30 +482,31 @@ enum mr_status mr_stream_next(struct mr_stream *stream, int64_t wait_ns, struct 
     if (event == NULL)
         return client_fail_with(stream->client, MR_INVALID, "event may not be NULL");
     acknowledge(stream);
-    if (stream->first == NULL && !stream->over)
+    if (stream->count == 0 && !stream->over)
         wait_for_frame(stream, wait_ns);
-    if (stream->first == NULL && !stream->over && stream->client->gone) {
+    if (stream->count == 0 && !stream->over && stream->client->gone) {
         leave_request(stream); /* whose end was to come with the next run */
         end(stream, MR_NO_NODE, mr_text(stream->client->gone_text));
     }
-    if (stream->first == NULL && !stream->over) {
+    if (stream->count == 0 && !stream->over) {
         stream->client->stream_news = false;
         return client_fail_with(stream->client, MR_AGAIN, "nothing has come");
     }
-    if (stream->first == NULL)
+    if (stream->count == 0)
         return say_end(stream);
-    struct stream_frame *frame = pop(stream);
-    enum frame_kind kind = stream->sequence_num != 0 ? FRAME_COMMAND : FRAME_QUERY;
-    bool some = answer_read_event(kind, frame->body, frame->size, &result, event);
-    stream->given = frame->number;
-    stream->held = frame;
-    if (result.status != MR_OK) { /* its last output */
+    struct stream_body *body = pop(stream);
+    if (!body->read)
+        read_body(body, stream->sequence_num != 0 ? FRAME_COMMAND : FRAME_QUERY);
+    *event = body->event;
+    stream->given++;
+    stream->held = body;
+    if (body->status != MR_OK) { /* its last output */
         leave_request(stream);
         drop_all(stream);
         stream->over = false;
-        end(stream, result.status, result.message);
+        end(stream, body->status, body->message);
     }
     if (stream_is_done(stream))
         tell_over(stream);
-    return some ? MR_OK : say_end(stream);
+    return body->some ? MR_OK : say_end(stream);
 }

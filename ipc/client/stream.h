@@ -5,25 +5,32 @@
 
 #include "ipc/client/service.h"
 
-/* A frame, copied out of the ring. */
-struct stream_frame {
-    struct stream_frame *next;
-    uint64_t number; /* of the output */
+#include <millrace/map.h>
+
+/* A frame's body, copied out of the ring once for all the streams that it is for. */
+struct stream_body {
+    uint32_t owners;
+    bool read;             /* what follows says what it holds: */
+    bool some;             /* there is an event, */
+    struct mr_event event; /* this one, which points into it; */
+    enum mr_status status; /* if not MR_OK, it is the last output, and this is why */
+    struct mr_bytes message;
     size_t size;
-    uint8_t body[];
+    uint8_t bytes[];
 };
 
 struct mr_stream {
     struct mr_client *client;
     struct mr_stream *next; /* of the client's */
     struct link *link;
-    struct handle *handle;     /* that it was opened on; NULL: that is closed */
-    uint64_t session_id;       /* of a command (Events), with sequence_num; */
-    uint64_t sequence_num;     /* 0: it is a query (Entries) */
-    uint64_t request;          /* id of its request; 0: that has ended */
-    struct stream_frame *held; /* what the last mr_stream_next() gave out */
-    struct stream_frame *first, *last;
-    uint64_t bytes;        /* of the frames from `first` on */
+    struct handle *handle;      /* that it was opened on; NULL: that is closed */
+    uint64_t session_id;        /* of a command (Events), with sequence_num; */
+    uint64_t sequence_num;      /* 0: it is a query (Entries) */
+    uint64_t request;           /* id of its request; 0: that has ended */
+    struct stream_body *held;   /* what the last mr_stream_next() gave out */
+    struct stream_body **queue; /* a ring of `capacity`, a power of two or 0: outputs given + 1, given + 2, ... */
+    uint32_t first, count, capacity;
+    uint64_t bytes;        /* of their frames */
     uint64_t given;        /* outputs given out, or passed over because an earlier process had them */
     uint64_t acknowledged; /* the highest output that is not needed any more ... */
     uint64_t told;         /* ... as the last KeepAlive said */
@@ -46,13 +53,14 @@ void streams_free(struct mr_client *client);
 /* Has everything been taken? */
 static inline bool stream_is_done(const struct mr_stream *stream)
 {
-    return stream->over && stream->first == NULL;
+    return stream->over && stream->count == 0;
 }
 
 /* For link.c, with a request that `streams`.
  *
- * A frame of it; true: the request is over. */
-bool stream_meet(struct request *request, const struct response_head *head, const uint8_t *body);
+ * A frame of it; true: the request is over. *shared is the frame's, NULL before the first stream is given it. */
+bool stream_meet(struct request *request, const struct response_head *head, const uint8_t *body,
+                 struct stream_body **shared);
 /* A new worker: is the request to be sent again? False: the stream has ended. */
 bool stream_sends_again(struct request *request);
 void stream_sent_again(struct request *request);

@@ -15,6 +15,7 @@
 #include "ipc/sys.h"
 
 #include <limits.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
@@ -211,6 +212,18 @@ static void spin(struct mr_client *client)
     }
 }
 
+/* Others may be on the only processor, too. Some do their part and give it back: clients whose answers come while this
+ * one spins. Others keep it; that is tried as seldom as it is dear. */
+static void yield(struct mr_client *client, uint64_t now)
+{
+    sched_yield();
+    uint64_t after = now_ns();
+    if (after - now > MR_YIELD_DEAR)
+        client->yield_at = after + 16 * (after - now);
+    else if (after - now < MR_YIELD_IDLE)
+        client->yield_at = after + 10 * MR_YIELD_IDLE;
+}
+
 enum mr_status client_wait(struct mr_client *client, client_done_fn *done, const void *argument, uint64_t deadline)
 {
     unsigned moved = client->moved;
@@ -229,6 +242,10 @@ enum mr_status client_wait(struct mr_client *client, client_done_fn *done, const
             spin_until = now + MR_SPIN_LIMIT;
         moved = client->moved;
         if (now < spin_until && may_spin(client)) {
+            if (client->only_cpu >= 0 && now >= client->yield_at) {
+                yield(client, now);
+                continue;
+            }
             spin(client);
             if (done(client, argument))
                 return MR_OK;

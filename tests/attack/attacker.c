@@ -172,7 +172,7 @@ static bool ask(struct attacker *attacker, struct command_output *output)
         if (head.request == position)
             return head.status == STATUS_OK &&
                    read_partition_command_output(at + sizeof(head), head.size, output, &part) == READ_OK;
-        from += response_frame_bytes(head.size);
+        from += response_whole_bytes(&head);
     }
     attacker_fail(attacker, "a command has no answer");
 }

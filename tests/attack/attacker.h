@@ -99,6 +99,8 @@ void attacker_publish(struct attacker *attacker, uint64_t tail);
 /* A whole frame, not yet published; gives its size. */
 uint64_t attacker_put_frame(struct attacker *attacker, uint64_t at, enum frame_kind kind, const void *body,
                             size_t size);
+/* It asks for frames that its outputs share with others' (ipc/frame.h). */
+void attacker_ask_to_share(struct attacker *attacker, uint64_t at);
 /* Everything published has been taken and answered, and the answers read; false: the node has closed the channel. */
 bool attacker_settled(struct attacker *attacker);
 /* Opens a session with services when there is none or it is old; the channel must be settled. */

@@ -152,7 +152,10 @@ static unsigned send_some(struct attacker *attacker, bool mutated, bool queries)
             make_command(attacker, true);
         if (mutated)
             mutate(attacker);
-        at += put(attacker, at, query ? FRAME_QUERY : FRAME_COMMAND);
+        uint64_t bytes = put(attacker, at, query ? FRAME_QUERY : FRAME_COMMAND);
+        if (draw(attacker, 2) == 0)
+            attacker_ask_to_share(attacker, at);
+        at += bytes;
     }
     attacker_publish(attacker, at);
     return STAYS;

@@ -82,6 +82,7 @@ static unsigned ring_full_of_garbage(struct attacker *attacker)
     for (uint64_t i = 0; form == 1 && i < RING; i += 8 + 8 * draw(attacker, 16)) {
         struct request_head head = {.size = (uint32_t)draw(attacker, 200),
                                     .kind = (uint8_t)draw(attacker, 4),
+                                    .flags = (uint8_t)draw(attacker, 4),
                                     .time_limit = draw(attacker, UINT64_MAX)};
         memcpy(at + i, &head, sizeof(head));
     }
@@ -202,6 +203,46 @@ static unsigned head_jumps_about(struct attacker *attacker)
     return open ? STAYS : CLOSED_HEAD;
 }
 
+#define SHARING 60
+
+/* Streams that share frames, and events for all of them: while the worker writes frames that grow, the head is where it
+ * was before, or anywhere. */
+static unsigned head_moves_under_shared_frames(struct attacker *attacker)
+{
+    struct meddler *meddler = &attacker->meddler;
+    struct payload payload = events_payload("", draw(attacker, 2) == 0);
+    struct payload value = write_payload("shared", text("an event"), NULL, 0);
+
+    attacker_need_session(attacker);
+    uint64_t at = attacker->tail, before = attacker->answered;
+    for (unsigned i = 0; i < SHARING; i++) {
+        request_command(&attacker->request, attacker->session, attacker->map, ++attacker->sequence, "Events",
+                        payload_slice(&payload));
+        uint64_t bytes =
+            attacker_put_frame(attacker, at, FRAME_COMMAND, attacker->request.bytes, attacker->request.size);
+        if (draw(attacker, 8) != 0)
+            attacker_ask_to_share(attacker, at);
+        at += bytes;
+    }
+    attacker_publish(attacker, at);
+    if (!attacker_settled(attacker))
+        return STAYS; /* which it is not: no rule has been broken yet */
+    meddler->word = (_Atomic uint64_t *)&attacker->channel.page->response.head;
+    meddler->a = attacker->answered;
+    meddler->b = draw(attacker, 2) == 0 ? before : attacker->answered + draw(attacker, 2 * RING) - RING;
+    meddler_start(meddler, MEDDLE_WORD);
+    at = attacker->tail;
+    for (uint64_t count = 1 + draw(attacker, 12); count > 0; count--) {
+        request_command(&attacker->request, attacker->session, attacker->map, ++attacker->sequence, "Put",
+                        payload_slice(&value));
+        at += attacker_put_frame(attacker, at, FRAME_COMMAND, attacker->request.bytes, attacker->request.size);
+    }
+    attacker_publish(attacker, at);
+    bool open = attacker_settled(attacker);
+    meddler_stop(meddler);
+    return open ? LEAVE_CHANNEL : CLOSED_HEAD;
+}
+
 /* ---- words that nobody believes ---- */
 
 static unsigned page_overwritten(struct attacker *attacker)
@@ -286,6 +327,7 @@ const struct attack ring_attacks[] = {{"tail runs backwards", 30, tail_runs_back
                                       {"head where it cannot be", 15, head_where_it_cannot_be},
                                       {"head a little off", 15, head_a_little_off},
                                       {"head jumps about", 10, head_jumps_about},
+                                      {"head moves under shared frames", 4, head_moves_under_shared_frames},
                                       {"page overwritten", 90, page_overwritten},
                                       {"worker's cursors overwritten", 60, workers_cursors_overwritten},
                                       {"flags overwritten", 60, flags_overwritten},

@@ -220,6 +220,16 @@ uint64_t attacker_put_frame(struct attacker *attacker, uint64_t at, enum frame_k
     return request_frame_bytes(size);
 }
 
+void attacker_ask_to_share(struct attacker *attacker, uint64_t at)
+{
+    struct request_head head;
+    uint8_t *frame = attacker->channel.request_data + (at & (RING - 1));
+
+    memcpy(&head, frame, sizeof(head));
+    head.flags = REQUEST_SHARES;
+    memcpy(frame, &head, sizeof(head));
+}
+
 /* Reads all answers, which is to say that there is room for more. */
 static void take_answers(struct attacker *attacker)
 {

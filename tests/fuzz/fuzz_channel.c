@@ -194,6 +194,8 @@ static void frame(struct harness_client *client, const void *body, size_t size, 
         head.kind = fuzz_byte(&run.input);
     if (form % 16 == 3)
         head.time_limit = fuzz_number(&run.input);
+    if (form % 16 == 4)
+        head.flags = fuzz_byte(&run.input);
     memcpy(at, &head, sizeof(head));
     if (size > 0)
         memcpy(at + sizeof(head), body, size);

@@ -212,7 +212,7 @@ static bool no_answers(void *context, const struct fsm_route *route, const struc
 
 static void live_on(struct fsm *fsm)
 {
-    struct fsm_sink sink = {NULL, no_answers};
+    struct fsm_sink sink = {.answer = no_answers};
     for (unsigned i = 0; i < 8 && fsm_next_deadline(fsm) < UINT64_MAX / 2; i++) {
         struct fsm_entry entry = {.index = fsm_index(fsm) + 1, .time = fsm_next_deadline(fsm)};
         FUZZ_CHECK(entry.time > fsm_time(fsm));

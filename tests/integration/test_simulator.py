@@ -27,7 +27,8 @@ class Simulator(unittest.TestCase):
         run = sim("--seeds", SEEDS)
         self.assertEqual(run.returncode, 0, run.stdout)
         counts = re.search(r"(\d+) seeds in .*?: (\d+) entries, (\d+) answers, (\d+) recoveries, (\d+) crashes, (\d+) "
-                           r"power cuts, (\d+) snapshots, (\d+) requests refused, damage reported (\d+) times",
+                           r"power cuts, (\d+) snapshots, (\d+) requests refused, damage reported (\d+) times, "
+                           r"(\d+) outputs in shared frames",
                            run.stdout)
         self.assertIsNotNone(counts, run.stdout)
         numbers = [int(number) for number in counts.groups()]

@@ -27,7 +27,10 @@ struct send *client_find_send(struct sim_channel *channel, uint64_t position)
 static bool put_frame(struct sim *sim, struct client *client, struct op *op)
 {
     struct sim_channel *channel = client->channel;
-    struct request_head head = {.size = (uint32_t)op->size, .kind = op_is_query(op) ? FRAME_QUERY : FRAME_COMMAND};
+    bool shares = op->kind == OP_EVENTS && client->number % 3 != 2;
+    struct request_head head = {.size = (uint32_t)op->size,
+                                .kind = op_is_query(op) ? FRAME_QUERY : FRAME_COMMAND,
+                                .flags = shares ? REQUEST_SHARES : 0};
     uint64_t bytes = request_frame_bytes(op->size), position = channel->requests.tail;
     uint8_t *at;
     enum ring_result result = ring_reserve(&channel->requests, bytes, &at);
@@ -39,7 +42,7 @@ static bool put_frame(struct sim *sim, struct client *client, struct op *op)
     memcpy(at + sizeof head, op->bytes, op->size);
     ring_advance(&channel->requests, bytes);
     struct send *send = run_allocate(sizeof *send);
-    *send = (struct send){.op = op, .channel = channel->id, .position = position, .uid = client->uid};
+    *send = (struct send){.op = op, .channel = channel->id, .position = position, .uid = client->uid, .shares = shares};
     *channel->sends_end = send;
     channel->sends_end = &send->next;
     if (!op->sent)
@@ -80,6 +83,23 @@ static void drop_done(struct client *client)
 
 /* ---- in ---- */
 
+static void take_output(struct sim *sim, struct client *client, const struct response_head *head, const uint8_t *body)
+{
+    struct sim_channel *channel = client->channel;
+    struct send *send = client_find_send(channel, head->request);
+    /* A query may be answered again by a successor: its answer does not wait for the commands before it. */
+    if (send == NULL || (send->over && !op_is_query(send->op)))
+        violation("channel %llu: an answer to position %llu, %s", (unsigned long long)channel->id,
+                  (unsigned long long)head->request, send == NULL ? "which was not asked" : "after its last one");
+    if (head->others > 0 && !send->shares)
+        violation("channel %llu: a shared frame for position %llu, which did not ask for it",
+                  (unsigned long long)channel->id, (unsigned long long)head->request);
+    TRACE("client %u reads for op %llu (%s): status %u, output %llu%s", client->number,
+          (unsigned long long)send->op->number, op_name(send->op->kind), head->status, (unsigned long long)head->number,
+          head->flags & FRAME_LAST ? ", the last" : "");
+    request_answered(sim, client, send, head, body);
+}
+
 static bool take_frame(struct sim *sim, struct client *client)
 {
     struct sim_channel *channel = client->channel;
@@ -90,20 +110,21 @@ static bool take_frame(struct sim *sim, struct client *client)
         return false;
     if (result == RING_OK) {
         memcpy(&head, at, sizeof head);
-        result = ring_peek(&channel->responses, response_frame_bytes(head.size), &at);
+        result = ring_peek(&channel->responses, response_whole_bytes(&head), &at);
     }
     if (result != RING_OK)
         violation("the response ring of channel %llu is broken", (unsigned long long)channel->id);
-    struct send *send = client_find_send(channel, head.request);
-    /* A query may be answered again by a successor: its answer does not wait for the commands before it. */
-    if (send == NULL || (send->over && !op_is_query(send->op)))
-        violation("channel %llu: an answer to position %llu, %s", (unsigned long long)channel->id,
-                  (unsigned long long)head.request, send == NULL ? "which was not asked" : "after its last one");
-    TRACE("client %u reads for op %llu (%s): status %u, output %llu%s", client->number,
-          (unsigned long long)send->op->number, op_name(send->op->kind), head.status, (unsigned long long)head.number,
-          head.flags & FRAME_LAST ? ", the last" : "");
-    request_answered(sim, client, send, &head, at + sizeof head);
-    ring_skip(&channel->responses, response_frame_bytes(head.size));
+    take_output(sim, client, &head, at + sizeof head);
+    for (unsigned n = 0; n < head.others; n++) {
+        struct response_other other;
+        memcpy(&other, at + response_frame_bytes(head.size) + n * sizeof other, sizeof other);
+        struct response_head of_other = head;
+        of_other.request = other.request;
+        of_other.number = other.number;
+        take_output(sim, client, &of_other, at + sizeof head);
+        sim->counts.shared++;
+    }
+    ring_skip(&channel->responses, response_whole_bytes(&head));
     ring_release(&channel->responses, channel->responses.head);
     return true;
 }

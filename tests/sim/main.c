@@ -190,9 +190,9 @@ static int tell(bool well, double took)
     const _Atomic uint64_t *counts = board->counts;
     printf("%" PRIu64 " seeds in %.1f s, %.0f a second: %" PRIu64 " entries, %" PRIu64 " answers, %" PRIu64
            " recoveries, %" PRIu64 " crashes, %" PRIu64 " power cuts, %" PRIu64 " snapshots, %" PRIu64
-           " requests refused, damage reported %" PRIu64 " times\n",
+           " requests refused, damage reported %" PRIu64 " times, %" PRIu64 " outputs in shared frames\n",
            done, took, (double)done / took, counts[0], counts[1], counts[2], counts[3], counts[4], counts[5], counts[6],
-           counts[7]);
+           counts[7], counts[8]);
     if (planted_fault == PLANTED_NOTHING) {
         printf("%s\n", well ? "nothing is wrong" : "FAILED");
         return well ? 0 : 1;

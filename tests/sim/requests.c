@@ -349,14 +349,30 @@ static int64_t writer_of(struct slice output)
     return (int64_t)number;
 }
 
+/* In a shared frame stand another one's index and number. */
+static uint64_t hash_as_its_own(const struct op *op, uint64_t number, struct command_output output,
+                                struct slice payload)
+{
+    output.index = op->index;
+    output.sequence_num = number;
+    output.operation.parts = &payload;
+    output.operation.part_count = 1;
+    output.operation.payload_size = payload.size;
+    size_t size = partition_command_output_size(&output);
+    uint8_t *body = run_allocate(size);
+    write_partition_command_output(body, &output);
+    return XXH3_64bits(body, size);
+}
+
 static void check_numbered(struct send *send, const struct response_head *head, const uint8_t *body,
                            const struct command_output *output, struct slice part)
 {
     struct op *op = send->op;
     uint64_t number = head->number;
-    if (output->index != op->index || output->sequence_num != number)
+    if (head->others == 0 && (output->index != op->index || output->sequence_num != number))
         wrong(op, "answered as another entry");
-    if (number == 0 || number > op->output_count || op->outputs[number - 1].hash != XXH3_64bits(body, head->size) ||
+    uint64_t hash = head->others == 0 ? XXH3_64bits(body, head->size) : hash_as_its_own(op, number, *output, part);
+    if (number == 0 || number > op->output_count || op->outputs[number - 1].hash != hash ||
         op->outputs[number - 1].last != ((head->flags & FRAME_LAST) != 0))
         wrong(op, "an output is not what it should be");
     /* Those read before at an earlier sending may come or, once acknowledged, not. A session's end takes what its

@@ -132,6 +132,7 @@ struct send {
     uint64_t number;    /* of outputs read here */
     enum status status; /* of that answer; STATUS_UNKNOWN: none */
     unsigned keys;      /* Entries: that have been read here, a bit each */
+    bool shares;        /* asked for shared frames */
     bool refused;       /* or lost: it may never be applied */
     bool over;          /* its last frame has been read */
 };
@@ -266,6 +267,7 @@ struct sim {
     struct fsm *shadow;
     struct {
         uint64_t entries, answers, recoveries, crashes, power_cuts, snapshots, refused, reported;
+        uint64_t shared; /* outputs read from frames that were another's, too */
     } counts;
 };
 

@@ -150,7 +150,7 @@ static bool answer(void *context, const struct fsm_route *route, const struct fs
 
 static void apply(struct partition *partition, const struct command_input *command)
 {
-    struct fsm_sink sink = {partition, answer};
+    struct fsm_sink sink = {.context = partition, .answer = answer};
     struct fsm_entry entry = {.index = ++partition->index,
                               .time = partition->time,
                               .uid = partition->uid,
@@ -168,7 +168,7 @@ void partition_submit(struct partition *partition)
 bool partition_deliver(struct partition *partition, uint64_t session, uint64_t sequence_num, struct fsm_route route,
                        bool *gone)
 {
-    struct fsm_sink sink = {partition, answer};
+    struct fsm_sink sink = {.context = partition, .answer = answer};
     partition->said_count = 0;
     return fsm_deliver(partition->fsm, session, sequence_num, &route, &sink, gone);
 }

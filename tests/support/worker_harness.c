@@ -252,7 +252,10 @@ struct harness_client *harness_client(struct harness *harness, uint32_t slot, ui
 uint64_t harness_send(struct harness_client *client, enum frame_kind kind, const void *body, size_t size,
                       uint64_t time_limit)
 {
-    struct request_head head = {.size = (uint32_t)size, .kind = (uint8_t)kind, .time_limit = time_limit};
+    struct request_head head = {.size = (uint32_t)size,
+                                .kind = (uint8_t)kind,
+                                .flags = client->shares ? REQUEST_SHARES : 0,
+                                .time_limit = time_limit};
     uint64_t bytes = request_frame_bytes(size), position = client->requests.tail;
     uint8_t *at;
 
@@ -271,13 +274,27 @@ bool harness_take(struct harness_client *client, struct harness_frame *frame)
 {
     const uint8_t *at;
 
+    if (client->given < client->shared.head.others) {
+        const struct response_other *other = &client->others[client->given++];
+        *frame = client->shared;
+        frame->head.request = other->request;
+        frame->head.number = other->number;
+        return true;
+    }
     if (ring_peek(&client->responses, sizeof(frame->head), &at) != RING_OK)
         return false;
     ring_copy(&frame->head, at, sizeof(frame->head));
-    uint64_t bytes = response_frame_bytes(frame->head.size);
+    uint64_t bytes = response_whole_bytes(&frame->head);
     mr_assert(ring_peek(&client->responses, bytes, &at) == RING_OK);
     size_t size = frame->head.size < sizeof(frame->body) ? frame->head.size : sizeof(frame->body);
     memcpy(frame->body, at + sizeof(frame->head), size);
+    mr_assert(frame->head.others <= FRAME_OTHERS_MAX);
+    if (frame->head.others > 0) {
+        client->shared = *frame;
+        client->given = 0;
+        memcpy(client->others, at + response_frame_bytes(frame->head.size),
+               frame->head.others * sizeof(client->others[0]));
+    }
     ring_skip(&client->responses, bytes);
     ring_release(&client->responses, client->responses.head);
     return true;

@@ -11,6 +11,11 @@
 #define HARNESS_CLIENTS 4
 #define HARNESS_MEMORY_SEGMENTS 8
 
+struct harness_frame {
+    struct response_head head;
+    uint8_t body[4096]; /* the first so many bytes of it */
+};
+
 /* A client's side of a channel. */
 struct harness_client {
     struct harness *harness;
@@ -18,13 +23,13 @@ struct harness_client {
     struct ring_writer requests;
     struct ring_reader responses;
     uint32_t slot;
+    bool shares; /* its requests ask for shared frames; harness_take() gives them as one for each request */
     bool closed; /* the worker let go of it */
     char why[128];
-};
-
-struct harness_frame {
-    struct response_head head;
-    uint8_t body[4096]; /* the first so many bytes of it */
+    /* What harness_take() has still to give of a shared frame. */
+    struct harness_frame shared;
+    struct response_other others[FRAME_OTHERS_MAX];
+    unsigned given;
 };
 
 struct harness {

@@ -105,7 +105,7 @@ static mr_stream *listen_to(const char *key, uint64_t *position)
     return stream;
 }
 
-static void put_event(uint64_t position, uint64_t number, bool last, enum status status, const char *text)
+static void write_event(uint64_t position, uint64_t number, bool last, enum status status, const char *text)
 {
     uint8_t payload[256], body[512];
     struct slice value = {(const uint8_t *)text, strlen(text)};
@@ -128,6 +128,11 @@ static void put_event(uint64_t position, uint64_t number, bool last, enum status
     assert_true(size <= sizeof(body));
     write_partition_command_output(body, &output);
     fake_frame(channel, STATUS_OK, last, position, number, body, size);
+}
+
+static void put_event(uint64_t position, uint64_t number, bool last, enum status status, const char *text)
+{
+    write_event(position, number, last, status, text);
     fake_publish(node, channel);
 }
 
@@ -139,6 +144,30 @@ static void put_events(uint64_t position, uint64_t from, uint64_t to)
         snprintf(key, sizeof(key), "%0100u", (unsigned)number);
         put_event(position, number, false, STATUS_OK, key);
     }
+}
+
+/* One event as an output of several requests, in one frame. */
+static void put_shared(const struct response_other *of, uint16_t count, const char *key)
+{
+    struct ring_writer *ring = &channel->responses;
+    uint8_t *head = ring->data + (ring->tail & (ring->capacity - 1)), *at = NULL;
+    uint16_t others = (uint16_t)(count - 1);
+
+    write_event(of[0].request, of[0].number, false, STATUS_OK, key);
+    assert_int_equal(ring_reserve(ring, others * sizeof(*of), &at), RING_OK);
+    memcpy(at, of + 1, others * sizeof(*of));
+    ring_advance(ring, others * sizeof(*of));
+    memcpy(head + offsetof(struct response_head, others), &others, sizeof(others));
+    fake_publish(node, channel);
+}
+
+static void expect_event(mr_stream *stream, const char *key)
+{
+    struct mr_event event;
+    assert_int_equal(mr_stream_next(stream, MR_NO_WAIT, &event), MR_OK);
+    assert_int_equal(event.type, MR_INSERT);
+    assert_int_equal(event.entry.key.size, strlen(key));
+    assert_memory_equal(event.entry.key.data, key, strlen(key));
 }
 
 static void expect_events(mr_stream *stream, uint64_t from, uint64_t to)
@@ -315,6 +344,75 @@ static void test_a_new_worker(void **state)
     expect_events(stream, 13, 13);
 }
 
+static void test_shared_frames(void **state)
+{
+    (void)state;
+    struct response_other of[4];
+    mr_stream *streams[4];
+    struct slice filter;
+
+    for (unsigned n = 0; n < 4; n++) {
+        streams[n] = listen_to("", &of[n].request);
+        put_event(of[n].request, 1, false, STATUS_OK, "begun");
+        expect_event(streams[n], "begun");
+        of[n].number = 2;
+    }
+    put_shared(of, 4, "a");
+    put_event(of[1].request, 3, false, STATUS_OK, "b"); /* frames of their own between */
+    for (unsigned n = 0; n < 4; n++)
+        of[n].number = n == 1 ? 4 : 3;
+    put_shared(of, 4, "c");
+    put_shared(of, 4, "c"); /* nothing new to anyone */
+    for (unsigned n = 0; n < 3; n++) {
+        expect_event(streams[n], "a");
+        if (n == 1)
+            expect_event(streams[n], "b");
+        expect_event(streams[n], "c");
+        expect_nothing(streams[n]);
+    }
+    /* One of them is closed, with something in its queue that others hold; what comes for it passes by. */
+    mr_stream_close(streams[3]);
+    expect_keep_alive(4, &filter);
+    for (unsigned n = 0; n < 4; n++)
+        of[n].number++;
+    of[0].request += 8; /* a position where nothing was sent */
+    put_shared(of, 4, "d");
+    expect_nothing(streams[0]);
+    expect_event(streams[1], "d");
+    expect_event(streams[2], "d");
+    expect_nothing(streams[1]);
+    /* Of a new sending as of the old one. */
+    fake_new_worker(channel);
+    (void)mr_run(client, MR_NO_WAIT, NULL);
+    for (unsigned n = 0; n < 3; n++) {
+        struct fake_request request = take();
+        assert_int_equal(request.head.flags, REQUEST_SHARES);
+        of[n] = (struct response_other){request.position, n == 1 ? 5 : 4};
+    }
+    put_shared(of, 3, "d");
+    for (unsigned n = 0; n < 3; n++)
+        of[n].number++;
+    put_shared(of, 3, "e");
+    expect_event(streams[0], "d");
+    for (unsigned n = 0; n < 3; n++)
+        expect_event(streams[n], "e");
+}
+
+static void test_a_shared_frame_that_cannot_be(void **state)
+{
+    (void)state;
+    struct response_other of[2] = {{.number = 1}, {.number = 1}};
+    struct ring_writer *ring = &channel->responses;
+    uint8_t *head = ring->data + (ring->tail & (ring->capacity - 1));
+    uint16_t others = UINT16_MAX;
+    mr_stream *stream = listen_to("", &of[0].request);
+
+    write_event(of[0].request, 1, false, STATUS_OK, "begun");
+    memcpy(head + offsetof(struct response_head, others), &others, sizeof(others));
+    fake_publish(node, channel);
+    expect_end(stream, MR_UNAVAILABLE, "cannot be");
+}
+
 static void test_closing_cancels(void **state)
 {
     (void)state;
@@ -425,6 +523,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_dropped_and_named_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_the_last_one_dropped, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_new_worker, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_shared_frames, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_shared_frame_that_cannot_be, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_closing_cancels, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_is_taken_is_acknowledged, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_ends, set_up, tear_down),

@@ -17,7 +17,7 @@
 #include <string.h>
 
 enum { SESSIONS = 5, KEYS = 6, COMMANDS = 3000, ENTRIES = 64, CURSORS = 4, OWED = 4000, EXPECTED = 4000 };
-enum event { NONE, INSERT, UPDATE, REMOVE, REPLAY };
+enum event_type { NONE, INSERT, UPDATE, REMOVE, REPLAY };
 
 #define LIMIT 24000
 
@@ -157,7 +157,7 @@ static inline uint64_t remaining(const struct walk *walk, const struct entry *en
     return entry->expire == 0 ? 0 : entry->expire - walk->time;
 }
 
-static inline struct output event_output(enum event type, struct payload entry)
+static inline struct output event_output(enum event_type type, struct payload entry)
 {
     struct payload whole = {.size = 0}, event = {.size = 0};
     payload_number(&event, 1, type);
@@ -219,7 +219,7 @@ static inline void emit(struct walk *walk, struct model_session *session, struct
     expect_output(walk, session, command, command->count - 1, command->route);
 }
 
-static inline void tell(struct walk *walk, enum event type, const struct entry *entry, uint64_t ttl)
+static inline void tell(struct walk *walk, enum event_type type, const struct entry *entry, uint64_t ttl)
 {
     struct output output = event_output(type, entry_message(entry, ttl));
     uint64_t after = 0; /* listeners in the order of their indexes */

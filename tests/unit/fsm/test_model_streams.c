@@ -134,9 +134,13 @@ static bool has_payload(const struct fsm_answer *answer)
 {
     struct command_output output;
     struct slice payload;
-    if (answer->part_count > 1) /* there is something between head and end */
-        return true;
-    assert_int_equal(read_partition_command_output(answer->parts->data, answer->size, &output, &payload), READ_OK);
+    uint8_t *bytes = malloc(answer->size), *at = bytes;
+    assert_non_null(bytes);
+    for (size_t i = 0; i < answer->part_count; i++)
+        at = write_bytes(at, answer->parts[i]);
+    assert_ptr_equal(at, bytes + answer->size);
+    assert_int_equal(read_partition_command_output(bytes, answer->size, &output, &payload), READ_OK);
+    free(bytes);
     return payload.size > 0;
 }
 
@@ -387,7 +391,7 @@ static struct output run_write(struct walk *walk, const struct write *write)
         remove_entry(walk, at, remaining(walk, entry));
         return answer;
     }
-    enum event event = entry == NULL ? INSERT : UPDATE;
+    enum event_type event = entry == NULL ? INSERT : UPDATE;
     if (entry == NULL) {
         entry = &walk->entries[walk->entry_count++];
         *entry = (struct entry){.serial = ++walk->serial, .key = write->key};

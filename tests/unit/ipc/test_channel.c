@@ -69,7 +69,7 @@ static void layout(void **state)
     uint8_t bytes[40];
     static const uint8_t expected[40] = {
         'M',  'L',  'I',  'R',  'C',  'H',  'N',  '1',                         /* magic */
-        2,    0,    0,    0,                                                   /* format */
+        3,    0,    0,    0,                                                   /* format */
         3,    0,    0,    0,                                                   /* partition */
         0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0, 0, 1, 0, 0, 0, 0, 0 /* id, ring_bytes */
     };
@@ -347,9 +347,9 @@ static void refuses_what_is_not_the_channel(void **state)
     channel.page->ring_bytes = 2 * RING;
     assert_int_equal(map_other(&other, &channel, &error), -1);
     channel.page->ring_bytes = RING;
-    channel.page->format = 3;
+    channel.page->format = 4;
     assert_int_equal(map_other(&other, &channel, &error), -1);
-    assert_non_null(strstr(error.text, "format 3, this library knows 2"));
+    assert_non_null(strstr(error.text, "format 4, this library knows 3"));
     channel.page->format = CHANNEL_FORMAT;
     channel.page->magic++;
     assert_int_equal(map_other(&other, &channel, &error), -1);

@@ -15,7 +15,7 @@
 static const struct slice no_filter;
 static const struct payload none;
 
-enum event { NONE, INSERT, UPDATE, REMOVE, REPLAY };
+enum event_type { NONE, INSERT, UPDATE, REMOVE, REPLAY };
 
 struct fixture {
     struct partition *partition;
@@ -83,7 +83,8 @@ static uint64_t put_for(struct fixture *fixture, const char *key, uint64_t ttl)
 
 /* ---- what is expected ---- */
 
-static struct payload event_payload(enum event type, const char *key, const char *value, uint64_t index, uint64_t ttl)
+static struct payload event_payload(enum event_type type, const char *key, const char *value, uint64_t index,
+                                    uint64_t ttl)
 {
     struct duration duration = duration_of(ttl);
     struct payload whole = {.size = 0}, event = {.size = 0}, entry = {.size = 0};
@@ -98,7 +99,7 @@ static struct payload event_payload(enum event type, const char *key, const char
 }
 
 /* What was said at `at`: the output of the listener's command, and exactly this event. */
-static void assert_event(struct fixture *fixture, size_t at, uint64_t listener, uint64_t number, enum event type,
+static void assert_event(struct fixture *fixture, size_t at, uint64_t listener, uint64_t number, enum event_type type,
                          const char *key, const char *value, uint64_t index, uint64_t ttl)
 {
     assert_true(at < fixture->partition->said_count);
