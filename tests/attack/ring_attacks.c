@@ -203,7 +203,7 @@ static unsigned head_jumps_about(struct attacker *attacker)
     return open ? STAYS : CLOSED_HEAD;
 }
 
-#define SHARING 60
+#define SHARING 20
 
 /* Streams that share frames, and events for all of them: while the worker writes frames that grow, the head is where it
  * was before, or anywhere. */
@@ -232,7 +232,7 @@ static unsigned head_moves_under_shared_frames(struct attacker *attacker)
     meddler->b = draw(attacker, 2) == 0 ? before : attacker->answered + draw(attacker, 2 * RING) - RING;
     meddler_start(meddler, MEDDLE_WORD);
     at = attacker->tail;
-    for (uint64_t count = 1 + draw(attacker, 12); count > 0; count--) {
+    for (uint64_t count = 1 + draw(attacker, 60); count > 0; count--) {
         request_command(&attacker->request, attacker->session, attacker->map, ++attacker->sequence, "Put",
                         payload_slice(&value));
         at += attacker_put_frame(attacker, at, FRAME_COMMAND, attacker->request.bytes, attacker->request.size);
