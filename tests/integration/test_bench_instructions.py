@@ -10,7 +10,7 @@ import tempfile
 import unittest
 
 SCRIPT = os.path.join(os.environ["MILLRACE_TOP"], "bench", "instructions.sh")
-ROWS = [(operation, depth) for operation in ("increment", "put", "get") for depth in (1, 100)]
+ROWS = [(operation, depth) for operation in ("increment", "put", "get", "events") for depth in (1, 100)]
 
 
 class Instructions(unittest.TestCase):
