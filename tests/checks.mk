@@ -161,13 +161,19 @@ lint: $(GEN_H) ## clang-tidy and cppcheck
 
 # -- all of it -------------------------------------------------------------------------------------
 
-check-all: ## everything that looks for mistakes, sanitizers and SECONDS=20 of each fuzz target included: takes long
+check-all: ## everything that looks for mistakes, with some of what can be run for longer: takes over an hour
 	+@$(MAKE) --no-print-directory test WERROR=1
 	+@$(MAKE) --no-print-directory CC=clang build WERROR=1
 	+@$(MAKE) --no-print-directory format-check
+	+@$(MAKE) --no-print-directory bench-instructions
 	+@$(MAKE) --no-print-directory lint
 	+@$(MAKE) --no-print-directory SANITIZE=address,undefined test
 	+@$(MAKE) --no-print-directory check-tsan
 	+@$(MAKE) --no-print-directory check-memory
 	+@$(MAKE) --no-print-directory fuzz-planted
 	+@$(MAKE) --no-print-directory fuzz-all
+	+@$(MAKE) --no-print-directory simulate SEEDS=100000
+	+@$(MAKE) --no-print-directory crash ROUNDS=100
+	+@$(MAKE) --no-print-directory flat ROUNDS=20000
+	+@$(MAKE) --no-print-directory attack ROUNDS=100000
+	+@$(MAKE) --no-print-directory every-call-fails
