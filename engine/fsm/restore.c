@@ -211,8 +211,8 @@ static int restore_partition(struct restoring *restoring, struct slice snapshot)
     fsm->index = canonical_number(&reader, ROW(PartitionSnapshot, index));
     if (!canonical_time(&reader, ROW(PartitionSnapshot, timestamp), &fsm->time))
         return restoring_wrong(restoring, "it does not begin with an index and a time");
-    if (fsm->index == UINT64_MAX)
-        return restoring_wrong(restoring, "its index leaves none for what comes next");
+    if (fsm->index > INT64_MAX)
+        return restoring_wrong(restoring, "its index is beyond what can be counted to");
     if (limit != fsm->config.session_output_limit)
         return error_set(restoring->error,
                          "the snapshot was taken with a limit of %" PRIu64

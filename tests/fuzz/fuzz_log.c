@@ -86,6 +86,13 @@ static uint64_t bend(uint64_t number)
     return fuzz_number(&run.input) & (UINT64_MAX >> 16);
 }
 
+/* Likewise of what counts from 1: counting back from the first must not wrap either. */
+static uint64_t bend_counted(uint64_t number)
+{
+    uint64_t bent = bend(number);
+    return bent == 0 ? 1 : bent;
+}
+
 /* ---- writing ---- */
 
 static void begin_segment(void)
@@ -93,7 +100,7 @@ static void begin_segment(void)
     unsigned n = run.segments++;
     struct log_config config = config_for(NULL);
     struct segment segment = {.slot = n};
-    segment.number = bend(n + 1);
+    segment.number = bend_counted(n + 1);
     segment.size = bend(SEGMENT);
     segment.block = (uint32_t)bend(SEGMENT_BLOCK_MIN);
     segment.used = !run.tidy && fuzz_byte(&run.input) % 2 == 1;
@@ -144,12 +151,10 @@ static void put_batch(bool new_epoch)
         header.length = length; /* so that it can be sealed */
     header.partition = (uint32_t)bend(1);
     header.count = (uint32_t)bend(count);
-    header.segment = bend(run.segments);
-    header.epoch = bend(last->epoch + new_epoch);
-    if (header.epoch == 0)
-        header.epoch = 1; /* they count from 1, and counting back from the first must not wrap either */
-    header.sequence = bend(last->sequence + 1);
-    header.first_index = bend(run.indexes + 1);
+    header.segment = bend_counted(run.segments);
+    header.epoch = bend_counted(last->epoch + new_epoch);
+    header.sequence = bend_counted(last->sequence + 1);
+    header.first_index = bend_counted(run.indexes + 1);
     header.time = bend(last->time + 1000);
     header.durable_through = bend(behind);
     header.previous = bend(last->checksum);
