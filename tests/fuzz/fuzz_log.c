@@ -256,12 +256,11 @@ static struct reading read_only(const struct log_start *start)
 }
 
 /* Appends an entry and waits until it is durable. */
-static void append_one(struct log *log, struct io *io, uint64_t index)
+static void append_one(struct log *log, struct io *io, uint64_t index, uint64_t now)
 {
     struct io_completion completions[8];
     struct log_entry entry = {0};
     uint8_t *body = log_reserve(log, 8);
-    uint64_t now = run.last.time;
     for (unsigned turns = 0; body == NULL && turns < TURNS; turns++) { /* the next segment is being prepared */
         log_submit(log);
         log_tick(log, now);
@@ -298,8 +297,8 @@ static struct reading read_and_write(const struct log_start *start)
     check_reading(&reading, start, &error);
     FUZZ_CHECK((log != NULL) == (reading.result == 0));
     if (log != NULL) {
-        append_one(log, io, reading.report.last_index + 1);
-        FUZZ_CHECK(log_close(log, run.last.time, &error) == 0);
+        append_one(log, io, reading.report.last_index + 1, reading.report.time);
+        FUZZ_CHECK(log_close(log, reading.report.time, &error) == 0);
     }
     fake_io_destroy(io);
     return reading;
