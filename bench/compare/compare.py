@@ -28,14 +28,17 @@ import plots
 import programs
 import work
 
-# Seconds, but for the turns. `turns`: of most work; `long_turns`: of what takes long and varies little.
+# Seconds, but for the turns. `turns`: of most work; `long_turns`: of what takes long and varies little; `reused`: work
+# in `memory` before which a node's log is filled until it uses its segments again.
 Pace = collections.namedtuple("Pace", "turns long_turns seconds warm_up idle_seconds point_seconds recovery_entries"
-                                      " snapshot_bytes depths fractions")
+                                      " snapshot_bytes depths fractions reused")
 FULL = Pace(5, 3, 3.0, 1.0, 20, 2.0, 10_000_000, 1 << 30, (1, 4, 16, 64, 250, 1000, 5000),
-            (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9))
-QUICK = Pace(3, 1, 0.4, 0.2, 10, 0.3, 2_000_000, 1 << 30, (1, 16, 250, 5000), (0.2, 0.5, 0.8))
+            (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+            ("counter", "map", "partitions", "depths"))
+QUICK = Pace(3, 1, 0.4, 0.2, 10, 0.3, 2_000_000, 1 << 30, (1, 16, 250, 5000), (0.2, 0.5, 0.8),
+             ("counter", "map", "partitions"))
 # Proves that it works, and nothing else.
-SHORTEST = Pace(1, 1, 0.1, 0.05, 0.2, 0.1, 20_000, 16 << 20, (1, 100), (0.1, 0.3))
+SHORTEST = Pace(1, 1, 0.1, 0.05, 0.2, 0.1, 20_000, 16 << 20, (1, 100), (0.1, 0.3), ())
 
 
 class Place:

@@ -8,6 +8,7 @@ import os
 
 import loads
 import programs
+import work
 from loads import CONNECTIONS, millrace_bench, redis_rate
 from servers import Node, Redis
 
@@ -24,11 +25,12 @@ def measure_depths(place, say):
     series = {f"{name}, {durability}": [] for name in ("Millrace", "Redis") for durability in WAYS}
     for durability in WAYS:
         mine, theirs = series[f"Millrace, {durability}"], series[f"Redis, {durability}"]
-        with Redis(place, durability) as redis:
+        with Redis(place, durability) as redis, Node(place, durability) as node:
+            if durability == "memory" and "depths" in place.pace.reused:
+                work.fill_log(place, node, "--pipeline", loads.IN_FLIGHT)
             for depth in place.pace.depths:
                 say(f"plot of depths: {durability}, {depth} in flight")
-                with Node(place, durability) as node:
-                    found = millrace_bench(place, node, "--pipeline", depth, seconds=place.pace.point_seconds)
+                found = millrace_bench(place, node, "--pipeline", depth, seconds=place.pace.point_seconds)
                 mine.append((depth, found["ops_per_second"]))
                 found = redis_rate(place, redis, *redis_options(depth), seconds=place.pace.point_seconds)
                 theirs.append((depth, found["ops_per_second"]))

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -85,15 +86,50 @@ uint64_t redis_cpu(void)
     return clock_read(CLOCK_PROCESS_CPUTIME_ID);
 }
 
-double redis_number(const char *name, const char *text, double least, double most)
+static void wrong(const char *program, const struct redis_option *options)
+{
+    fprintf(stderr, "usage: %s --socket PATH", program);
+    for (; options->name != NULL; options++)
+        fprintf(stderr, " [--%s N]", options->name);
+    fputc('\n', stderr);
+    exit(2);
+}
+
+static bool take(const struct redis_option *option, const char *text)
 {
     char *end;
 
     errno = 0;
     double value = strtod(text, &end);
-    if (errno != 0 || end == text || *end != '\0' || !(value >= least && value <= most))
-        redis_die("--%s takes a number from %g to %g, not `%s`", name, least, most, text);
-    return value;
+    if (errno == 0 && end != text && *end == '\0' && value >= option->least && value <= option->most &&
+        (option->whole == NULL || value == (double)(unsigned)value)) {
+        if (option->whole != NULL)
+            *option->whole = (unsigned)value;
+        else
+            *option->number = value;
+        return true;
+    }
+    fprintf(stderr, "--%s takes a %snumber from %g to %g, not `%s`\n", option->name,
+            option->whole != NULL ? "whole " : "", option->least, option->most, text);
+    return false;
+}
+
+void redis_options(int argc, char **argv, const char *program, const char **socket, const struct redis_option *options)
+{
+    for (int n = 1; n < argc; n += 2) {
+        const char *name = strncmp(argv[n], "--", 2) == 0 ? argv[n] + 2 : "", *value = argv[n + 1];
+        const struct redis_option *option = options;
+        if (value != NULL && strcmp(name, "socket") == 0) {
+            *socket = value;
+            continue;
+        }
+        while (option->name != NULL && strcmp(option->name, name) != 0)
+            option++;
+        if (option->name == NULL || value == NULL || !take(option, value))
+            wrong(program, options);
+    }
+    if (*socket == NULL)
+        wrong(program, options);
 }
 
 void redis_print(const struct redis_figures *figures)

@@ -28,7 +28,18 @@ void redis_write(int connection, const char *bytes, size_t size);
 size_t redis_read(int connection, char *bytes, size_t size);
 uint64_t redis_now(void); /* CLOCK_MONOTONIC, nanoseconds */
 uint64_t redis_cpu(void); /* of this process, nanoseconds */
-double redis_number(const char *name, const char *text, double least, double most);
+
+/* An option that takes a number: where it goes, and what it may be. `whole`: an unsigned without fraction, else a
+ * double. A list ends with a name of NULL. */
+struct redis_option {
+    const char *name;
+    unsigned *whole;
+    double *number;
+    double least, most;
+};
+
+/* Reads --socket, which must be given, and the options of the list. What is wrong ends the program with status 2. */
+void redis_options(int argc, char **argv, const char *program, const char **socket, const struct redis_option *options);
 /* One object with the fields that millrace-bench's has. */
 void redis_print(const struct redis_figures *figures);
 

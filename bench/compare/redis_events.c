@@ -11,7 +11,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -34,7 +33,7 @@ enum phase { SETTING_UP, WARM_UP, MEASURING, END };
 struct options {
     const char *socket;
     unsigned listeners, processes, ahead;
-    size_t size; /* of a message's payload */
+    unsigned size; /* of a message's payload */
     double seconds, warm_up;
 };
 
@@ -126,7 +125,7 @@ static void listen_for(const struct options *options, struct shared *shared, uns
     int epoll = epoll_create1(EPOLL_CLOEXEC);
 
     frame.head_size = (size_t)snprintf(frame.head, sizeof(frame.head),
-                                       "*3\r\n$7\r\nmessage\r\n$6\r\n" CHANNEL "\r\n$%zu\r\n", options->size);
+                                       "*3\r\n$7\r\nmessage\r\n$6\r\n" CHANNEL "\r\n$%u\r\n", options->size);
     frame.size = frame.head_size + options->size + 2;
     if (subscribers == NULL || epoll < 0)
         redis_die("cannot begin: %s", strerror(errno));
@@ -184,7 +183,7 @@ static void publish(const struct options *options, struct shared *shared)
     struct account *account = &shared->accounts[options->processes];
     char head[128];
     size_t head_size =
-        (size_t)snprintf(head, sizeof(head), "*3\r\n$7\r\nPUBLISH\r\n$6\r\n" CHANNEL "\r\n$%zu\r\n", options->size);
+        (size_t)snprintf(head, sizeof(head), "*3\r\n$7\r\nPUBLISH\r\n$6\r\n" CHANNEL "\r\n$%u\r\n", options->size);
     size_t size = head_size + options->size + 2;
     char *buffer = calloc(options->ahead, size);
     uint64_t published = 0;
@@ -260,48 +259,6 @@ static void measure(const struct options *options, struct shared *shared, struct
     atomic_store(&shared->phase, END);
 }
 
-static void parse(int argc, char **argv, struct options *options)
-{
-    static const struct option names[] = {
-        {"socket", 1, NULL, 's'}, {"listeners", 1, NULL, 'l'}, {"processes", 1, NULL, 'p'}, {"ahead", 1, NULL, 'a'},
-        {"size", 1, NULL, 'z'},   {"seconds", 1, NULL, 't'},   {"warm-up", 1, NULL, 'w'},   {NULL, 0, NULL, 0}};
-    int option, place;
-
-    while ((option = getopt_long(argc, argv, "", names, &place)) != -1) {
-        switch (option) {
-        case 's':
-            options->socket = optarg;
-            break;
-        case 'l':
-            options->listeners = (unsigned)redis_number(names[place].name, optarg, 1, 10000);
-            break;
-        case 'p':
-            options->processes = (unsigned)redis_number(names[place].name, optarg, 1, PROCESSES_MAX);
-            break;
-        case 'a':
-            options->ahead = (unsigned)redis_number(names[place].name, optarg, 1, 100000);
-            break;
-        case 'z':
-            options->size = (size_t)redis_number(names[place].name, optarg, 8, 100000);
-            break;
-        case 't':
-            options->seconds = redis_number(names[place].name, optarg, 0.01, 3600);
-            break;
-        case 'w':
-            options->warm_up = redis_number(names[place].name, optarg, 0, 3600);
-            break;
-        default:
-            exit(2);
-        }
-    }
-    if (options->socket == NULL || optind < argc) {
-        fputs("usage: redis-events --socket PATH [--listeners N] [--processes N] [--ahead N] [--size BYTES]"
-              " [--seconds S] [--warm-up S]\n",
-              stderr);
-        exit(2);
-    }
-}
-
 int main(int argc, char **argv)
 {
     static struct redis_figures figures;
@@ -309,7 +266,14 @@ int main(int argc, char **argv)
     pid_t pids[PROCESSES_MAX + 1];
     bool well = true;
 
-    parse(argc, argv, &options);
+    redis_options(argc, argv, "redis-events", &options.socket,
+                  (const struct redis_option[]){{"listeners", &options.listeners, NULL, 1, 10000},
+                                                {"processes", &options.processes, NULL, 1, PROCESSES_MAX},
+                                                {"ahead", &options.ahead, NULL, 1, 100000},
+                                                {"size", &options.size, NULL, 8, 100000},
+                                                {"seconds", NULL, &options.seconds, 0.01, 3600},
+                                                {"warm-up", NULL, &options.warm_up, 0, 3600},
+                                                {.name = NULL}});
     struct shared *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED)
         redis_die("no memory");

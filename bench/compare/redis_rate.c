@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -144,50 +143,18 @@ static void run(struct load *load)
     load->figures.cpu = redis_cpu() - load->figures.cpu;
 }
 
-static void parse(int argc, char **argv, struct options *options)
-{
-    static const struct option names[] = {
-        {"socket", 1, NULL, 's'},  {"connections", 1, NULL, 'c'}, {"pipeline", 1, NULL, 'p'}, {"rate", 1, NULL, 'r'},
-        {"seconds", 1, NULL, 't'}, {"warm-up", 1, NULL, 'w'},     {NULL, 0, NULL, 0}};
-    int option, place;
-
-    while ((option = getopt_long(argc, argv, "", names, &place)) != -1) {
-        switch (option) {
-        case 's':
-            options->socket = optarg;
-            break;
-        case 'c':
-            options->connections = (unsigned)redis_number(names[place].name, optarg, 1, 10000);
-            break;
-        case 'p':
-            options->pipeline = (unsigned)redis_number(names[place].name, optarg, 1, QUEUE);
-            break;
-        case 'r':
-            options->rate = redis_number(names[place].name, optarg, 1, 1e9);
-            break;
-        case 't':
-            options->seconds = redis_number(names[place].name, optarg, 0.01, 3600);
-            break;
-        case 'w':
-            options->warm_up = redis_number(names[place].name, optarg, 0, 3600);
-            break;
-        default:
-            exit(2);
-        }
-    }
-    if (options->socket == NULL || optind < argc) {
-        fputs("usage: redis-rate --socket PATH [--connections N] [--pipeline K | --rate N] [--seconds S]"
-              " [--warm-up S]\n",
-              stderr);
-        exit(2);
-    }
-}
-
 int main(int argc, char **argv)
 {
     static struct load load = {.options = {.connections = 50, .pipeline = 100, .seconds = 5, .warm_up = 1}};
+    struct options *options = &load.options;
 
-    parse(argc, argv, &load.options);
+    redis_options(argc, argv, "redis-rate", &options->socket,
+                  (const struct redis_option[]){{"connections", &options->connections, NULL, 1, 10000},
+                                                {"pipeline", &options->pipeline, NULL, 1, QUEUE},
+                                                {"rate", NULL, &options->rate, 1, 1e9},
+                                                {"seconds", NULL, &options->seconds, 0.01, 3600},
+                                                {"warm-up", NULL, &options->warm_up, 0, 3600},
+                                                {.name = NULL}});
     begin(&load);
     run(&load);
     redis_print(&load.figures);

@@ -69,15 +69,17 @@ class Node(Server):
     """Millrace. The supervisor is not pinned, unless `pinned` is given: it does nothing while the node serves, and a
     worker spins for a moment before it sleeps only where the supervisor may use more cores than there are workers."""
 
-    def __init__(self, place, durability, partitions=1, pinned=False):
+    def __init__(self, place, durability, partitions=1, pinned=False, options=()):
         super().__init__(place)
+        self.options = options
         self.durability, self.partitions, self.pinned = durability, partitions, pinned
 
     def start(self):
         self.data = os.path.join(self.directory, "node")
         self.process = programs.start(
             [self.place.millrace, "serve", "--dir", self.data, "--socket", self.socket, "--durability",
-             self.durability, "--partitions", str(self.partitions), "--cpus", str(self.place.server_core)],
+             self.durability, "--partitions", str(self.partitions), "--cpus", str(self.place.server_core),
+             *map(str, self.options)],
             self.place.server_core if self.pinned else None, self.log, death=signal.SIGTERM)
         wait_until(self.ready, self.process, self.log, "the node")
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is measured for the goals: each piece of work is a generator of turns. In a turn every side does the same work,
 one after the other, and the figures of each stand under its name: `ours`, `redis`, `etcd`, `bare` (the bare limit, from
-millrace-parts). Servers of the others live through all turns of their work and idle while it is not theirs; a node of
-ours is begun anew in each turn, since its log grows.
+millrace-parts). Servers of the others live through all turns of their work and idle while it is not theirs; so do nodes
+whose log has been filled before (see fill_log); other nodes of ours are begun anew in each turn.
 
 goals.py says what becomes of the figures."""
 
@@ -22,12 +22,44 @@ KEYS, VALUE_SIZE = 1_000_000, 100
 LARGE, LARGE_DEPTH = 65536, 4
 LISTENERS, PROCESSES = 100, 4
 IDLE_CLIENTS = 10
+FILLING_SECONDS, FILLINGS_MAX = 0.5, 200
+# Eight partitions would be filled with 5 GiB before they use their logs again; with these it is 1 GiB.
+SMALL_LOG = ("--snapshot-bytes", "32M", "--segment-bytes", "16M")
 
 
-def ours(place, durability, *options, partitions=1, pinned=False, seconds=None):
+def ours(place, durability, *options, **settings):
     """One measuring on a fresh node."""
-    with Node(place, durability, partitions, pinned) as node:
-        return millrace_bench(place, node, *options, seconds=seconds or place.pace.seconds)
+    with Node(place, durability, **settings) as node:
+        return millrace_bench(place, node, *options, seconds=place.pace.seconds)
+
+
+def fill_log(place, node, *options):
+    """The same work until every partition's log uses its segments again. In `memory` a segment is fresh memory when it
+    is used first, and a node that runs for long has that behind it: after the second snapshot the log before the first
+    is given back, and from then on nothing is fresh."""
+    seen = [set() for _ in node.workers]
+    for _ in range(FILLINGS_MAX):
+        millrace_bench(place, node, *options, seconds=FILLING_SECONDS, warm_up=0)
+        for partition, taken in zip(node.status()["partitions"], seen):
+            taken.add(int(partition["snapshot_index"]))
+        if all(len(taken - {0}) >= 2 for taken in seen):
+            return
+    raise Trouble("the node's log does not come to use its segments again")
+
+
+class Ours:
+    """Measurings of one piece of work: each on a fresh node, or all on one whose log has been filled before."""
+
+    def __init__(self, place, stack, durability, *options, reuse=False, **settings):
+        self.place, self.durability, self.options, self.settings = place, durability, options, settings
+        self.node = stack.enter_context(Node(place, durability, **settings)) if reuse else None
+        if reuse:
+            fill_log(place, self.node, *options)
+
+    def __call__(self):
+        if self.node is not None:
+            return millrace_bench(self.place, self.node, *self.options, seconds=self.place.pace.seconds)
+        return ours(self.place, self.durability, *self.options, **self.settings)
 
 
 # -- against others --------------------------------------------------------------------------------------------------
@@ -39,8 +71,10 @@ def counter(place, stack, durability):
     if durability == "sync":
         etcd = stack.enter_context(Etcd(place))
         puts = Paced(lambda n: loads.etcd_puts(place, etcd, n), 5_000)
+    mine = Ours(place, stack, durability, "--pipeline", loads.IN_FLIGHT,
+                reuse=durability == "memory" and "counter" in place.pace.reused)
     while True:
-        turn = {"ours": ours(place, durability, "--pipeline", loads.IN_FLIGHT),
+        turn = {"ours": mine(),
                 "redis": increments(place.pace.seconds)}
         if puts is not None:
             turn["etcd"] = puts(place.pace.seconds)
@@ -51,10 +85,11 @@ def map_puts(place, stack, durability):
     redis = stack.enter_context(Redis(place, durability))
     redis.fill(KEYS, VALUE_SIZE)
     sets = Paced(lambda n: redis_benchmark(place, redis, "-t", "set", "-r", KEYS, "-d", VALUE_SIZE, requests=n), 50_000)
+    mine = Ours(place, stack, durability, "--service", "map", "--op", "put", "--keys", KEYS, "--value-size",
+                VALUE_SIZE, "--pipeline", loads.IN_FLIGHT,
+                reuse=durability == "memory" and "map" in place.pace.reused)
     while True:
-        turn = {"ours": ours(place, durability, "--service", "map", "--op", "put", "--keys", KEYS, "--value-size",
-                             VALUE_SIZE, "--pipeline", loads.IN_FLIGHT),
-                "redis": sets(place.pace.seconds)}
+        turn = {"ours": mine(), "redis": sets(place.pace.seconds)}
         if int(redis.ask("DBSIZE")) != KEYS:
             raise Trouble(f"Redis holds {redis.ask('DBSIZE')} keys, not {KEYS}")
         yield turn
@@ -184,10 +219,12 @@ def snapshot(place, stack):
 
 def partitions(place, stack, durability):
     """All of them on one core, so that none spins; and the single one does not either."""
-    del stack
+    memory_log = durability == "memory"
+    one, eight = (Ours(place, stack, durability, "--pipeline", loads.IN_FLIGHT, partitions=count, pinned=True,
+                       options=SMALL_LOG if memory_log else (),
+                       reuse=memory_log and "partitions" in place.pace.reused) for count in (1, 8))
     while True:
-        yield {"one": ours(place, durability, "--pipeline", loads.IN_FLIGHT, pinned=True),
-               "eight": ours(place, durability, "--pipeline", loads.IN_FLIGHT, partitions=8, pinned=True)}
+        yield {"one": one(), "eight": eight()}
 
 
 def idle(place, stack):

@@ -61,8 +61,7 @@ struct bench_client {
     _Atomic uint64_t errors;     /* likewise, with another status than the operation should have */
     char first_error[200];
     _Atomic uint32_t round;   /* of measuring, as `latency` has it: cleared by the client when it changes */
-    _Atomic uint64_t counted; /* operations answered in this round's measuring */
-    _Atomic uint64_t cpu;     /* nanoseconds of processor time, as last looked at */
+    _Atomic uint64_t counted; /* operations answered well in this round's measuring */
     struct histogram latency;
 };
 
@@ -93,13 +92,22 @@ struct bench_round {
 /* ---- options.c ---- */
 /* 0; 1: help was printed; 2: wrong, and said so. */
 int bench_options_parse(int argc, char **argv, struct bench_options *options);
+/* The numbers of a list like 1,3: how many; 0: it is none. */
+unsigned bench_cores(const char *list, unsigned *cores, unsigned room);
 
 /* ---- node.c ---- */
 /* `program` is the millrace command. 0 or -1, having said why. */
 int bench_node_begin(struct bench_node *node, const struct bench_options *options, const char *program);
 void bench_node_end(struct bench_node *node);
-/* Processor time of all workers, threads of the kernel that write for them included. */
-uint64_t bench_node_cpu(const struct bench_node *node);
+/* False, having said why: a node that was started here has ended by itself. */
+bool bench_node_lives(struct bench_node *node);
+/* Looks who the workers are; one that died has a successor. */
+void bench_node_look(struct bench_node *node);
+/* Processor time of all workers in nanoseconds, threads of the kernel that write for them included. False: one of them
+ * is no more. */
+bool bench_node_cpu(const struct bench_node *node, uint64_t *ns);
+/* The same of one process, up to now: the kernel keeps it, nobody has to tell. */
+bool bench_process_cpu(pid_t pid, uint64_t *ns);
 
 /* ---- load.c, events.c: a client's life; never returns ---- */
 void bench_load_run(const struct bench_options *options, const struct bench_node *node, struct bench_shared *shared,
@@ -110,9 +118,8 @@ void bench_writer_run(const struct bench_options *options, const struct bench_no
                       unsigned number) __attribute__((noreturn));
 void bench_client_fail(struct bench_client *client, const char *format, ...)
     __attribute__((noreturn, format(printf, 2, 3)));
-/* What each client does now and then: its account of processor time. Has a new round begun? Then the old one's
- * latencies are cleared. */
-void bench_client_account(struct bench_shared *shared, struct bench_client *client);
+/* Has a new round begun? Then what was counted in the old one is cleared. */
+void bench_client_round(struct bench_shared *shared, struct bench_client *client);
 uint64_t bench_now(void); /* CLOCK_MONOTONIC, nanoseconds */
 
 /* ---- report.c ---- */

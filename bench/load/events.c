@@ -54,7 +54,7 @@ static void drain(struct bench_shared *shared, struct bench_client *account, mr_
     enum mr_status status;
 
     if (measuring && atomic_load(&shared->round) != atomic_load_explicit(&account->round, memory_order_relaxed))
-        bench_client_account(shared, account);
+        bench_client_round(shared, account);
     while ((status = mr_stream_next(stream, MR_NO_WAIT, &event)) == MR_OK) {
         if (event.type == MR_LISTENING || event.entry.value.size < sizeof(started))
             continue;
@@ -91,7 +91,6 @@ void bench_listener_run(const struct bench_options *options, const struct bench_
     while (atomic_load_explicit(&shared->phase, memory_order_acquire) != PHASE_END) {
         for (unsigned n = 0; n < share; n++)
             drain(shared, account, client, streams[n]);
-        bench_client_account(shared, account);
         mr_run(client, (int64_t)(NS_PER_SECOND / 10), NULL);
     }
     mr_detach(client);
@@ -103,6 +102,7 @@ void bench_listener_run(const struct bench_options *options, const struct bench_
 struct writer {
     struct bench_client *account;
     unsigned in_flight;
+    bool ending; /* what is open then is called off, which is no error */
 };
 
 static void written(mr_client *client, const struct mr_result *result)
@@ -111,7 +111,7 @@ static void written(mr_client *client, const struct mr_result *result)
 
     (void)client;
     writer->in_flight--;
-    if (result->status != MR_OK && atomic_fetch_add(&writer->account->errors, 1) == 0)
+    if (result->status != MR_OK && !writer->ending && atomic_fetch_add(&writer->account->errors, 1) == 0)
         snprintf(writer->account->first_error, sizeof(writer->account->first_error), "%s",
                  mr_status_name(result->status));
 }
@@ -152,11 +152,11 @@ void bench_writer_run(const struct bench_options *options, const struct bench_no
             writer.in_flight++;
             puts++;
         }
-        bench_client_account(shared, writer.account);
         if (writer.in_flight == 0)
             sched_yield(); /* to the listeners, who may have this core */
         mr_run(client, writer.in_flight > 0 ? (int64_t)(NS_PER_SECOND / 1000) : MR_NO_WAIT, NULL);
     }
+    writer.ending = true;
     mr_detach(client);
     _exit(0);
 }

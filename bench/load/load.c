@@ -3,7 +3,8 @@
  *
  * Closed loop: `pipeline` requests are in flight, and each answer starts the next. Open loop (a rate): requests are
  * meant to start at fixed times, and the time an answer took is counted from then, whether or not the request could be
- * started at that time; so a stall shows in every request that it delayed. */
+ * started at that time; so a stall shows in every request that it delayed, also in those that it kept from being
+ * answered before the measuring ended. */
 #include "bench/load/bench.h"
 
 #include <millrace/counter.h>
@@ -18,7 +19,7 @@
 #include <unistd.h>
 
 #define KEY_BYTES 16
-#define ACCOUNT_EVERY 1024 /* requests between two looks at the clock of the process */
+#define LOOK_EVERY (NS_PER_SECOND / 200) /* the open loop waits no longer without looking what the parent wants */
 
 struct flight {
     struct load *load;
@@ -37,7 +38,6 @@ struct load {
     mr_map *maps[BENCH_PARTITIONS_MAX];
     struct flight *flights, *idle;
     unsigned in_flight;
-    uint64_t started;
     unsigned place;   /* the service that the next one goes to */
     unsigned untimed; /* requests up to the next one that is timed */
     uint64_t random;
@@ -63,13 +63,10 @@ void bench_client_fail(struct bench_client *client, const char *format, ...)
     _exit(1);
 }
 
-void bench_client_account(struct bench_shared *shared, struct bench_client *client)
+void bench_client_round(struct bench_shared *shared, struct bench_client *client)
 {
-    struct timespec used;
     uint32_t round = atomic_load(&shared->round);
 
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
-    atomic_store(&client->cpu, (uint64_t)used.tv_sec * NS_PER_SECOND + (uint64_t)used.tv_nsec);
     if (round != atomic_load(&client->round)) {
         memset(&client->latency, 0, sizeof(client->latency));
         atomic_store(&client->counted, 0);
@@ -162,7 +159,6 @@ static bool start(struct load *load, struct flight *flight)
         return false;
     if (status != MR_OK)
         bench_client_fail(load->account, "cannot start a request: %s", mr_message(load->client));
-    load->started++;
     load->place = place + 1 < load->partitions ? place + 1 : 0;
     load->in_flight++;
     return true;
@@ -183,6 +179,7 @@ static bool start_next(struct load *load, uint64_t intended)
         load->untimed = (load->untimed > 0 ? load->untimed : load->options->sample) - 1;
         return true;
     }
+    flight->intended = 0;
     flight->next = load->idle;
     load->idle = flight;
     return false;
@@ -195,20 +192,22 @@ static void answered(mr_client *client, const struct mr_result *result)
     struct bench_client *account = load->account;
 
     (void)client;
-    if (result->status != MR_OK && !load->ending) {
+    bool well = result->status == MR_OK;
+    if (!well && !load->ending) {
         if (atomic_fetch_add(&account->errors, 1) == 0)
             snprintf(account->first_error, sizeof(account->first_error), "%s: %.*s", mr_status_name(result->status),
                      (int)result->message.size, (const char *)result->message.data);
     }
     uint64_t operations = atomic_load_explicit(&account->operations, memory_order_relaxed) + 1;
     atomic_store_explicit(&account->operations, operations, memory_order_relaxed);
-    if (load->measuring) {
+    if (load->measuring && well) {
         atomic_store_explicit(&account->counted, atomic_load_explicit(&account->counted, memory_order_relaxed) + 1,
                               memory_order_relaxed);
         if (flight->intended != 0)
             histogram_add(&account->latency, bench_now() - flight->intended);
     }
     load->in_flight--;
+    flight->intended = 0;
     flight->next = load->idle;
     load->idle = flight;
     if (load->options->rate == 0 && !load->ending)
@@ -318,7 +317,7 @@ static bool look(struct load *load)
     bool measuring = phase == PHASE_MEASURING;
 
     if (measuring != load->measuring || round != atomic_load_explicit(&load->account->round, memory_order_relaxed)) {
-        bench_client_account(load->shared, load->account);
+        bench_client_round(load->shared, load->account);
         load->measuring = measuring;
     }
     return phase != PHASE_END;
@@ -326,39 +325,55 @@ static bool look(struct load *load)
 
 static void run_closed(struct load *load)
 {
-    uint64_t next_account = 0;
-
     while (look(load)) {
         while (load->idle != NULL && start_next(load, 0))
             ;
         if (mr_run(load->client, MR_FOR_EVER, NULL) == MR_NO_NODE)
             bench_client_fail(load->account, "the node has gone: %s", mr_message(load->client));
-        if (load->started >= next_account) {
-            bench_client_account(load->shared, load->account);
-            next_account = load->started + ACCOUNT_EVERY;
-        }
+    }
+}
+
+/* A measuring is over. What it leaves unanswered, or has not even let start, counts with the time it has waited so far
+ * where that is longer than any answer took: nobody may look good by not answering. (What has waited less tells nothing
+ * yet.) `due`: the first that was not started. */
+static void count_unanswered(struct load *load, uint64_t begin, uint64_t due, double interval)
+{
+    struct histogram *latency = &load->account->latency;
+    uint64_t now = bench_now(), longest = latency->max;
+
+    for (unsigned n = 0; n < load->options->pipeline; n++) {
+        uint64_t intended = load->flights[n].intended;
+        if (intended != 0 && now > intended && now - intended > longest)
+            histogram_add(latency, now - intended);
+    }
+    for (;; due++) {
+        uint64_t intended = begin + (uint64_t)((double)due * interval);
+        if (now <= intended || now - intended <= longest)
+            return;
+        histogram_add(latency, now - intended);
     }
 }
 
 static void run_open(struct load *load)
 {
     double interval = (double)NS_PER_SECOND * load->options->clients / load->options->rate;
-    uint64_t begin = bench_now(), next_account = 0, due = 0; /* requests that have become due so far */
+    uint64_t begin = bench_now(), due = 0; /* due: requests that have become due so far */
+    bool measured = false;
 
     while (look(load)) {
+        if (measured && !load->measuring)
+            count_unanswered(load, begin, due, interval);
+        measured = load->measuring;
         uint64_t now = bench_now();
         uint64_t intended = begin + (uint64_t)((double)due * interval);
         while (intended <= now && load->idle != NULL && start_next(load, intended))
             intended = begin + (uint64_t)((double)++due * interval);
         uint64_t wait = intended > now ? intended - now : 0;
+        wait = wait < LOOK_EVERY ? wait : LOOK_EVERY;
         enum mr_status status =
             mr_run(load->client, load->in_flight > 0 && wait > 0 ? (int64_t)wait : MR_NO_WAIT, NULL);
         if (status == MR_NO_NODE)
             bench_client_fail(load->account, "the node has gone: %s", mr_message(load->client));
-        if (load->started >= next_account) {
-            bench_client_account(load->shared, load->account);
-            next_account = load->started + ACCOUNT_EVERY;
-        }
     }
 }
 

@@ -54,47 +54,42 @@ static uint64_t sum_errors(const struct run *run)
 
 static uint64_t sum_cpu(const struct run *run)
 {
-    uint64_t sum = 0;
+    uint64_t sum = 0, used;
 
     for (unsigned n = 0; n < run->processes; n++)
-        sum += atomic_load(&run->shared->clients[n].cpu);
+        if (bench_process_cpu(run->pids[n], &used))
+            sum += used;
     return sum;
 }
 
-/* Has a client failed, or ended? Then it is said, once. */
-static bool clients_well(struct run *run)
+/* Has it been interrupted, or has a client or the node failed or ended? Then it is said, once. */
+static bool all_well(struct run *run)
 {
+    if (interrupted) {
+        fprintf(stderr, "\rmillrace-bench: interrupted\n");
+        return false;
+    }
     for (unsigned n = 0; n < run->processes; n++) {
         struct bench_client *client = &run->shared->clients[n];
         int status;
         if (!atomic_load(&client->failed) && waitpid(run->pids[n], &status, WNOHANG) == 0)
             continue;
-        fprintf(stderr, "millrace-bench: client %u: %s\n", n + 1,
+        fprintf(stderr, "\rmillrace-bench: client %u: %s\n", n + 1,
                 client->why[0] != '\0' ? client->why : "it died unexpectedly");
         return false;
     }
-    return !interrupted;
+    return bench_node_lives(&run->node);
 }
 
-static void pin(const char *list, unsigned number)
+static void pin(struct bench_client *client, const char *list, unsigned number)
 {
-    unsigned cores[CPU_SETSIZE], count = 0;
+    unsigned cores[BENCH_CLIENTS_MAX], count = bench_cores(list, cores, BENCH_CLIENTS_MAX);
     cpu_set_t set;
 
-    for (const char *at = list; *at != '\0' && count < CPU_SETSIZE;) {
-        char *end;
-        cores[count] = (unsigned)strtoul(at, &end, 10);
-        if (end == at || cores[count] >= CPU_SETSIZE)
-            break;
-        count++;
-        at = *end == ',' ? end + 1 : end;
-    }
-    if (count == 0)
-        return;
     CPU_ZERO(&set);
     CPU_SET(cores[number % count], &set);
     if (sched_setaffinity(0, sizeof(set), &set) != 0)
-        fprintf(stderr, "millrace-bench: cannot run on core %u: %s\n", cores[number % count], strerror(errno));
+        bench_client_fail(client, "cannot run on core %u: %s", cores[number % count], strerror(errno));
 }
 
 static int start_clients(struct run *run)
@@ -117,7 +112,7 @@ static int start_clients(struct run *run)
         if (getppid() != parent)
             _exit(1);
         if (options->client_cpus != NULL)
-            pin(options->client_cpus, n);
+            pin(&run->shared->clients[n], options->client_cpus, n);
         if (events && n == options->clients)
             bench_writer_run(options, &run->node, run->shared, n);
         else if (events)
@@ -127,7 +122,7 @@ static int start_clients(struct run *run)
     }
     for (unsigned n = 0; n < run->processes; n++)
         while (!atomic_load(&run->shared->clients[n].ready)) {
-            if (!clients_well(run))
+            if (!all_well(run))
                 return -1;
             usleep(1000);
         }
@@ -152,12 +147,19 @@ static int let_work(struct run *run, double seconds, const char *what)
     uint64_t end = bench_now() + (uint64_t)(seconds * 1e9), before = sum_operations(run), at = bench_now();
 
     while (bench_now() < end) {
-        if (!clients_well(run))
+        if (!all_well(run))
             return -1;
         usleep(2000);
         progress(run, what, &before, &at);
     }
     return 0;
+}
+
+/* Its figure is 0 then. */
+static void tell_of_worker(struct run *run, unsigned number)
+{
+    fprintf(stderr, "\rmillrace-bench: a worker died in measuring %u, whose processor time is not known\n", number);
+    bench_node_look(&run->node);
 }
 
 static int measure(struct run *run, struct bench_round *round, unsigned number)
@@ -168,14 +170,18 @@ static int measure(struct run *run, struct bench_round *round, unsigned number)
     snprintf(what, sizeof(what), "measuring %u of %u", number, run->options.repeats);
     *round = (struct bench_round){.seconds = 0};
     atomic_store(&shared->round, number);
-    uint64_t errors = sum_errors(run), client_cpu = sum_cpu(run), worker_cpu = bench_node_cpu(&run->node);
+    uint64_t errors = sum_errors(run), client_cpu = sum_cpu(run), worker_cpu, worker_cpu_after;
+    bool known = bench_node_cpu(&run->node, &worker_cpu);
     uint64_t begun = bench_now();
     atomic_store(&shared->phase, PHASE_MEASURING);
     if (let_work(run, run->options.seconds, what) != 0)
         return -1;
     atomic_store(&shared->phase, PHASE_PAUSE);
     round->seconds = (double)(bench_now() - begun) / 1e9;
-    round->worker_cpu = bench_node_cpu(&run->node) - worker_cpu;
+    if (bench_node_cpu(&run->node, &worker_cpu_after) && known)
+        round->worker_cpu = worker_cpu_after - worker_cpu;
+    else
+        tell_of_worker(run, number);
     round->client_cpu = sum_cpu(run) - client_cpu;
     round->errors = sum_errors(run) - errors;
     usleep(20000); /* until each has seen that it is over */
@@ -252,6 +258,7 @@ int main(int argc, char **argv)
     if (result != 0)
         return 1;
     bench_report(&run.options, &run.node, run.rounds, run.options.repeats);
+    fflush(stdout); /* so that what went wrong stands below */
     if (run.options.json != NULL)
         result = bench_report_json(&run.options, &run.node, run.rounds, run.options.repeats);
     for (unsigned n = 0; n < run.processes; n++)

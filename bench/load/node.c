@@ -2,7 +2,6 @@
 /* The node under test: one that runs, or one that is started here in a directory of its own and removed afterwards. */
 #include "bench/load/bench.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -55,12 +54,12 @@ static void run_node(const struct bench_node *node, const struct bench_options *
     _exit(127);
 }
 
-/* What it has said, when it did not start. */
-static int did_not_start(const struct bench_node *node, const char *why)
+/* Why, and what the node has said. */
+static int say_its_words(const struct bench_node *node, const char *why)
 {
     char path[300], line[512];
 
-    fprintf(stderr, "millrace-bench: %s. It said:\n", why);
+    fprintf(stderr, "\rmillrace-bench: %s. It said:\n", why);
     snprintf(path, sizeof(path), "%.250s/log", node->dir);
     FILE *log = fopen(path, "re");
     while (log != NULL && fgets(line, sizeof(line), log) != NULL)
@@ -108,13 +107,18 @@ int bench_node_begin(struct bench_node *node, const struct bench_options *option
     *node = (struct bench_node){.pid = 0};
     if (options->socket != NULL) {
         snprintf(node->socket, sizeof(node->socket), "%s", options->socket);
-        return ask(node) ? 0 : complain("no node serves at that socket");
+        if (ask(node))
+            return 0;
+        fprintf(stderr, "millrace-bench: no node serves at %s\n", options->socket);
+        return -1;
     }
     const char *base = options->dir != NULL ? options->dir : getenv("TMPDIR");
     snprintf(node->dir, sizeof(node->dir), "%s/millrace-bench.XXXXXX", base != NULL ? base : "/tmp");
     if (mkdtemp(node->dir) == NULL) {
+        fprintf(stderr, "millrace-bench: cannot make a directory for the node in %s: %s\n",
+                base != NULL ? base : "/tmp", strerror(errno));
         node->dir[0] = '\0';
-        return complain("cannot make a directory for the node");
+        return -1;
     }
     snprintf(node->socket, sizeof(node->socket), "%.230s/node/millrace.sock", node->dir);
     node->pid = fork();
@@ -125,13 +129,27 @@ int bench_node_begin(struct bench_node *node, const struct bench_options *option
     for (uint64_t begun = bench_now(); !ask(node);) {
         if (waitpid(node->pid, NULL, WNOHANG) != 0) {
             node->pid = 0;
-            return did_not_start(node, "the node did not start");
+            return say_its_words(node, "the node did not start");
         }
         if (bench_now() - begun > START_LIMIT)
-            return did_not_start(node, "the node is not ready after 30 s");
+            return say_its_words(node, "the node is not ready after 30 s");
         usleep(10000);
     }
     return 0;
+}
+
+bool bench_node_lives(struct bench_node *node)
+{
+    if (node->pid <= 0 || waitpid(node->pid, NULL, WNOHANG) == 0)
+        return true;
+    node->pid = 0;
+    say_its_words(node, "the node has ended by itself");
+    return false;
+}
+
+void bench_node_look(struct bench_node *node)
+{
+    ask(node); /* where it cannot answer just now, the next processor time says that a worker is not there */
 }
 
 void bench_node_end(struct bench_node *node)
@@ -147,35 +165,25 @@ void bench_node_end(struct bench_node *node)
     node->dir[0] = '\0';
 }
 
-/* One thread's, from the first number of /proc/PID/task/TID/schedstat. */
-static uint64_t thread_cpu(pid_t pid, const char *thread)
+bool bench_process_cpu(pid_t pid, uint64_t *ns)
 {
-    char path[128];
-    unsigned long long used = 0;
+    struct timespec used;
+    clockid_t clock;
 
-    snprintf(path, sizeof(path), "/proc/%d/task/%.32s/schedstat", (int)pid, thread);
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
-        return 0;
-    if (fscanf(file, "%llu", &used) != 1)
-        used = 0;
-    fclose(file);
-    return used;
+    if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &used) != 0)
+        return false;
+    *ns = (uint64_t)used.tv_sec * NS_PER_SECOND + (uint64_t)used.tv_nsec;
+    return true;
 }
 
-uint64_t bench_node_cpu(const struct bench_node *node)
+bool bench_node_cpu(const struct bench_node *node, uint64_t *ns)
 {
-    uint64_t sum = 0;
-
+    *ns = 0;
     for (unsigned p = 0; p < node->partitions; p++) {
-        char path[64];
-        snprintf(path, sizeof(path), "/proc/%d/task", (int)node->workers[p]);
-        DIR *threads = opendir(path);
-        for (struct dirent *entry; threads != NULL && (entry = readdir(threads)) != NULL;)
-            if (entry->d_name[0] != '.')
-                sum += thread_cpu(node->workers[p], entry->d_name);
-        if (threads != NULL)
-            closedir(threads);
+        uint64_t used;
+        if (!bench_process_cpu(node->workers[p], &used))
+            return false;
+        *ns += used;
     }
-    return sum;
+    return true;
 }

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,7 +28,7 @@ static const char help[] =
     "How long:\n"
     "  --seconds S                of each measuring (5)     --warm-up S   before the first (1)\n"
     "  --repeats N                measurings (3): the table shows their median and spread\n"
-    "  --sample N                 time one request in N (1; 16 with --pipeline 16 or more)\n"
+    "  --sample N                 time one request in N (1; 16 with --pipeline 16 or more, without --rate)\n"
     "Where:\n"
     "  --socket PATH              of a running node, which goes on afterwards\n"
     "  --partitions P             of a node started here (1)\n"
@@ -111,6 +112,46 @@ static double number(const char *name, const char *text, double least, double mo
     return value;
 }
 
+/* Without a fraction; 1e6 is welcome. */
+static uint64_t whole(const char *name, const char *text, double least, double most)
+{
+    double value = number(name, text, least, most);
+
+    if (value != (double)(uint64_t)value) {
+        fprintf(stderr, "millrace-bench: --%s takes a whole number, not `%s`\n", name, text);
+        wrong = true;
+    }
+    return (uint64_t)value;
+}
+
+unsigned bench_cores(const char *list, unsigned *cores, unsigned room)
+{
+    unsigned count = 0;
+
+    for (const char *at = list; count < room; at++) {
+        char *end;
+        unsigned long core = strtoul(at, &end, 10);
+        if (*at < '0' || *at > '9' || core >= CPU_SETSIZE)
+            return 0;
+        cores[count++] = (unsigned)core;
+        at = end;
+        if (*at != ',')
+            return *at == '\0' ? count : 0;
+    }
+    return 0;
+}
+
+static const char *core_list(const char *name, const char *text)
+{
+    unsigned cores[BENCH_CLIENTS_MAX];
+
+    if (bench_cores(text, cores, BENCH_CLIENTS_MAX) == 0) {
+        fprintf(stderr, "millrace-bench: --%s takes numbers of cores like 1,3, not `%s`\n", name, text);
+        wrong = true;
+    }
+    return text;
+}
+
 static const struct {
     const char *service, *op;
     enum bench_operation operation;
@@ -144,28 +185,28 @@ static void take(struct bench_options *options, enum option_name option, const c
         options->op = value;
         return;
     case OPTION_CLIENTS:
-        options->clients = (unsigned)number(name, value, 1, BENCH_CLIENTS_MAX - 1);
+        options->clients = (unsigned)whole(name, value, 1, BENCH_CLIENTS_MAX - 1);
         return;
     case OPTION_PIPELINE:
-        options->pipeline = (unsigned)number(name, value, 1, BENCH_PIPELINE_MAX);
+        options->pipeline = (unsigned)whole(name, value, 1, BENCH_PIPELINE_MAX);
         return;
     case OPTION_PARTITIONS:
-        options->partitions = (unsigned)number(name, value, 1, BENCH_PARTITIONS_MAX);
+        options->partitions = (unsigned)whole(name, value, 1, BENCH_PARTITIONS_MAX);
         return;
     case OPTION_DURABILITY:
         options->durability = value;
         return;
     case OPTION_KEYS:
-        options->keys = (uint64_t)number(name, value, 2, 1e9);
+        options->keys = whole(name, value, 2, 1e9);
         return;
     case OPTION_SKEW:
         options->skew = number(name, value, 0, 0.99);
         return;
     case OPTION_VALUE_SIZE:
-        options->value_size = (uint64_t)number(name, value, 0, 256e6);
+        options->value_size = whole(name, value, 0, 256e6);
         return;
     case OPTION_LISTENERS:
-        options->listeners = (unsigned)number(name, value, 1, 65536);
+        options->listeners = (unsigned)whole(name, value, 1, 65536);
         return;
     case OPTION_RATE:
         options->rate = number(name, value, 1, 1e9);
@@ -177,13 +218,13 @@ static void take(struct bench_options *options, enum option_name option, const c
         options->warm_up = number(name, value, 0, 3600);
         return;
     case OPTION_REPEATS:
-        options->repeats = (unsigned)number(name, value, 1, BENCH_REPEATS_MAX);
+        options->repeats = (unsigned)whole(name, value, 1, BENCH_REPEATS_MAX);
         return;
     case OPTION_SAMPLE:
-        options->sample = (unsigned)number(name, value, 1, 1e6);
+        options->sample = (unsigned)whole(name, value, 1, 1e6);
         return;
     case OPTION_RING_BYTES:
-        options->ring_bytes = (uint64_t)number(name, value, 16384, 1 << 30);
+        options->ring_bytes = whole(name, value, 16384, 1 << 30);
         return;
     case OPTION_SOCKET:
         options->socket = value;
@@ -192,7 +233,7 @@ static void take(struct bench_options *options, enum option_name option, const c
         options->cpus = value;
         return;
     case OPTION_CLIENT_CPUS:
-        options->client_cpus = value;
+        options->client_cpus = core_list(name, value);
         return;
     case OPTION_DIR:
         options->dir = value;

@@ -3,6 +3,7 @@
 #include "bench/load/bench.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +15,7 @@ struct figures {
 
 static struct figures figures_of(const struct bench_round *round)
 {
-    double operations = round->operations > 0 ? (double)round->operations : 1;
+    double share = round->operations > 0 ? 1e3 * (double)round->operations : INFINITY; /* none: 0 */
     const struct histogram *latency = &round->latency;
 
     return (struct figures){
@@ -25,8 +26,8 @@ static struct figures figures_of(const struct bench_round *round)
         .p999 = (double)histogram_percentile(latency, 99.9) / 1e3,
         .p9999 = (double)histogram_percentile(latency, 99.99) / 1e3,
         .max = (double)latency->max / 1e3,
-        .worker_cpu = (double)round->worker_cpu / operations / 1e3,
-        .client_cpu = (double)round->client_cpu / operations / 1e3,
+        .worker_cpu = (double)round->worker_cpu / share,
+        .client_cpu = (double)round->client_cpu / share,
     };
 }
 
@@ -97,6 +98,9 @@ void bench_report(const struct bench_options *options, const struct bench_node *
     LINE("        max", "us", max);
     LINE("worker's processor", "us/operation", worker_cpu);
     LINE("clients' processor", "us/operation", client_cpu);
+    if (spread.median.ops_per_second * options->seconds + 1 < 0.98 * options->rate * options->seconds)
+        printf("  the rate was not kept: %.1f %% of it was answered\n",
+               spread.median.ops_per_second / options->rate * 100);
     if (errors_in(rounds, count) > 0)
         printf("  errors                 %14llu\n", (unsigned long long)errors_in(rounds, count));
 }

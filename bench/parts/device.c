@@ -121,8 +121,10 @@ static void report_latency(struct device *device)
 void part_bare_writes(const struct parts_options *options)
 {
     struct device device;
-    unsigned depth = options->depth < DEPTH_MAX ? options->depth : DEPTH_MAX;
+    unsigned depth = options->depth;
 
+    if (depth > DEPTH_MAX)
+        die("--depth: at most %d in flight", DEPTH_MAX);
     run_on(options->cores[0]);
     begin(&device, options, options->size);
     uint64_t begun = now_ns(), end = begun + (uint64_t)(options->seconds * 1e9), done = 0;

@@ -4,6 +4,7 @@
 #include "bench/parts/engine.h"
 
 #include <errno.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -345,13 +346,16 @@ void make_directory(const struct parts_options *options, char *path, size_t size
         die("cannot make a directory in %s: %s", options->dir, strerror(errno));
 }
 
+static int remove_one(const char *path, const struct stat *status, int type, struct FTW *place)
+{
+    (void)status, (void)type, (void)place;
+    return remove(path);
+}
+
 void remove_directory(const char *path)
 {
-    char command[600];
-
-    snprintf(command, sizeof(command), "rm -rf -- '%s'", path);
-    if (system(command) != 0)
-        fprintf(stderr, "millrace-parts: %s is still there\n", path);
+    if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0)
+        fprintf(stderr, "millrace-parts: %s is still there: %s\n", path, strerror(errno));
 }
 
 /* The log of a session that increments a counter `entries` times, one KeepAlive for every ROUND of them. */

@@ -84,6 +84,18 @@ int by_number(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
+/* --cores. */
+static void take_cores(const char *text, int cores[2])
+{
+    int end = 0;
+
+    if (sscanf(text, "%d,%d%n", &cores[0], &cores[1], &end) == 2 && text[end] == '\0' && cores[0] >= 0 &&
+        cores[0] < CPU_SETSIZE && cores[1] >= 0 && cores[1] < CPU_SETSIZE)
+        return;
+    fprintf(stderr, "millrace-parts: --cores takes two numbers like 0,1, not `%s`\n", text);
+    exit(2);
+}
+
 /* The first two cores that this process may run on; with only one, that one twice. */
 static void find_cores(int cores[2])
 {
@@ -105,10 +117,10 @@ static void usage(FILE *to)
     fputs("usage: millrace-parts [options] [PART ...]\n\nMeasures parts of a node (all of them unless named):\n", to);
     for (size_t n = 0; n < PARTS; n++)
         fprintf(to, "  %-14s %s\n", parts[n].name, parts[n].what);
-    fputs(
-        "Options: --dir DIR (for files; TMPDIR or /tmp), --seconds S (about, each; 1), --size BYTES (4096),\n"
-        "         --depth N (1), --rate N (1000), --entries N (1000000), --bytes N (256M as 268435456), --json FILE\n",
-        to);
+    fputs("Options: --dir DIR (for files; TMPDIR or /tmp), --seconds S (about, each; 1), --size BYTES (4096),\n"
+          "         --depth N (1; at most 64), --rate N (1000), --entries N (1000000), --bytes N (256M as 268435456),\n"
+          "         --json FILE, --cores A,B (the first two): A works as a worker would, B is the client's side\n",
+          to);
 }
 
 static double number(const char *text)
@@ -128,7 +140,7 @@ static void parse(int argc, char **argv, struct parts_options *options, const ch
     static const struct option names[] = {{"dir", 1, NULL, 'd'},   {"seconds", 1, NULL, 's'}, {"size", 1, NULL, 'z'},
                                           {"depth", 1, NULL, 'n'}, {"rate", 1, NULL, 'r'},    {"entries", 1, NULL, 'e'},
                                           {"bytes", 1, NULL, 'b'}, {"json", 1, NULL, 'j'},    {"help", 0, NULL, 'h'},
-                                          {NULL, 0, NULL, 0}};
+                                          {"cores", 1, NULL, 'c'}, {NULL, 0, NULL, 0}};
     int option;
 
     while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
@@ -153,6 +165,9 @@ static void parse(int argc, char **argv, struct parts_options *options, const ch
             break;
         case 'b':
             options->bytes = (uint64_t)number(optarg);
+            break;
+        case 'c':
+            take_cores(optarg, options->cores);
             break;
         case 'j':
             *json_path = optarg;
@@ -189,10 +204,10 @@ int main(int argc, char **argv)
         .seconds = 1, .size = 4096, .depth = 1, .rate = 1000, .entries = 1000000, .bytes = UINT64_C(256) << 20};
     const char *json_path = NULL;
 
+    find_cores(options.cores);
     parse(argc, argv, &options, &json_path);
     if (options.dir == NULL)
         options.dir = getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp";
-    find_cores(options.cores);
     for (int n = optind; n < argc; n++)
         (void)find_part(argv[n]);
     if (json_path != NULL && (json = fopen(json_path, "we")) == NULL)

@@ -317,6 +317,11 @@ class Running(unittest.TestCase):
             self.assertEqual(set(work.bare_latency(found)), {"p50_us", "p99_us", "p999_us", "writes_per_second"})
         with self.assertRaises(programs.Trouble):
             loads.part_value(found, "p42")
+        for options in (["--cores", "0"], ["--cores", "0,x"], ["--cores", "0,1,2"], ["--rate", "0"], ["bare-readings"]):
+            done = subprocess.run([self.place.program("millrace-parts"), *options], stderr=subprocess.DEVNULL)
+            self.assertEqual(done.returncode, 2, options)
+        with self.assertRaises(programs.Trouble):
+            loads.parts(self.place, "bare-writes", "--depth", 65)
         self.check_nothing_left()
 
     def test_a_server_that_does_not_start_is_told(self):
