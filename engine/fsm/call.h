@@ -18,7 +18,7 @@ static inline size_t call_payload_size(const struct service_call *call)
 /* Some of the inline bytes. */
 static inline struct slice call_bytes(const struct service_call *call, size_t from, size_t upto)
 {
-    return (struct slice){upto > from ? call->bytes + from : NULL, upto - from};
+    return upto > from ? (struct slice){call->bytes + from, upto - from} : (struct slice){NULL, 0};
 }
 
 /* What has been put is dropped, and the references with it. */

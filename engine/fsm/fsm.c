@@ -501,6 +501,13 @@ bool fsm_service_exists(const struct fsm *fsm, const struct service_spec *spec)
     return service_table_find(&fsm->services, spec) != NULL;
 }
 
+uint64_t fsm_walk(const struct fsm *fsm, const struct command_input *command)
+{
+    const struct session *session =
+        command->kind == COMMAND_KEEP_ALIVE ? fsm_find_session(fsm, command->session_id) : NULL;
+    return session == NULL ? 0 : session->held_commands;
+}
+
 bool fsm_collect(struct fsm *fsm, unsigned budget)
 {
     return garbage_collect(&fsm->garbage, budget);

@@ -49,6 +49,13 @@ static uint32_t size_again(const uint8_t *body)
     return again.size;
 }
 
+/* Not while another one is logged: hundreds of them in one turn would keep everybody waiting for seconds. (The index of
+ * one whose write failed is given again, or is behind the log's last.) */
+static bool waits_for_walk(const struct worker *worker, bool walks)
+{
+    return walks && worker->walk_index > fsm_index(worker->fsm) && worker->walk_index <= log_last_index(worker->log);
+}
+
 static enum taken take_command(struct worker *worker, struct worker_channel *channel, const struct request_head *head,
                                const uint8_t *body, uint64_t frame_bytes)
 {
@@ -74,6 +81,9 @@ static enum taken take_command(struct worker *worker, struct worker_channel *cha
     if (status == STATUS_OK && input->command.kind == COMMAND_CLOSE_SESSION &&
         (channel->in_flight > 0 || channel->owed_count > 0))
         return TAKEN_STUCK;
+    bool walks = status == STATUS_OK && fsm_walk(worker->fsm, &input->command) > MR_WALK_AT_ONCE;
+    if (waits_for_walk(worker, walks))
+        return TAKEN_STUCK;
     if (status == STATUS_OK && channel->crowded && !fsm_check_frees(worker->fsm, &input->command)) {
         status = STATUS_UNAVAILABLE;
         snprintf(text, sizeof(text), "the channel has %llu requests open, as many as rings of %llu bytes allow",
@@ -97,7 +107,9 @@ static enum taken take_command(struct worker *worker, struct worker_channel *cha
     }
     struct log_origin origin = {
         .channel = channel->channel_id, .position = position, .frame_size = (uint32_t)frame_bytes, .uid = channel->uid};
-    log_append(worker->log, worker->time, &origin, head->size);
+    uint64_t index = log_append(worker->log, worker->time, &origin, head->size);
+    if (walks)
+        worker->walk_index = index;
     worker->logged_time = worker->time;
     quota_logged(&worker->quota, &input->command, head->size);
     read_once_keep(&worker->read);

@@ -151,7 +151,9 @@ void query_take(struct worker *worker, struct worker_channel *channel, uint64_t 
         answer_message(worker, channel, position, STATUS_UNAVAILABLE, text);
         return;
     }
-    struct waiting_query *waiting = malloc(sizeof(*waiting) + size);
+    if (query.cursor != NULL)
+        query.size = 0; /* once it has begun its bytes are not looked at any more */
+    struct waiting_query *waiting = malloc(sizeof(*waiting) + query.size);
     if (waiting == NULL) {
         fsm_cursor_close(query.cursor);
         answer_message(worker, channel, position, STATUS_UNAVAILABLE, "no memory for a query that has to wait");
@@ -163,7 +165,7 @@ void query_take(struct worker *worker, struct worker_channel *channel, uint64_t 
         time_limit = MR_QUERY_TIME_LIMIT_MAX;
     query.deadline = worker->now + time_limit;
     *waiting = query;
-    memcpy(waiting->body, body, size);
+    memcpy(waiting->body, body, query.size);
     keep(worker, channel, waiting);
 }
 

@@ -98,16 +98,18 @@ static bool memory_is_full(struct quota *quota, uint64_t now)
 enum quota_verdict quota_judge_closely(struct quota *quota, const struct fsm *fsm, const struct command_input *command,
                                        uint32_t uid, uint64_t now, char *text, size_t size)
 {
-    char used[32], limit[32];
+    char limit[32];
 
     if (memory_is_full(quota, now) && !fsm_check_frees(fsm, command)) {
-        snprintf(text, size, "the partition holds %s in memory, its limit is %s (--memory-limit)",
-                 value_write_size(used, quota->memory), value_write_size(limit, quota->memory_limit));
+        snprintf(text, size, "the partition holds %" PRIu64 " bytes in memory, its limit is %s (--memory-limit)",
+                 quota->memory, value_write_size(limit, quota->memory_limit));
         return QUOTA_FULL;
     }
     if (quota->disk > 0 && !fsm_check_frees(fsm, command)) {
-        snprintf(text, size, "the partition's snapshots and the least of log take %s, their limit is %s (--disk-limit)",
-                 value_write_size(used, quota->disk), value_write_size(limit, quota->disk_limit));
+        snprintf(text, size,
+                 "the partition's snapshots and the least of log take %" PRIu64
+                 " bytes, their limit is %s (--disk-limit)",
+                 quota->disk, value_write_size(limit, quota->disk_limit));
         return QUOTA_FULL;
     }
     if (quota_makes_session(command))

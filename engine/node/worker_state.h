@@ -83,7 +83,7 @@ struct worker_channel {
 
     struct waiting_query *waiting, **waiting_end;
     unsigned waiting_count;
-    uint64_t waiting_bytes;    /* that they take in memory: at most ring_bytes */
+    uint64_t waiting_bytes;    /* that they take in memory; those that have not begun at most ring_bytes */
     uint64_t waiting_deadline; /* the earliest of them (monotonic); UINT64_MAX: none */
     uint64_t waiting_index;    /* the lowest index that one of them waits for; 0: one waits for room */
 
@@ -148,6 +148,7 @@ struct worker {
     void (*answered)(void *context, const struct attach_answer *answer); /* snapshots' questions too */
     void *answered_context;
 
+    uint64_t walk_index; /* of the KeepAlive logged last that looks at many commands; 0: none */
     struct quota quota;
     struct read_once read; /* the commands that are logged and not applied */
     struct snapshots snapshots;

@@ -88,11 +88,12 @@ static int by_serial(const void *a, const void *b)
     return (left->serial > right->serial) - (left->serial < right->serial);
 }
 
-/* All entries are about to go. If everyone listens to single keys only those are looked at. */
+/* All entries are about to go. If everyone listens to single keys only those are looked at, unless the entries are
+ * fewer: either may be many times the other. */
 static void tell_cleared(struct map *map, uint64_t now)
 {
     const struct map_listeners *listeners = &map->listeners;
-    if (!list_empty(&listeners->every)) {
+    if (!list_empty(&listeners->every) || map->entries.by_key.count < listeners->by_key.count) {
         for (struct list *link = map->entries.order.next; link != &map->entries.order; link = link->next) {
             const struct map_entry *entry = container_of(link, struct map_entry, order);
             tell(map, EVENT_REMOVE, entry, map_remaining(entry, now));

@@ -74,6 +74,9 @@
 /* One channel's share of a worker's turn. */
 #define MR_TURN_REQUESTS 256
 #define MR_TURN_BYTES (256 * MR_KIB)
+/* Of KeepAlives that may have to look at more commands than this, one at a time is logged: the next when it is
+ * applied. */
+#define MR_WALK_AT_ONCE 16384
 /* What one query with many outputs may give in a turn: others are not kept waiting for longer than that takes. */
 #define MR_TURN_OUTPUTS 256
 #define MR_TURN_OUTPUT_BYTES (64 * MR_KIB)

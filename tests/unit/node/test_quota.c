@@ -174,7 +174,7 @@ static void memory(void **state)
     in_use = 64 * MR_MIB;
     quota()->measured_at = 0; /* looked at again */
     put(2);
-    expect_refused(scene.client, "holds 64M in memory, its limit is 64M (--memory-limit)");
+    expect_refused(scene.client, "holds 67108864 bytes in memory, its limit is 64M (--memory-limit)");
     open_session();
     expect_refused(scene.client, "--memory-limit");
     request_create_service(&scene.request, scene.session, COUNTER_TYPE, "", "another");

@@ -93,6 +93,50 @@ static void a_large_batch_is_answered_in_pieces(void **state)
     scene_end(&scene);
 }
 
+/* KeepAlives that look at many commands, each of them again: a turn has one, however many have come, since each takes
+ * as long as thousands of others. Of those that look at few it has all. */
+static void long_keep_alives_come_one_by_one(void **state)
+{
+    enum { FEW = 3, AT_ONCE = 1024 };
+    struct scene scene;
+    struct harness_frame frame;
+    uint8_t filter[2 + MR_FILTER_BITS_MIN / 8];
+
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, 4 * MR_MIB);
+    struct worker *worker = &scene.harness->worker;
+    memset(filter, 0xff, sizeof(filter)); /* names every number */
+    filter[0] = filter[1] = 1;
+    for (uint64_t held = 0; held <= MR_WALK_AT_ONCE; held += AT_ONCE) {
+        bool many = held == MR_WALK_AT_ONCE;
+        for (uint64_t n = 1; n <= AT_ONCE; n++)
+            scene_increment(&scene, held + n);
+        harness_settle(scene.harness);
+        for (uint64_t n = 1; n <= AT_ONCE; n++)
+            assert_true(harness_take(scene.client, &frame));
+        if (held > 0 && !many)
+            continue;
+        fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
+        uint64_t last = log_last_index(worker->log);
+        request_keep_alive(&scene.request, scene.session, (struct slice){filter, sizeof(filter)}, held + AT_ONCE, NULL,
+                           0);
+        for (unsigned i = 0; i < FEW; i++)
+            scene_send(&scene, FRAME_COMMAND);
+        for (unsigned i = 1; i <= FEW; i++) {
+            harness_settle(scene.harness);
+            assert_int_equal(log_last_index(worker->log) - last, many ? i : FEW);
+            fake_io_finish_all(scene.harness->io);
+        }
+        fake_machine_config(scene.harness->machine)->order = FAKE_AT_ONCE;
+        harness_settle(scene.harness);
+        for (unsigned i = 0; i < FEW; i++) {
+            assert_true(harness_take(scene.client, &frame));
+            assert_int_equal(frame.head.status, STATUS_OK);
+        }
+    }
+    scene_end(&scene);
+}
+
 static void a_refusal_waits_for_what_is_before_it(void **state)
 {
     struct scene scene;
@@ -646,6 +690,7 @@ int main(void)
         cmocka_unit_test(answers_in_order_and_moves_head),
         cmocka_unit_test(nothing_is_answered_before_it_is_durable),
         cmocka_unit_test(a_large_batch_is_answered_in_pieces),
+        cmocka_unit_test(long_keep_alives_come_one_by_one),
         cmocka_unit_test(a_refusal_waits_for_what_is_before_it),
         cmocka_unit_test(a_query_waits_for_its_index_alone),
         cmocka_unit_test(too_many_waiting_queries_hold_up_nothing),

@@ -267,6 +267,43 @@ static void walks_do_not_lock_each_other_out(void **state)
     scene_end(&scene);
 }
 
+/* A walk's bytes are not kept while it waits for room, however long they are: with them one channel could have the
+ * worker hold as much memory as it liked. */
+static void a_walk_keeps_no_bytes(void **state)
+{
+    enum { WALKS = 16, BYTES = 4000 };
+    struct scene scene = {.harness = harness_create(1)};
+    struct harness_frame frame;
+    static uint8_t unknown[BYTES]; /* a field that Entries does not have */
+    unsigned over = 0;
+
+    (void)state;
+    scene.harness->max_payload = 16 * MR_KIB;
+    assert_int_equal(harness_start(scene.harness), 0);
+    scene.client = harness_client(scene.harness, 0, SCENE_USER, 64 * MR_KIB);
+    scene_open_all(&scene);
+    put_large(&scene, "a", 10000);
+    put_large(&scene, "b", 10000);
+    const struct worker_channel *channel = &scene.harness->worker.channels[0];
+    memcpy(unknown, (uint8_t[]){0x7a, (BYTES - 3) % 128 | 0x80, (BYTES - 3) / 128}, 3);
+    request_query(&scene.request, scene.session, scene.map, "Entries", (struct slice){unknown, BYTES});
+    for (unsigned i = 0; i < WALKS; i++) {
+        assert_true(scene_send(&scene, FRAME_QUERY) != UINT64_MAX);
+        harness_settle(scene.harness);
+    }
+    assert_true(channel->waiting_count > WALKS / 2);
+    assert_in_range(channel->waiting_bytes, 1, WALKS * 2 * sizeof(struct waiting_query));
+    for (unsigned i = 0; i < 100; i++) {
+        harness_settle(scene.harness);
+        while (harness_take(scene.client, &frame)) {
+            assert_int_equal(frame.head.status, STATUS_OK);
+            over += (frame.head.flags & FRAME_LAST) != 0;
+        }
+    }
+    assert_int_equal(over, WALKS);
+    scene_end(&scene);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -276,6 +313,7 @@ int main(void)
         cmocka_unit_test(a_stopped_partition_that_owed_sleeps),
         cmocka_unit_test(a_walk_behind_a_write_is_not_begun_twice),
         cmocka_unit_test(walks_do_not_lock_each_other_out),
+        cmocka_unit_test(a_walk_keeps_no_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -341,17 +341,17 @@ static void clear(void **state)
     assert_said(fixture, 0);
 }
 
-/* With listeners of single keys alone: still in the order of insertion. */
-static void clear_of_single_keys(void **state)
+/* With listeners of single keys alone: still in the order of insertion, be they more than the entries or not. */
+static void check_clear_of_single_keys(struct fixture *fixture, bool more)
 {
-    struct fixture *fixture = *state;
     static const char *const keys[] = {"a", "b", "nothing", "c"};
     uint64_t indexes[4];
     for (unsigned i = 0; i < 4; i++)
         listen(fixture, keys[i], false); /* 1 to 4 */
     listen(fixture, "a", false);         /* 5 */
     indexes[3] = put(fixture, "c", "1");
-    put(fixture, "unheard", "1");
+    if (!more)
+        put(fixture, "unheard", "1");
     indexes[0] = put(fixture, "a", "1");
     indexes[1] = put(fixture, "b", "1");
     run(fixture, "Clear", none);
@@ -360,6 +360,16 @@ static void clear_of_single_keys(void **state)
     assert_event(fixture, 1, 1, 3, REMOVE, "a", "1", indexes[0], 0);
     assert_event(fixture, 2, 5, 3, REMOVE, "a", "1", indexes[0], 0);
     assert_event(fixture, 3, 2, 3, REMOVE, "b", "1", indexes[1], 0);
+}
+
+static void clear_of_single_keys(void **state)
+{
+    check_clear_of_single_keys(*state, false);
+}
+
+static void clear_of_fewer_entries_than_listened_keys(void **state)
+{
+    check_clear_of_single_keys(*state, true);
 }
 
 /* ---- the limit ---- */
@@ -456,6 +466,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(deadlines, setup, teardown),
         cmocka_unit_test_setup_teardown(clear, setup, teardown),
         cmocka_unit_test_setup_teardown(clear_of_single_keys, setup, teardown),
+        cmocka_unit_test_setup_teardown(clear_of_fewer_entries_than_listened_keys, setup, teardown),
         cmocka_unit_test(listeners_that_reach_the_limit),
         cmocka_unit_test_setup_teardown(listeners_in_the_snapshot, setup, teardown),
     };
