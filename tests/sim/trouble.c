@@ -92,7 +92,7 @@ void trouble_heal(struct sim *sim)
     fake_machine_heal(sim->machine);
     fake_machine_config(sim->machine)->space = UINT64_MAX;
     sim->plan.disk_limit = worker->snapshots.config.disk_limit = 0;
-    if (worker->log != NULL)
+    if (sim->node.up && worker->log != NULL)
         log_limit(worker->log, 0, 0);
     sim->failures = 0;
     sim->trouble_until = sim->full_until = 0;
