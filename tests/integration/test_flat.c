@@ -22,7 +22,12 @@
 
 #define ROUNDS_DEFAULT 3000
 #define ROUNDS_FIRST 1000 /* until allocators and tables have their size */
+/* AddressSanitizer keeps what was freed, up to 256 MiB of it. */
+#ifdef __SANITIZE_ADDRESS__
+#define MORE_KIB (256 * 1024)
+#else
 #define MORE_KIB 1024
+#endif
 
 static struct node node;
 
