@@ -5,10 +5,10 @@
  *
  *     millrace-instructions OPERATION DEPTH ROUNDS
  *
- * OPERATION: increment, put, get (100-byte values, 1,000 keys); events is a put of which LISTENERS streams of the client
- * hear, and counts with what each of them takes. A round starts DEPTH of them, lets the worker take its
- * turns until all are answered, and takes the answers. What is counted is ROUNDS rounds; as many run before, uncounted,
- * so that caches of memory are filled. The log is in memory: what a disk adds is system calls, not instructions. */
+ * OPERATION: increment, put, get (100-byte values, 1,000 keys); events is a put of which LISTENERS streams of the
+ * client hear, and counts with what each of them takes. A round starts DEPTH of them, lets the worker take its turns
+ * until all are answered, and takes the answers. What is counted is ROUNDS rounds; as many run before, uncounted, so
+ * that caches of memory are filled. The log is in memory: what a disk adds is system calls, not instructions. */
 #include <millrace/counter.h>
 #include <millrace/map.h>
 #include <millrace/millrace.h>

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Faults planted for the checkers: the simulator and the crash run, and the attack, are trusted because they find
- * theirs. They exist in builds for tests only (-DMR_TESTING), where one can be switched on; elsewhere PLANTED() is false. */
+ * theirs. They exist in builds for tests only (-DMR_TESTING), where one can be switched on; elsewhere PLANTED() is
+ * false. */
 #ifndef IPC_PLANTED_H
 #define IPC_PLANTED_H
 

@@ -7,8 +7,9 @@
  * stand in order of id, a session's commands by sequence number, a command's outputs by number, services by id, a
  * service's sessions by id (packed). restore.c takes nothing else.
  *
- * A message inside another one needs its size before its bytes. Sizes are computed, not kept, but for stored outputs, which are encoded
- * already: a command's is asked for twice, a service's data is walked twice, first only to be counted; and writing takes next to no memory, however large the state. */
+ * A message inside another one needs its size before its bytes. Sizes are computed, not kept, but for stored outputs,
+ * which are encoded already: a command's is asked for twice, a service's data is walked twice, first only to be
+ * counted; and writing takes next to no memory, however large the state. */
 #include "engine/fsm/duration.h"
 #include "engine/fsm/memory.h"
 #include "engine/fsm/state.h"

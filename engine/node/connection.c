@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One client's conversation on the node's socket: what proto/millrace/v1/control.proto says, one packet at a time.
  *
- * The happy path: Hello, answered with Welcome and a descriptor that wakes this client; then OpenChannel, ChannelMapped,
- * CloseChannel, GetStatus, Attach, ListSessions and TakeSnapshot in any number and order. Who says anything else, or
- * does not read what is said to him, is dropped, and his channels are closed; nobody waits for him. The other end is hostile for all
- * we know: nothing it sends reaches an assertion, and it decides neither how much is kept for it nor how many lines are
- * logged. */
+ * The happy path: Hello, answered with Welcome and a descriptor that wakes this client; then OpenChannel,
+ * ChannelMapped, CloseChannel, GetStatus, Attach, ListSessions and TakeSnapshot in any number and order. Who says
+ * anything else, or does not read what is said to him, is dropped, and his channels are closed; nobody waits for him.
+ * The other end is hostile for all we know: nothing it sends reaches an assertion, and it decides neither how much is
+ * kept for it nor how many lines are logged. */
 #include "engine/node/supervisor_parts.h"
 
 #include "engine/node/access.h"

@@ -12,8 +12,9 @@
  *
  * What a client asks about a session or for (control.proto's Attach, ListSessions and TakeSnapshot) is passed on as
  * CONTROL_ATTACH, CONTROL_LIST or CONTROL_SNAPSHOT and answered by CONTROL_ANSWER, those about sessions in the order of
- * asking: a status and a text, or with STATUS_OK one descriptor, of sealed memory with the encoded answer. (Where the supervisor can open none, the message comes without
- * it.) A question that a worker took with it into its death is asked again of its successor. */
+ * asking: a status and a text, or with STATUS_OK one descriptor, of sealed memory with the encoded answer. (Where the
+ * supervisor can open none, the message comes without it.) A question that a worker took with it into its death is
+ * asked again of its successor. */
 #ifndef ENGINE_NODE_CONTROL_H
 #define ENGINE_NODE_CONTROL_H
 

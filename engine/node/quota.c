@@ -4,8 +4,9 @@
  * Memory is the allocator's own count of what is in use, asked for seldom because gathering it takes microseconds: the
  * limit can be passed by what is logged between two looks (MR_MEMORY_LOOK_BYTES) and by what is in flight. What
  * fragmentation and the child that writes a snapshot take comes on top. The disk's limit is the log's (log_limit());
- * here it is judged what could not be helped by cutting the log: a state whose snapshots are too large. Counts of sessions and services are exact:
- * where what is logged but not applied yet could make the difference, it is waited for. */
+ * here it is judged what could not be helped by cutting the log: a state whose snapshots are too large. Counts of
+ * sessions and services are exact: where what is logged but not applied yet could make the difference, it is waited
+ * for. */
 #include "engine/node/quota.h"
 
 #include "engine/node/values.h"

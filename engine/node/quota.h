@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a partition may hold: memory, disk, sessions (also of one user), services. Decided before a command is logged, so that
- * the state does not depend on it: what is in a log is applied whatever the limits are by then. */
+/* What a partition may hold: memory, disk, sessions (also of one user), services. Decided before a command is logged,
+ * so that the state does not depend on it: what is in a log is applied whatever the limits are by then. */
 #ifndef ENGINE_NODE_QUOTA_H
 #define ENGINE_NODE_QUOTA_H
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A worker's birth: the fork, and in the child the letting go of all that is not the worker's, so that it can touch
  * nobody else's channels, keeps nobody's socket open, and dies with the supervisor. It keeps the directory's lock, its
- * region, its partition's channels, memory segments and memory snapshots, its end of the control socket, and the standard streams. */
+ * region, its partition's channels, memory segments and memory snapshots, its end of the control socket, and the
+ * standard streams. */
 #include "engine/node/supervisor_parts.h"
 
 #include "engine/node/logline.h"

@@ -10,8 +10,9 @@
  * after turn until told to stop. What can go wrong:
  *
  *   - the worker is killed, at any instruction: its successor starts from the cursors in the region, reads the newest
- * snapshot back, applies the log behind it again, and writes the answers to requests at or past a channel's head again, which come out the same; then it reads
- * on behind what the log has. Nothing of that is visible to a client before the successor's epoch is durable.
+ *     snapshot back, applies the log behind it again, and writes the answers to requests at or past a channel's head
+ *     again, which come out the same; then it reads on behind what the log has. Nothing of that is visible to a client
+ *     before the successor's epoch is durable.
  *   - the log is damaged, or an entry has killed two workers: the partition is stopped. Its worker loads no state and
  *     answers every request with INTERNAL and the reason.
  *   - the disk fails: requests that would be logged are refused with UNAVAILABLE, queries are answered. The log goes on

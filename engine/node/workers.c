@@ -3,8 +3,8 @@
  *
  * A worker that dies of its own fault was at a request, at an entry of the log or at a snapshot; the region says at
  * which. The second death in a row at the same request closes that request's channel, at the same entry or snapshot it
- * stops the partition, so that no input can keep a partition dying. Whatever else ends a worker (SIGKILL, the memory killer) proves nothing against
- * what it was at. */
+ * stops the partition, so that no input can keep a partition dying. Whatever else ends a worker (SIGKILL, the memory
+ * killer) proves nothing against what it was at. */
 #include "engine/node/supervisor_parts.h"
 
 #include "engine/node/logline.h"
