@@ -178,9 +178,14 @@ static bool as_before(const struct bout *bout)
            anonymous_bytes(bout->supervisor) + anonymous_bytes(bout->worker) <= bout->anonymous + MORE_BYTES_MAX;
 }
 
-/* With the honest client alone. The lowest of some looks, since our own questions are connections too. */
+/* With the honest client alone, when the worker has taken all of its channels too: its end of the control socket, and
+ * two eventfds for each. Then the lowest of some looks, since our own questions are connections too. */
 static void note_descriptors(struct bout *bout)
 {
+    const unsigned least = 1 + 2 * HONEST_CHANNELS;
+    if (!wait_for(clients_descriptors(bout->worker) >= least))
+        fail_bout(bout, "the worker has %u descriptors of clients, not the %u of its channels",
+                  clients_descriptors(bout->worker), least);
     bout->supervisor_fds = bout->worker_fds = UINT_MAX;
     for (unsigned i = 0; i < 50; i++) {
         unsigned supervisor = clients_descriptors(bout->supervisor), worker = clients_descriptors(bout->worker);
