@@ -10,7 +10,6 @@
  * Weights stand beside the attacks.
  *
  * Exit status: 0 all is well; 1 something was not; 2 usage, or the machine refused. */
-#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -20,6 +19,7 @@
 
 #include "tests/attack/attacker.h"
 #include "tests/attack/bout.h"
+#include "tests/support/argument.h"
 #include "tests/support/wait.h"
 
 #define SAY_EVERY_MS 15000
@@ -50,19 +50,6 @@ static void usage(FILE *to)
           to);
 }
 
-static uint64_t number(const char *text)
-{
-    char *end;
-
-    errno = 0;
-    uint64_t value = strtoull(text, &end, 10);
-    if (errno != 0 || *end != '\0' || end == text) {
-        fprintf(stderr, "attack: %s is no number\n", text);
-        exit(2);
-    }
-    return value;
-}
-
 static void read_options(int argc, char **argv)
 {
     static const struct option known[] = {{"rounds", required_argument, NULL, 'r'},
@@ -81,22 +68,22 @@ static void read_options(int argc, char **argv)
     while ((letter = getopt_long(argc, argv, "", known, NULL)) != -1) {
         switch (letter) {
         case 'r':
-            options.rounds = number(optarg);
+            options.rounds = argument_number("attack", optarg);
             break;
         case 's':
-            options.seed = number(optarg);
+            options.seed = argument_number("attack", optarg);
             break;
         case 'f':
-            options.from = number(optarg);
+            options.from = argument_number("attack", optarg);
             break;
         case 'b':
-            options.bout = number(optarg);
+            options.bout = argument_number("attack", optarg);
             break;
         case 'w':
-            options.wait_ms = (unsigned)number(optarg) * 1000;
+            options.wait_ms = (unsigned)argument_number("attack", optarg) * 1000;
             break;
         case 'c':
-            options.calm_ms = (unsigned)number(optarg) * 1000;
+            options.calm_ms = (unsigned)argument_number("attack", optarg) * 1000;
             break;
         case 'o':
             options.only = optarg;

@@ -4,7 +4,6 @@
  * unless the round failed.
  *
  * Exit status: 0 all rounds are well; 1 one was not; 2 usage, or the machine refused. */
-#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -18,6 +17,7 @@
 #include <unistd.h>
 
 #include "tests/crash/round.h"
+#include "tests/support/argument.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/wait.h"
 
@@ -58,19 +58,6 @@ static void usage(FILE *to)
           to);
 }
 
-static uint64_t number(const char *text)
-{
-    char *end;
-
-    errno = 0;
-    uint64_t value = strtoull(text, &end, 10);
-    if (errno != 0 || *end != '\0' || end == text) {
-        fprintf(stderr, "crash: %s is no number\n", text);
-        exit(2);
-    }
-    return value;
-}
-
 static void read_options(int argc, char **argv)
 {
     static const struct option known[] = {
@@ -86,19 +73,19 @@ static void read_options(int argc, char **argv)
     while ((letter = getopt_long(argc, argv, "", known, NULL)) != -1) {
         switch (letter) {
         case 'r':
-            options.rounds = number(optarg);
+            options.rounds = argument_number("crash", optarg);
             break;
         case 's':
-            options.seed = number(optarg);
+            options.seed = argument_number("crash", optarg);
             break;
         case 'f':
-            options.from = number(optarg);
+            options.from = argument_number("crash", optarg);
             break;
         case 'j':
-            options.jobs = (unsigned)number(optarg);
+            options.jobs = (unsigned)argument_number("crash", optarg);
             break;
         case 'w':
-            options.wait_ms = (unsigned)number(optarg) * 1000;
+            options.wait_ms = (unsigned)argument_number("crash", optarg) * 1000;
             break;
         case 'd':
             options.folder = optarg;

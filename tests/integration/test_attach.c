@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Coming back to a session, on a real node, packet by packet: who is let in and who is not, what is said of what the
  * session holds, and that nothing of it is lost with a worker or a node. */
+#include "tests/support/spawn.h"
 #include "tests/support/stub_node.h"
 
 #include <fcntl.h>
@@ -406,27 +407,12 @@ static void test_what_is_held(void **state)
     leave(&asker);
 }
 
-static bool is_stopped(pid_t pid)
-{
-    char path[64], line[256] = "";
-
-    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-    FILE *file = fopen(path, "r");
-    if (file == NULL)
-        return false;
-    if (fgets(line, sizeof(line), file) == NULL)
-        line[0] = '\0';
-    fclose(file);
-    const char *name_end = strrchr(line, ')');
-    return name_end != NULL && strlen(name_end) > 2 && name_end[2] == 'T';
-}
-
 static pid_t halt_worker(void)
 {
     pid_t pid = node_partition(&node, 1).pid;
 
     assert_int_equal(kill(pid, SIGSTOP), 0);
-    assert_true(wait_for(is_stopped(pid)));
+    assert_true(wait_for(process_is_stopped(pid)));
     return pid;
 }
 
@@ -483,7 +469,7 @@ static void test_an_end_not_heard_yet(void **state)
         open_channel(&user);
         uint64_t session = open_session(&user);
         process_signal(&node.process, SIGSTOP);
-        assert_true(wait_for(is_stopped(node.process.pid)));
+        assert_true(wait_for(process_is_stopped(node.process.pid)));
         stub_ask_attach(&asker.client, 1, session);
         for (unsigned i = 0; i < words; i++)
             stub_say_mapped(&user.client, 1000000 + i); /* nobody's: not answered */

@@ -9,7 +9,6 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <dirent.h>
 #include <millrace/counter.h>
 #include <millrace/limits.h>
 #include <stdio.h>
@@ -17,6 +16,7 @@
 #include <string.h>
 
 #include "tests/support/live_node.h"
+#include "tests/support/spawn.h"
 #include "tests/support/stub_node.h"
 #include "tests/support/wait.h"
 
@@ -40,16 +40,9 @@ struct held {
 
 static struct held of_process(pid_t pid)
 {
-    struct held held = {0};
+    struct held held = {.descriptors = process_descriptors(pid)};
     char path[64], line[256];
 
-    snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
-    DIR *directory = opendir(path);
-    assert_non_null(directory);
-    while (readdir(directory) != NULL)
-        held.descriptors++;
-    closedir(directory);
-    held.descriptors -= 2; /* . and .. */
     snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
     FILE *file = fopen(path, "r");
     assert_non_null(file);

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "tests/support/live_node.h"
+#include "tests/support/spawn.h"
 #include "tests/support/wait.h"
 
 #define STUCK 3
@@ -81,21 +82,6 @@ static int fill_and_stop(void *argument)
     return 0;
 }
 
-static bool is_stopped(pid_t pid)
-{
-    char path[64], line[256] = "";
-
-    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-    FILE *file = fopen(path, "r");
-    if (file == NULL)
-        return false;
-    if (fgets(line, sizeof(line), file) == NULL)
-        line[0] = '\0';
-    fclose(file);
-    const char *name_end = strrchr(line, ')');
-    return name_end != NULL && strlen(name_end) > 2 && name_end[2] == 'T';
-}
-
 /* Another client's whole life. */
 static void others_go_on(const char *name)
 {
@@ -131,7 +117,7 @@ static void test_full_rings(void **state)
         children[i] = fork_run(fill_and_stop, &stories[i]);
     }
     for (unsigned i = 0; i < STUCK; i++) {
-        assert_true(wait_for(atomic_load(&stories[i].full) && is_stopped(children[i])));
+        assert_true(wait_for(atomic_load(&stories[i].full) && process_is_stopped(children[i])));
         assert_true(atomic_load(&stories[i].started) > 100);
     }
     others_go_on("other");

@@ -9,7 +9,6 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <dirent.h>
 #include <millrace/counter.h>
 #include <millrace/limits.h>
 #include <millrace/map.h>
@@ -26,6 +25,7 @@
 #include "proto/reader.h"
 #include "tests/support/live_node.h"
 #include "tests/support/requests.h"
+#include "tests/support/spawn.h"
 #include "tests/support/stub_node.h"
 #include "tests/support/wait.h"
 
@@ -271,35 +271,6 @@ static void make_events(void)
     mr_close(client);
 }
 
-static bool is_stopped(pid_t pid)
-{
-    char path[64], line[256] = "";
-
-    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-    FILE *file = fopen(path, "r");
-    if (file == NULL)
-        return false;
-    if (fgets(line, sizeof(line), file) == NULL)
-        line[0] = '\0';
-    fclose(file);
-    const char *name_end = strrchr(line, ')');
-    return name_end != NULL && strlen(name_end) > 2 && name_end[2] == 'T';
-}
-
-static unsigned descriptors(pid_t pid)
-{
-    char path[64];
-    unsigned count = 0;
-
-    snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
-    DIR *directory = opendir(path);
-    assert_non_null(directory);
-    while (readdir(directory) != NULL)
-        count++;
-    closedir(directory);
-    return count;
-}
-
 /* What there is while nobody is connected. */
 struct held {
     uint64_t channels, sessions;
@@ -312,8 +283,8 @@ static struct held look(void)
 
     return (struct held){.channels = partition.channels,
                          .sessions = partition.sessions,
-                         .supervisor = descriptors(node.process.pid),
-                         .worker = descriptors(partition.pid)};
+                         .supervisor = process_descriptors(node.process.pid),
+                         .worker = process_descriptors(partition.pid)};
 }
 
 static bool all_freed(const struct held *before)
@@ -342,7 +313,7 @@ static void test_stopped(void **state)
         bool killed = round == 0 || way->stream;
         *story = (struct story){.timeout = killed ? 2 : 600}; /* the killed one's ends by itself */
         pid_t child = fork_run(way->body, NULL);
-        assert_true(wait_for(atomic_load(&story->there) && is_stopped(child)));
+        assert_true(wait_for(atomic_load(&story->there) && process_is_stopped(child)));
         if (way->stream)
             make_events();
         honest("honest");

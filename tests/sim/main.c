@@ -2,7 +2,6 @@
 /* Runs seeds: sim --seeds N [--from SEED] [--jobs N] [--plant FAULT] [--verbose]. Prints seeds a second; every ten
  * seconds how far it is, with the seed to go on from; on the first failure the seed, what was violated and the command
  * that repeats it, and ends with 1. With --plant it is the other way round: 0 if the planted fault was found. */
-#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -17,6 +16,7 @@
 
 #include "ipc/planted.h"
 #include "tests/sim/sim.h"
+#include "tests/support/argument.h"
 
 enum { JOBS_MAX = 64, TELL_EVERY = 10, HANGS_AFTER = 60, FOUND = 7 };
 
@@ -164,11 +164,11 @@ static bool read_options(int count, char **arguments)
     while ((option = getopt_long(count, arguments, "", names, NULL)) != -1) {
         unsigned fault = 1;
         if (option == 's')
-            options.seeds = strtoull(optarg, NULL, 10);
+            options.seeds = argument_number("sim", optarg);
         else if (option == 'f')
-            options.from = strtoull(optarg, NULL, 10);
+            options.from = argument_number("sim", optarg);
         else if (option == 'j')
-            options.jobs = strtoull(optarg, NULL, 10);
+            options.jobs = argument_number("sim", optarg);
         else if (option == 'v')
             options.verbose = true;
         else if (option != 'p')

@@ -299,15 +299,43 @@ char *read_file(const char *path, size_t *size)
     return content;
 }
 
-unsigned open_descriptors(void)
+static unsigned entries(const char *path)
 {
-    DIR *directory = opendir("/proc/self/fd");
+    DIR *directory = opendir(path);
     unsigned count = 0;
 
     if (directory == NULL)
-        refuse("/proc/self/fd");
+        refuse(path);
     while (readdir(directory) != NULL)
         count++;
     closedir(directory);
-    return count - 3; /* without ".", ".." and the directory's own */
+    return count - 2; /* without "." and ".." */
+}
+
+unsigned open_descriptors(void)
+{
+    return entries("/proc/self/fd") - 1; /* without the directory's own */
+}
+
+unsigned process_descriptors(pid_t pid)
+{
+    char path[64];
+
+    snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+    return entries(path);
+}
+
+bool process_is_stopped(pid_t pid)
+{
+    char path[64], line[256] = "";
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    FILE *file = fopen(path, "r");
+    if (file == NULL)
+        return false;
+    if (fgets(line, sizeof(line), file) == NULL)
+        line[0] = '\0';
+    fclose(file);
+    const char *name_end = strrchr(line, ')'); /* a name may hold anything */
+    return name_end != NULL && strlen(name_end) > 2 && name_end[2] == 'T';
 }

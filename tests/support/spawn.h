@@ -54,5 +54,8 @@ char *read_all(int fd, size_t *size, unsigned milliseconds);
 char *read_file(const char *path, size_t *size);
 /* Descriptors that this process has open. */
 unsigned open_descriptors(void);
+/* The same of any process, and whether it is stopped (by SIGSTOP). */
+unsigned process_descriptors(pid_t pid);
+bool process_is_stopped(pid_t pid);
 
 #endif
