@@ -54,6 +54,20 @@ uint64_t scene_put(struct scene *scene, uint64_t sequence_num, size_t value_size
     return scene_send(scene, FRAME_COMMAND);
 }
 
+uint64_t scene_listen(struct scene *scene, uint64_t sequence_num, const char *key, bool replay)
+{
+    struct payload payload = events_payload(key, replay);
+    request_command(&scene->request, scene->session, scene->map, sequence_num, "Events", payload_slice(&payload));
+    return scene_send(scene, FRAME_COMMAND);
+}
+
+uint64_t scene_entries(struct scene *scene)
+{
+    struct payload nothing = {.size = 0};
+    request_query(&scene->request, scene->session, scene->map, "Entries", payload_slice(&nothing));
+    return scene_send(scene, FRAME_QUERY);
+}
+
 void scene_take(struct scene *scene, uint64_t position, struct harness_frame *frame)
 {
     assert_true(harness_take(scene->client, frame));
@@ -90,6 +104,14 @@ void scene_begin(struct scene *scene, enum durability durability, uint64_t ring_
     assert_int_equal(harness_start(scene->harness), 0);
     scene->client = harness_client(scene->harness, 0, SCENE_USER, ring_bytes);
     scene_open_all(scene);
+}
+
+struct scene scene_beside(const struct scene *scene, uint32_t slot, uint64_t ring_bytes)
+{
+    struct scene other = *scene;
+    other.request = (struct request){.bytes = NULL};
+    other.client = harness_client(scene->harness, slot, SCENE_USER, ring_bytes);
+    return other;
 }
 
 void scene_end(struct scene *scene)

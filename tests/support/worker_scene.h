@@ -22,11 +22,16 @@ void scene_begin(struct scene *scene, enum durability durability, uint64_t ring_
 void scene_end(struct scene *scene);
 /* Session, counter and map for a scene that has a client already. */
 void scene_open_all(struct scene *scene);
+/* A second client of the same user, in another slot, with the first one's session. Its request is freed by itself; the
+ * rest is the first one's. */
+struct scene scene_beside(const struct scene *scene, uint32_t slot, uint64_t ring_bytes);
 
 /* Sends scene->request; the position. */
 uint64_t scene_send(struct scene *scene, enum frame_kind kind);
 uint64_t scene_increment(struct scene *scene, uint64_t sequence_num);
 uint64_t scene_put(struct scene *scene, uint64_t sequence_num, size_t value_size); /* under "key" */
+uint64_t scene_listen(struct scene *scene, uint64_t sequence_num, const char *key, bool replay);
+uint64_t scene_entries(struct scene *scene); /* the query that walks the map */
 /* Sends scene->request, waits for its one answer; the id in it. */
 uint64_t scene_id(struct scene *scene);
 

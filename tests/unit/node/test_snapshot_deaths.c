@@ -46,21 +46,6 @@ static void settle(struct scene *scene, struct record *record)
     }
 }
 
-static uint64_t listen(struct scene *scene, uint64_t sequence_num)
-{
-    struct payload payload = events_payload("", false);
-    request_command(&scene->request, scene->session, scene->map, sequence_num, "Events", payload_slice(&payload));
-    return scene_send(scene, FRAME_COMMAND);
-}
-
-static struct scene beside(struct scene *scene, uint32_t slot, uint64_t ring_bytes)
-{
-    struct scene other = *scene;
-    other.request = (struct request){.bytes = NULL};
-    other.client = harness_client(scene->harness, slot, SCENE_USER, ring_bytes);
-    return other;
-}
-
 static void die_and_start(struct scene *scene)
 {
     harness_kill(scene->harness);
@@ -77,8 +62,8 @@ static void a_listener(bool taken, struct record *record)
     struct record before = {.count = 0};
 
     scene_begin(&scene, DURABILITY_SYNC, RING);
-    struct scene listener = beside(&scene, 1, MR_RING_BYTES_MIN);
-    listen(&listener, 1000);
+    struct scene listener = scene_beside(&scene, 1, MR_RING_BYTES_MIN);
+    scene_listen(&listener, 1000, "", false);
     for (unsigned i = 0; i < 60; i++) {
         scene_put(&scene, scene.next++, 400);
         harness_settle(scene.harness);
@@ -98,7 +83,7 @@ static void a_listener(bool taken, struct record *record)
     assert_int_equal(scene.harness->worker.snapshots.known_count, taken);
     assert_int_equal(scene.harness->worker.channels[1].held, 0);
     settle(&listener, record); /* what stood in its ring */
-    listen(&listener, 1000);
+    scene_listen(&listener, 1000, "", false);
     settle(&listener, record);
     assert_int_equal(scene.harness->worker.channels[1].held, MR_SMALL_FRAME);
     for (unsigned i = 0; i < 40; i++) {
@@ -151,7 +136,7 @@ static void one_in_the_middle(bool taken, struct record *record)
     struct payload nothing = {.size = 0};
 
     scene_begin(&scene, DURABILITY_SYNC, RING);
-    struct scene other = beside(&scene, 1, RING);
+    struct scene other = scene_beside(&scene, 1, RING);
     for (unsigned i = 0; i < 5; i++)
         scene_increment(&scene, scene.next++);
     request_open_session(&other.request, (struct duration){.seconds = 10, .present = true});
@@ -219,8 +204,8 @@ static void a_stream_goes_on_behind_a_snapshot(void **state)
 
     (void)state;
     scene_begin(&scene, DURABILITY_SYNC, RING);
-    struct scene listener = beside(&scene, 1, RING);
-    uint64_t position = listen(&listener, 1000);
+    struct scene listener = scene_beside(&scene, 1, RING);
+    uint64_t position = scene_listen(&listener, 1000, "", false);
     harness_settle(scene.harness);
     for (unsigned life = 0; life < 5; life++) {
         for (unsigned i = 0; i < 10; i++) {
@@ -232,7 +217,7 @@ static void a_stream_goes_on_behind_a_snapshot(void **state)
         }
         die_and_start(&scene);
         record.count = 0;
-        position = listen(&listener, 1000);
+        position = scene_listen(&listener, 1000, "", false);
         settle(&listener, &record);
         next = 1;
         for (unsigned i = 0; i < record.count; i++)

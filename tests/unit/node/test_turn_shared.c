@@ -27,9 +27,7 @@ static void begin(struct shared *shared, uint64_t ring_bytes)
 {
     *shared = (struct shared){.count = 0};
     scene_begin(&shared->scene, DURABILITY_SYNC, ring_bytes);
-    shared->talker = shared->scene;
-    shared->talker.request = (struct request){.bytes = NULL};
-    shared->talker.client = harness_client(shared->scene.harness, 1, SCENE_USER, RING);
+    shared->talker = scene_beside(&shared->scene, 1, RING);
 }
 
 static void end(struct shared *shared)
@@ -40,9 +38,7 @@ static void end(struct shared *shared)
 
 static uint64_t name_stream(struct scene *scene, unsigned stream, const char *key)
 {
-    struct payload payload = events_payload(key, false);
-    request_command(&scene->request, scene->session, scene->map, 1000 + stream, "Events", payload_slice(&payload));
-    return scene_send(scene, FRAME_COMMAND);
+    return scene_listen(scene, 1000 + stream, key, false);
 }
 
 static void listen(struct shared *shared, const char *key, bool shares)

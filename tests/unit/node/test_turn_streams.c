@@ -14,20 +14,6 @@
 
 #define RING (64 * MR_KIB)
 
-static uint64_t listen(struct scene *scene, uint64_t sequence_num, const char *key, bool replay)
-{
-    struct payload payload = events_payload(key, replay);
-    request_command(&scene->request, scene->session, scene->map, sequence_num, "Events", payload_slice(&payload));
-    return scene_send(scene, FRAME_COMMAND);
-}
-
-static uint64_t entries(struct scene *scene)
-{
-    struct payload nothing = {.size = 0};
-    request_query(&scene->request, scene->session, scene->map, "Entries", payload_slice(&nothing));
-    return scene_send(scene, FRAME_QUERY);
-}
-
 static uint64_t put_key(struct scene *scene, const char *key, size_t size)
 {
     static uint8_t value[2048];
@@ -40,15 +26,6 @@ static uint64_t keep_alive(struct scene *scene, struct slice filter, uint64_t la
 {
     request_keep_alive(&scene->request, scene->session, filter, last_input, NULL, 0);
     return scene_send(scene, FRAME_COMMAND);
-}
-
-/* A second client of the same user, with the first one's session. */
-static struct scene beside(struct scene *scene, uint32_t slot, uint64_t ring_bytes)
-{
-    struct scene other = *scene;
-    other.request = (struct request){.bytes = NULL};
-    other.client = harness_client(scene->harness, slot, SCENE_USER, ring_bytes);
-    return other;
 }
 
 /* Takes all there is for a stream whose next output has this number; returns the number after the last. */
@@ -75,8 +52,8 @@ static void events_are_numbered_from_listening_on(void **state)
 
     (void)state;
     scene_begin(&scene, DURABILITY_SYNC, RING);
-    struct scene talker = beside(&scene, 1, RING);
-    uint64_t position = listen(&scene, 1000, "", false);
+    struct scene talker = scene_beside(&scene, 1, RING);
+    uint64_t position = scene_listen(&scene, 1000, "", false);
     harness_settle(scene.harness);
     assert_int_equal(take_outputs(&scene, position, 1, &last), 2);
     for (unsigned i = 0; i < 10; i++)
@@ -106,8 +83,8 @@ static void a_sleeping_listener_goes_on_where_it_stopped(void **state)
 
     (void)state;
     scene_begin(&scene, DURABILITY_SYNC, MR_RING_BYTES_MIN);
-    struct scene talker = beside(&scene, 1, RING);
-    uint64_t position = listen(&scene, 1000, "", false);
+    struct scene talker = scene_beside(&scene, 1, RING);
+    uint64_t position = scene_listen(&scene, 1000, "", false);
     for (unsigned i = 0; i < 100; i++) {
         put_key(&talker, "key", 1000);
         harness_settle(scene.harness);
@@ -137,13 +114,13 @@ static void named_again_elsewhere_it_is_taken_over(void **state)
 
     (void)state;
     scene_begin(&scene, DURABILITY_SYNC, RING);
-    struct scene other = beside(&scene, 1, RING);
-    uint64_t first = listen(&scene, 1000, "", false);
+    struct scene other = scene_beside(&scene, 1, RING);
+    uint64_t first = scene_listen(&scene, 1000, "", false);
     put_key(&scene, "key", 10);
     harness_settle(scene.harness);
     while (harness_take(scene.client, &frame))
         ;
-    uint64_t second = listen(&other, 1000, "", false);
+    uint64_t second = scene_listen(&other, 1000, "", false);
     harness_settle(scene.harness);
     scene_take(&scene, first, &frame);
     assert_int_equal(frame.head.status, STATUS_CANCELED);
@@ -166,7 +143,7 @@ static void a_keep_alive_without_it_cancels(void **state)
 
     (void)state;
     scene_begin(&scene, DURABILITY_SYNC, RING);
-    uint64_t position = listen(&scene, 1, "", false);
+    uint64_t position = scene_listen(&scene, 1, "", false);
     harness_settle(scene.harness);
     scene_take(&scene, position, &frame);
     uint64_t renewal = keep_alive(&scene, (struct slice){NULL, 0}, 1);
@@ -190,7 +167,7 @@ static void too_many_open_commands_refuse_and_can_be_ended(void **state)
     (void)state;
     scene_begin(&scene, DURABILITY_SYNC, MR_RING_BYTES_MIN);
     for (uint64_t n = 1; n <= 100; n++) {
-        uint64_t position = listen(&scene, n, "none", false);
+        uint64_t position = scene_listen(&scene, n, "none", false);
         harness_settle(scene.harness);
         scene_take(&scene, position, &frame);
         open += frame.head.status == STATUS_OK;
@@ -224,7 +201,7 @@ static void too_many_open_commands_refuse_and_can_be_ended(void **state)
             ended += frame.head.status == STATUS_CANCELED;
     }
     assert_int_equal(ended, open);
-    uint64_t position = listen(&scene, 1000, "none", false);
+    uint64_t position = scene_listen(&scene, 1000, "none", false);
     harness_settle(scene.harness);
     scene_take(&scene, position, &frame);
     assert_int_equal(frame.head.status, STATUS_OK);
@@ -243,8 +220,8 @@ static void an_event_too_large_for_the_ring_ends_the_request(void **state)
     assert_int_equal(harness_start(scene.harness), 0);
     scene.client = harness_client(scene.harness, 0, SCENE_USER, RING);
     scene_open_all(&scene);
-    struct scene small = beside(&scene, 1, MR_RING_BYTES_MIN);
-    uint64_t position = listen(&small, 1000, "", false);
+    struct scene small = scene_beside(&scene, 1, MR_RING_BYTES_MIN);
+    uint64_t position = scene_listen(&small, 1000, "", false);
     harness_settle(scene.harness);
     scene_take(&small, position, &frame);
     static uint8_t value[10000];
@@ -267,9 +244,9 @@ static void an_event_too_large_for_the_ring_ends_the_request(void **state)
     put_key(&scene, "k", 10);
     harness_settle(scene.harness);
     assert_false(harness_take(small.client, &frame)); /* nothing behind a last frame */
-    struct scene large = beside(&scene, 2, RING);
+    struct scene large = scene_beside(&scene, 2, RING);
     bool last;
-    position = listen(&large, 1000, "", false);
+    position = scene_listen(&large, 1000, "", false);
     harness_settle(scene.harness);
     assert_int_equal(take_outputs(&large, position, 1, &last), 4);
     /* the earlier request has been told its end: being taken over is not told to it as well */
@@ -289,9 +266,9 @@ static void outputs_of_a_channel_come_in_order(void **state)
 
     (void)state;
     scene_begin(&scene, DURABILITY_SYNC, MR_RING_BYTES_MIN);
-    struct scene talker = beside(&scene, 1, RING);
-    uint64_t large = listen(&scene, 1000, "large", false);
-    uint64_t small = listen(&scene, 1001, "small", false);
+    struct scene talker = scene_beside(&scene, 1, RING);
+    uint64_t large = scene_listen(&scene, 1000, "large", false);
+    uint64_t small = scene_listen(&scene, 1001, "small", false);
     harness_settle(scene.harness);
     assert_true(harness_take(scene.client, &frame) && harness_take(scene.client, &frame));
     for (unsigned i = 0; scene.harness->worker.channels[0].owed_count == 0; i++) {
@@ -326,8 +303,8 @@ static void the_last_frame_always_has_room(void **state)
         struct harness_frame frame;
         unsigned last = 0;
         scene_begin(&scene, DURABILITY_SYNC, MR_RING_BYTES_MIN);
-        struct scene talker = beside(&scene, 1, RING);
-        uint64_t position = listen(&scene, 1000, "", false);
+        struct scene talker = scene_beside(&scene, 1, RING);
+        uint64_t position = scene_listen(&scene, 1000, "", false);
         for (unsigned i = 0; scene.harness->worker.channels[0].owed_count == 0; i++) {
             assert_true(i < 1000);
             put_key(&talker, "key", size);
@@ -359,8 +336,8 @@ static void a_stream_outlives_the_worker(void **state)
 
     (void)state;
     scene_begin(&scene, DURABILITY_SYNC, RING);
-    struct scene talker = beside(&scene, 1, RING);
-    uint64_t position = listen(&scene, 1000, "", false);
+    struct scene talker = scene_beside(&scene, 1, RING);
+    uint64_t position = scene_listen(&scene, 1000, "", false);
     put_key(&talker, "key", 10);
     harness_settle(scene.harness);
     assert_int_equal(take_outputs(&scene, position, 1, &last), 3);
@@ -369,7 +346,7 @@ static void a_stream_outlives_the_worker(void **state)
     assert_int_equal(harness_start(scene.harness), 0);
     harness_settle(scene.harness);
     assert_false(harness_take(scene.client, &frame)); /* the successor does not know who listens until it is told */
-    position = listen(&scene, 1000, "", false);
+    position = scene_listen(&scene, 1000, "", false);
     harness_settle(scene.harness);
     assert_int_equal(take_outputs(&scene, position, 1, &last), 4);
     put_key(&talker, "key", 10);
@@ -389,7 +366,7 @@ static void a_stream_opened_as_the_worker_dies_is_answered(void **state)
     scene_begin(&scene, DURABILITY_SYNC, RING);
     fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
     fake_machine_config(scene.harness->machine)->crash = FAKE_KEEP;
-    uint64_t position = listen(&scene, 1000, "", false);
+    uint64_t position = scene_listen(&scene, 1000, "", false);
     harness_settle(scene.harness); /* logged, in flight */
     harness_kill(scene.harness);
     fake_machine_config(scene.harness->machine)->order = FAKE_AT_ONCE;
@@ -411,19 +388,19 @@ static void entries_take_turns(void **state)
 
     (void)state;
     scene_begin(&scene, DURABILITY_SYNC, 4 * RING);
-    struct scene other = beside(&scene, 1, RING);
+    struct scene other = scene_beside(&scene, 1, RING);
     for (unsigned i = 0; i < 1000; i++) {
         char key[16] = {'k', (char)('0' + i / 100), (char)('0' + i / 10 % 10), (char)('0' + i % 10)};
         put_key(&scene, key, 10);
         harness_settle(scene.harness);
         assert_true(harness_take(scene.client, &frame));
     }
-    uint64_t position = entries(&scene);
+    uint64_t position = scene_entries(&scene);
     turn_run(&scene.harness->worker);
     uint64_t given = take_outputs(&scene, position, 1, &last) - 1;
     assert_true(given > 0 && given <= MR_TURN_OUTPUTS);
     /* another client's query is answered in between, and the walk goes on without being asked */
-    uint64_t others = entries(&other);
+    uint64_t others = scene_entries(&other);
     turn_run(&scene.harness->worker);
     assert_true(harness_take(other.client, &frame));
     assert_int_equal(frame.head.request, others);
@@ -447,14 +424,14 @@ static void entries_of_who_does_not_read_wait_without_a_limit(void **state)
 
     (void)state;
     scene_begin(&scene, DURABILITY_SYNC, MR_RING_BYTES_MIN);
-    struct scene talker = beside(&scene, 1, RING);
+    struct scene talker = scene_beside(&scene, 1, RING);
     for (unsigned i = 0; i < 100; i++) {
         char key[16] = {'k', (char)('0' + i / 10), (char)('0' + i % 10)};
         put_key(&talker, key, 1000);
         harness_settle(scene.harness);
         assert_true(harness_take(talker.client, &frame));
     }
-    uint64_t position = entries(&scene);
+    uint64_t position = scene_entries(&scene);
     harness_settle(scene.harness);
     fake_machine_advance(scene.harness->machine, MR_SECOND);
     harness_settle(scene.harness);
@@ -476,7 +453,7 @@ static void entries_of_an_empty_map_are_one_empty_output(void **state)
 
     (void)state;
     scene_begin(&scene, DURABILITY_SYNC, RING);
-    uint64_t position = entries(&scene);
+    uint64_t position = scene_entries(&scene);
     harness_settle(scene.harness);
     assert_int_equal(take_outputs(&scene, position, 1, &last), 2);
     assert_true(last);

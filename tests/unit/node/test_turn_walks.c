@@ -13,20 +13,6 @@
 #include "proto/reader.h"
 #include "tests/support/worker_scene.h"
 
-static uint64_t listen(struct scene *scene, uint64_t sequence_num, const char *key, bool replay)
-{
-    struct payload payload = events_payload(key, replay);
-    request_command(&scene->request, scene->session, scene->map, sequence_num, "Events", payload_slice(&payload));
-    return scene_send(scene, FRAME_COMMAND);
-}
-
-static uint64_t entries(struct scene *scene)
-{
-    struct payload nothing = {.size = 0};
-    request_query(&scene->request, scene->session, scene->map, "Entries", payload_slice(&nothing));
-    return scene_send(scene, FRAME_QUERY);
-}
-
 static void put_large(struct scene *scene, const char *key, size_t value_bytes)
 {
     static uint8_t value[10000];
@@ -44,14 +30,6 @@ static void put_large(struct scene *scene, const char *key, size_t value_bytes)
     assert_int_equal(frame.head.status, STATUS_OK);
 }
 
-static struct scene beside(struct scene *scene, uint32_t slot, uint64_t ring_bytes)
-{
-    struct scene other = *scene;
-    other.request = (struct request){.bytes = NULL};
-    other.client = harness_client(scene->harness, slot, SCENE_USER, ring_bytes);
-    return other;
-}
-
 /* Open commands hold half of the ring; a walk over the map is taken besides; its output is within half of the ring and
  * yet can never fit; nothing ends the walk, and behind it nothing is read: not even what would end the commands. */
 static void a_walk_in_a_crowded_channel_ends(void **state)
@@ -65,14 +43,14 @@ static void a_walk_in_a_crowded_channel_ends(void **state)
     scene_open_all(&scene);
     put_large(&scene, "a", MR_RING_BYTES_MIN / 2 - 150);
     put_large(&scene, "b", 10);
-    struct scene small = beside(&scene, 1, MR_RING_BYTES_MIN);
+    struct scene small = scene_beside(&scene, 1, MR_RING_BYTES_MIN);
     for (uint64_t n = 1; n <= MR_RING_BYTES_MIN / 2 / MR_SMALL_FRAME; n++) {
-        listen(&small, 1000 + n, "none", false);
+        scene_listen(&small, 1000 + n, "none", false);
         harness_settle(scene.harness);
         assert_true(harness_take(small.client, &frame));
         assert_int_equal(frame.head.status, STATUS_OK);
     }
-    uint64_t walk = entries(&small);
+    uint64_t walk = scene_entries(&small);
     harness_settle(scene.harness);
     bool walked = false;
     for (unsigned i = 0; i < 200; i++) {
@@ -101,9 +79,9 @@ static void all_that_is_owed_ends_at_once(void **state)
     assert_int_equal(harness_start(scene.harness), 0);
     scene.client = harness_client(scene.harness, 0, SCENE_USER, 2 * MR_MIB);
     scene_open_all(&scene);
-    struct scene talker = beside(&scene, 1, 64 * MR_KIB);
+    struct scene talker = scene_beside(&scene, 1, 64 * MR_KIB);
     for (unsigned i = 0; i < count; i++) {
-        listen(&scene, 100000 + i, "key", false);
+        scene_listen(&scene, 100000 + i, "key", false);
         if (i % 128 == 0)
             harness_settle(scene.harness);
     }
@@ -140,7 +118,7 @@ static void many_walks_share_a_turn(void **state)
         assert_true(harness_take(scene.client, &frame));
     }
     for (unsigned i = 0; i < 800; i++)
-        entries(&scene);
+        scene_entries(&scene);
     uint64_t most = 0;
     for (unsigned i = 0; i < 6; i++) {
         uint64_t before = scene.harness->worker.channels[0].responses.tail;
@@ -164,7 +142,7 @@ static void a_stopped_partition_that_owed_sleeps(void **state)
         scene_begin(&scene, DURABILITY_SYNC, MR_RING_BYTES_MIN);
         struct region_channel *region = &scene.harness->region->channels[0];
         struct cursor_pair before = region->pair[atomic_load(&region->current) & 1];
-        listen(&scene, 1000, "", false);
+        scene_listen(&scene, 1000, "", false);
         harness_settle(scene.harness);
         for (unsigned i = 0; i < 4; i++) {
             scene_put(&scene, scene.next++, 100);
@@ -205,7 +183,7 @@ static void a_walk_behind_a_write_is_not_begun_twice(void **state)
     (void)state;
     scene_begin(&scene, DURABILITY_SYNC, MR_RING_BYTES_MIN);
     struct scene talker = {.harness = scene.harness};
-    talker = beside(&scene, 1, 64 * MR_KIB);
+    talker = scene_beside(&scene, 1, 64 * MR_KIB);
     char keys[20][4];
     for (unsigned i = 0; i < 20; i++) {
         static uint8_t value[1500];
@@ -220,7 +198,7 @@ static void a_walk_behind_a_write_is_not_begun_twice(void **state)
     fake_machine_config(scene.harness->machine)->crash = FAKE_KEEP;
     scene_put(&scene, 500, 10);
     harness_settle(scene.harness);
-    uint64_t walk = entries(&scene);
+    uint64_t walk = scene_entries(&scene);
     harness_settle(scene.harness);
     uint64_t number = 0;
     while (harness_take(scene.client, &frame))
@@ -253,9 +231,9 @@ static void walks_do_not_lock_each_other_out(void **state)
     put_large(&scene, "a", 10);
     put_large(&scene, "b", MR_RING_BYTES_MIN / 2 - 150);
     put_large(&scene, "c", MR_RING_BYTES_MIN / 2 - 150);
-    struct scene small = beside(&scene, 1, MR_RING_BYTES_MIN);
+    struct scene small = scene_beside(&scene, 1, MR_RING_BYTES_MIN);
     for (unsigned i = 0; i < 60; i++)
-        assert_true(entries(&small) != UINT64_MAX);
+        assert_true(scene_entries(&small) != UINT64_MAX);
     for (unsigned i = 0; i < 500; i++) {
         harness_settle(scene.harness);
         while (harness_take(small.client, &frame))

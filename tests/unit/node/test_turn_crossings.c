@@ -15,14 +15,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/lsan_interface.h>
-#endif
-
 #undef MAP_TYPE /* the kernel's; the requests have one too */
 
 #include "engine/services/types.h"
 #include "proto/reader.h"
+#include "tests/support/sudden_death.h"
 #include "tests/support/worker_scene.h"
 
 #define RING (64 * MR_KIB)
@@ -427,15 +424,6 @@ static bool live_in_memory(struct memory_life *life, unsigned looks)
     harness_settle(life->scene.harness);
     looks_to_live = 0;
     return true;
-}
-
-static void leaks_are_meant(bool yes)
-{
-#if defined(__SANITIZE_ADDRESS__)
-    yes ? __lsan_disable() : __lsan_enable();
-#else
-    (void)yes;
-#endif
 }
 
 static void a_death_behind_the_seal_loses_no_refusal_in_memory(void **state)
