@@ -4,6 +4,7 @@
 #ifndef TESTS_UNIT_FSM_STREAMS_H
 #define TESTS_UNIT_FSM_STREAMS_H
 
+#include "engine/services/types.h"
 #include "tests/support/partition.h"
 
 #include <setjmp.h>
@@ -173,6 +174,16 @@ static const struct service_type talker_type = {.name = TALKER_TYPE,
                                                 .ended = ended};
 static const struct service_type *const talker_types[] = {&talker_type, NULL};
 
+/* The node's own, and the talker. */
+static inline const struct service_type *const *all_types(void)
+{
+    static const struct service_type *types[4];
+    types[0] = service_types[0];
+    types[1] = service_types[1];
+    types[2] = &talker_type;
+    return types;
+}
+
 /* ---- the fixture: one session listens, another talks ---- */
 
 struct fixture {
@@ -209,6 +220,15 @@ static inline int teardown(void **state)
 static inline struct fsm_route route(uint64_t channel, uint64_t position)
 {
     return (struct fsm_route){channel, position};
+}
+
+/* A command of any session, at a route of its own. */
+static inline void send(struct partition *partition, uint64_t session, uint64_t service, uint64_t number,
+                        const char *operation, struct payload payload)
+{
+    partition->route = route(1, partition->index + 1);
+    request_command(&partition->request, session, service, number, operation, payload_slice(&payload));
+    partition_submit(partition);
 }
 
 static inline void submit(struct fixture *fixture, uint64_t session, struct fsm_route from, uint64_t number,
