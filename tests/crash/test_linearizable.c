@@ -2,6 +2,7 @@
 /* The checker of histories: it takes right ones and turns wrong ones down. Right ones by hand, and made by carrying
  * operations out one at a time; wrong ones by hand, and small random ones of which every order is tried. */
 #include "tests/crash/linearizable.h"
+#include "tests/support/random.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -283,16 +284,6 @@ static void test_says_where(void **state)
 
 /* ---- Made by carrying them out ---- */
 
-static uint64_t seed;
-
-static uint64_t draw(uint64_t below)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (seed >> 11) % below;
-}
-
 #define CLIENTS 6
 #define IN_FLIGHT 4
 
@@ -300,14 +291,14 @@ static struct lin_operation drawn(bool key, uint64_t number)
 {
     static const enum lin_kind of_key[] = {LIN_READ, LIN_PUT, LIN_PUT, LIN_INSERT, LIN_UPDATE, LIN_REMOVE};
     static const enum lin_kind of_counter[] = {LIN_READ, LIN_ADD, LIN_ADD, LIN_ADD, LIN_SET, LIN_CAS};
-    struct lin_operation operation = {.kind = key ? of_key[draw(6)] : of_counter[draw(6)],
+    struct lin_operation operation = {.kind = key ? of_key[below(6)] : of_counter[below(6)],
                                       .answered = LIN_NEVER,
                                       .condition = LIN_ANY,
                                       .hint = LIN_NO_HINT};
 
-    operation.argument = key ? number + 1 : 1 + draw(1000);
-    if (operation.kind == LIN_CAS || (key && draw(3) == 0))
-        operation.condition = 1 + draw(key ? number + 1 : 1000);
+    operation.argument = key ? number + 1 : 1 + below(1000);
+    if (operation.kind == LIN_CAS || (key && below(3) == 0))
+        operation.condition = 1 + below(key ? number + 1 : 1000);
     return operation;
 }
 
@@ -329,8 +320,8 @@ static void carry_out(bool key, size_t operations, bool hints, unsigned deaths)
     for (uint32_t i = 0; i < CLIENTS; i++)
         clients[i] = (struct queue){.lane = i};
     while (length < operations) {
-        struct queue *client = &clients[draw(CLIENTS)];
-        uint64_t what = draw(100);
+        struct queue *client = &clients[below(CLIENTS)];
+        uint64_t what = below(100);
         now++;
         if (what == 0 && lanes < CLIENTS + deaths) {
             *client = (struct queue){.lane = lanes++};
@@ -365,8 +356,8 @@ static void test_carried_out(void **state)
 {
     (void)state;
     for (unsigned i = 0; i < 400; i++) {
-        seed = 88172645463325252u + i;
-        carry_out(i % 2 == 0, 40 + draw(i < 300 ? 300 : 3000), i % 4 < 2, i % 4 < 2 ? 60 : 1);
+        random_state = 88172645463325252u + i;
+        carry_out(i % 2 == 0, 40 + below(i < 300 ? 300 : 3000), i % 4 < 2, i % 4 < 2 ? 60 : 1);
         if (i % 2 == 0)
             as_a_map_says();
         struct lin_report report;
@@ -382,11 +373,11 @@ static void test_one_answer_changed(void **state)
 {
     (void)state;
     for (unsigned i = 0; i < 200; i++) {
-        seed = 1181783497276652981u + i;
-        carry_out(false, 60 + draw(200), i % 2 == 0, 2); /* each leaves orders that are all to be tried */
+        random_state = 1181783497276652981u + i;
+        carry_out(false, 60 + below(200), i % 2 == 0, 2); /* each leaves orders that are all to be tried */
         size_t victim;
         do
-            victim = draw(length);
+            victim = below(length);
         while (history[victim].answered == LIN_NEVER || history[victim].kind > LIN_ADD);
         history[victim].result += 1 + (UINT64_C(1) << 40);
         assert_int_equal(linearizable(history, length, 0, MOST, NULL), LIN_NO);
@@ -430,27 +421,27 @@ static bool any_order(unsigned done, uint64_t value)
 static void draw_small(void)
 {
     uint64_t moments[16];
-    uint64_t count = 2 + draw(6);
-    bool key = draw(2) == 0;
+    uint64_t count = 2 + below(6);
+    bool key = below(2) == 0;
 
     begin();
     for (uint64_t i = 0; i < 2 * count; i++) {
-        uint64_t j = draw(i + 1);
+        uint64_t j = below(i + 1);
         moments[i] = moments[j];
         moments[j] = i + 1;
     }
     for (uint64_t i = 0; i < count; i++) {
-        struct lin_operation operation = drawn(key, draw(3));
+        struct lin_operation operation = drawn(key, below(3));
         uint64_t a = moments[2 * i];
         uint64_t b = moments[2 * i + 1];
         operation.called = a < b ? a : b;
-        operation.answered = draw(4) == 0 ? LIN_NEVER : a < b ? b : a;
-        operation.argument = 1 + draw(3);
+        operation.answered = below(4) == 0 ? LIN_NEVER : a < b ? b : a;
+        operation.argument = 1 + below(3);
         if (operation.condition != LIN_ANY)
-            operation.condition = 1 + draw(3);
-        uint64_t value = draw(4);
+            operation.condition = 1 + below(3);
+        uint64_t value = below(4);
         operation.outcome = lin_apply(&operation, &value, &operation.result);
-        operation.lane = (uint32_t)(operation.answered == LIN_NEVER ? 100 + i : draw(4) == 0 ? 1 : 2 + i);
+        operation.lane = (uint32_t)(operation.answered == LIN_NEVER ? 100 + i : below(4) == 0 ? 1 : 2 + i);
         history[length++] = operation;
     }
 }
@@ -460,7 +451,7 @@ static void test_small_ones(void **state)
     unsigned counts[2] = {0, 0};
     (void)state;
     for (unsigned i = 0; i < 40000; i++) {
-        seed = 2685821657736338717u + i * UINT64_C(7919);
+        random_state = 2685821657736338717u + i * UINT64_C(7919);
         draw_small();
         bool expected = any_order(0, 0);
         counts[expected]++;

@@ -6,6 +6,7 @@
 
 #include "engine/fsm/session.h"
 #include "tests/support/partition.h"
+#include "tests/support/random.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,16 +21,6 @@ enum { SESSIONS = 5, KEYS = 6, COMMANDS = 3000, ENTRIES = 64, CURSORS = 4, OWED 
 enum event_type { NONE, INSERT, UPDATE, REMOVE, REPLAY };
 
 #define LIMIT 24000
-
-static uint64_t random_state;
-
-static inline uint64_t below(uint64_t limit)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state % limit;
-}
 
 /* ---- the model's state ---- */
 

@@ -4,6 +4,7 @@
  * the bytes of their whole state must be the same. The numbers below only shape the histories: few sessions, keys and
  * values, so that what is done meets what was done before. */
 #include "tests/support/partition.h"
+#include "tests/support/random.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,16 +16,6 @@
 #include <string.h>
 
 enum { SESSIONS = 6, COMMANDS = 4000, KEYS = 12, USERS = 2, VALUE_ROOM = 256 };
-
-static uint64_t random_state;
-
-static uint64_t below(uint64_t limit)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state % limit;
-}
 
 /* ---- the model ---- */
 

@@ -2,6 +2,7 @@
 /* A snapshot's bytes: what they are, to the byte; and that fsm_restore() takes no others. Whatever is done to the bytes
  * of a state, they are refused, or are those of another state, which is then written down as just these bytes and can
  * be worked with. And what is told on the way. */
+#include "tests/support/random.h"
 #include "tests/unit/fsm/streams.h"
 
 #include <stdio.h>
@@ -215,16 +216,6 @@ static void every_length(void **state)
     free(cut);
     free(bytes.data);
     partition_destroy(tried.partition);
-}
-
-static uint64_t random_state = 88172645463325252;
-
-static uint64_t below(uint64_t limit)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state % limit;
 }
 
 /* Bytes set, cut out, put in, doubled, swapped; a few at a time. */

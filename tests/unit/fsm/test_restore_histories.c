@@ -7,9 +7,9 @@
  *
  * There is no model: the run that was never restored is what the others are held against. The sink has no room at
  * times, for reasons that both runs have in common. */
-#include "engine/services/types.h"
 #include "ipc/planted.h"
 #include "proto/reader.h"
+#include "tests/support/random.h"
 #include "tests/unit/fsm/streams.h"
 
 #include <stdio.h>
@@ -21,16 +21,6 @@
 enum { STEPS = 240, SESSIONS = 5, SERVICES = 4, COMMANDS = 48 };
 
 #define LIMIT 9000
-
-static uint64_t random_state;
-
-static uint64_t below(uint64_t limit)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state % limit;
-}
 
 /* ---- a history ---- */
 

@@ -19,6 +19,7 @@
 
 #include "ipc/handshake.h"
 #include "ipc/sys.h"
+#include "tests/support/random.h"
 #include "tests/support/spawn.h"
 #include "tests/support/temp_dir.h"
 
@@ -435,7 +436,6 @@ static void too_many_descriptors(void **state)
 static void garbage(void **state)
 {
     struct fixture *f = *state;
-    uint64_t seed = 88172645463325252ULL;
     unsigned refused = 0;
 
     for (int round = 0; round < 20000; round++) {
@@ -444,12 +444,8 @@ static void garbage(void **state)
         NodeMessage *from_node = NULL;
         unsigned count = 0;
         int fds[HANDSHAKE_FDS];
-        for (size_t i = 0; i < sizeof(packet); i++) {
-            seed ^= seed << 13;
-            seed ^= seed >> 7;
-            seed ^= seed << 17;
-            packet[i] = (uint8_t)(seed >> 32);
-        }
+        for (size_t i = 0; i < sizeof(packet); i++)
+            packet[i] = (uint8_t)(random_bits() >> 32);
         /* Half of them begin like a message that there is. */
         if (round % 2 == 0)
             packet[0] = (uint8_t)(packet[0] % 6 * 8 + 10);

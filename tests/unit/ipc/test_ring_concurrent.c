@@ -18,6 +18,7 @@
 
 #include "ipc/channel.h"
 #include "ipc/ring.h"
+#include "tests/support/random.h"
 #include "tests/support/spawn.h"
 #include "tests/support/wait.h"
 
@@ -38,17 +39,9 @@ struct run {
 };
 
 /* The sizes of frames, and the numbers that fill them, are the same sequence for both ends. */
-static uint64_t next_random(uint64_t *seed)
-{
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    return *seed;
-}
-
 static uint64_t next_size(uint64_t *seed, uint64_t capacity)
 {
-    uint64_t number = next_random(seed);
+    uint64_t number = random_after(seed);
 
     /* Mostly small, sometimes as large as the ring takes. */
     return 8 + 8 * (number % 64 == 0 ? (number >> 8) % (capacity / 8) : (number >> 8) % 8);

@@ -4,16 +4,7 @@
 #define TESTS_UNIT_PROTO_RANDOM_H
 
 #include "proto/messages.h"
-
-static uint64_t random_state = 0x9e3779b97f4a7c15;
-
-static inline uint64_t random_bits(void)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state;
-}
+#include "tests/support/random.h"
 
 /* 0 as often as any other length of number. */
 static inline uint64_t random_number(void)

@@ -4,6 +4,7 @@
  * bytes. test_agreement.py holds our reader against protobuf itself. */
 #include "proto/reader.h"
 #include "proto/writer.h"
+#include "tests/support/random.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -271,15 +272,6 @@ static void assert_alike(const struct partition_command_input *input, const thei
     }
 }
 
-static uint64_t random_state = 88172645463325252;
-static uint64_t next_random(uint64_t below)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state % below;
-}
-
 /* Mutations of two messages: where none of the differences is met, both say the same. */
 static void nowhere_else(void **state)
 {
@@ -295,13 +287,12 @@ static void nowhere_else(void **state)
     unsigned alike = 0, refused = 0;
     for (unsigned i = 0; i < 300000; i++) {
         uint8_t data[64];
-        size_t which = next_random(2), size = sizes[which];
+        size_t which = below(2), size = sizes[which];
         memcpy(data, seeds[which], size);
-        for (uint64_t changes = 1 + next_random(4); changes > 0; changes--)
-            data[next_random(size)] =
-                next_random(2) == 0 ? telling[next_random(sizeof(telling))] : (uint8_t)next_random(256);
-        if (next_random(8) == 0)
-            size = next_random(size);
+        for (uint64_t changes = 1 + below(4); changes > 0; changes--)
+            data[below(size)] = below(2) == 0 ? telling[below(sizeof(telling))] : (uint8_t)below(256);
+        if (below(8) == 0)
+            size = below(size);
         if (features(data, size, &atomix__multiraft__v1__partition_command_input__descriptor) != 0)
             continue;
         struct partition_command_input input;
