@@ -290,9 +290,10 @@ static void notice(void *context, enum logline_level level, const char *text)
     logline(level, life->worker.partition, "%s", text);
 }
 
+/* The log speaks up only for what a person should look at. */
 static void log_notice(void *context, const char *text)
 {
-    notice(context, LOGLINE_INFO, text);
+    notice(context, LOGLINE_WARNING, text);
 }
 
 /* Where it is short nobody wants to read of it. */
@@ -389,11 +390,6 @@ static int recover(struct life *life, struct mr_error *error)
         logline(LOGLINE_INFO, worker->partition,
                 "recovered %" PRIu64 " entries up to index %" PRIu64 ", epoch %" PRIu64, found.entries,
                 found.last_index, found.epoch);
-    if (found.torn_batches > 0)
-        logline(LOGLINE_WARNING, worker->partition,
-                "cut off %" PRIu64 " unfinished batches (%" PRIu64 " bytes) in %s at offset %" PRIu64
-                ": nobody had been told of them",
-                found.torn_batches, found.torn_bytes, found.torn_file, found.torn_offset);
     return 0;
 }
 
