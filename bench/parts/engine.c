@@ -339,12 +339,7 @@ void part_log(const struct parts_options *options)
 
 /* ---- recovery ---- */
 
-void make_directory(const struct parts_options *options, char *path, size_t size)
-{
-    snprintf(path, size, "%s/millrace-parts.XXXXXX", options->dir);
-    if (mkdtemp(path) == NULL)
-        die("cannot make a directory in %s: %s", options->dir, strerror(errno));
-}
+static char directory[512]; /* made, and to be removed; "": none */
 
 static int remove_one(const char *path, const struct stat *status, int type, struct FTW *place)
 {
@@ -352,10 +347,26 @@ static int remove_one(const char *path, const struct stat *status, int type, str
     return remove(path);
 }
 
-void remove_directory(const char *path)
+void remove_directory(void)
 {
-    if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0)
-        fprintf(stderr, "millrace-parts: %s is still there: %s\n", path, strerror(errno));
+    if (directory[0] != '\0' && nftw(directory, remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0)
+        fprintf(stderr, "millrace-parts: %s is still there: %s\n", directory, strerror(errno));
+    directory[0] = '\0';
+}
+
+const char *make_directory(const struct parts_options *options)
+{
+    static bool first = true;
+
+    if (first && atexit(remove_directory) != 0)
+        die("no room for what is to be done at the end");
+    first = false;
+    int length = snprintf(directory, sizeof(directory), "%s/millrace-parts.XXXXXX", options->dir);
+    if (length >= (int)sizeof(directory) || mkdtemp(directory) == NULL) {
+        directory[0] = '\0';
+        die("cannot make a directory in %s: %s", options->dir, strerror(errno));
+    }
+    return directory;
 }
 
 /* The log of a session that increments a counter `entries` times, one KeepAlive for every ROUND of them. */
@@ -394,6 +405,8 @@ void append_kept(struct log *log, struct io *io, const struct request_bytes *req
     uint8_t *room;
 
     while ((room = log_reserve(log, (uint32_t)request->size)) == NULL) {
+        if (log_trouble(log) != NULL)
+            die("%s", log_trouble(log));
         log_submit(log);
         unsigned found = io->ops->completions(io, completions, 32);
         for (unsigned n = 0; n < found; n++)
@@ -418,7 +431,6 @@ static int replay(void *context, const struct log_entry *entry, struct mr_error 
 
 void part_recovery(const struct parts_options *options)
 {
-    char path[512];
     struct io *io = new_io();
     struct fsm *fsm = state_create();
     struct log_recovery found;
@@ -426,7 +438,7 @@ void part_recovery(const struct parts_options *options)
     struct log *log;
 
     run_on(options->cores[0]);
-    make_directory(options, path, sizeof(path));
+    const char *path = make_directory(options);
     write_log(io, path, options->entries);
     uring_destroy(io);
     io = new_io();
@@ -441,5 +453,5 @@ void part_recovery(const struct parts_options *options)
     log_close(log, NS_PER_SECOND, &error);
     fsm_destroy(fsm);
     uring_destroy(io);
-    remove_directory(path);
+    remove_directory();
 }

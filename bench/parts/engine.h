@@ -37,7 +37,9 @@ void state_apply(struct fsm *fsm, const uint8_t *bytes, size_t size);
 struct io *new_io(void);
 struct log_config log_settings(struct io *io, const char *path, enum durability durability);
 void append_kept(struct log *log, struct io *io, const struct request_bytes *request);
-void make_directory(const struct parts_options *options, char *path, size_t size);
-void remove_directory(const char *path);
+/* A directory for the part's files: its path. One at a time; it goes with remove_directory(), or with the program, also
+ * where that dies. */
+const char *make_directory(const struct parts_options *options);
+void remove_directory(void);
 
 #endif

@@ -106,10 +106,8 @@ static void give_back(void)
 
 void part_snapshot(const struct parts_options *options)
 {
-    char path[512];
-
     run_on(options->cores[0]);
-    make_directory(options, path, sizeof(path));
+    const char *path = make_directory(options);
     struct io *io = new_io();
     struct fsm *fsm = fill(options->bytes);
     struct snapshot_place place = {.io = io, .path = path, .partition = 1, .secret = 42};
@@ -128,5 +126,5 @@ void part_snapshot(const struct parts_options *options)
     report("loaded", (double)bytes / ((double)(now_ns() - begun) / 1e9) / 1e6, "MB/s", read);
     fsm_destroy(fsm);
     uring_destroy(io);
-    remove_directory(path);
+    remove_directory();
 }

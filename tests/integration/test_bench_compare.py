@@ -6,7 +6,9 @@ short real run of each tool, where it is installed. No figure that was measured 
 import contextlib
 import json
 import os
+import resource
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -323,6 +325,20 @@ class Running(unittest.TestCase):
         with self.assertRaises(programs.Trouble):
             loads.parts(self.place, "bare-writes", "--depth", 65)
         self.check_nothing_left()
+
+    def test_a_part_that_dies_leaves_nothing(self):
+        """On a disk, as far as it can tell, on which no file may be larger than a megabyte."""
+        def small_files_only():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        if not os.path.exists(self.place.program("millrace-parts")):
+            self.skipTest("not built")
+        with tempfile.TemporaryDirectory() as directory:
+            done = subprocess.run([self.place.program("millrace-parts"), "--dir", directory, "recovery"],
+                                  preexec_fn=small_files_only, capture_output=True, text=True)
+            self.assertEqual(done.returncode, 1, done)
+            self.assertIn(directory, done.stderr)
+            self.assertEqual(os.listdir(directory), [])
 
     def test_a_server_that_does_not_start_is_told(self):
         with self.assertRaises(programs.Trouble) as trouble:
