@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 
 #include "proto/reader.h"
@@ -28,9 +29,10 @@
 #include "tests/support/requests.h"
 #include "tests/support/wait.h"
 
-#define MOMENTS_SYNC 4      /* at which a worker dies in the course of one request */
-#define MOMENTS_MEMORY 12   /* where a new one does not wait for the disk */
-#define WAVE 200            /* requests in flight at once */
+#define MOMENTS_SYNC 4    /* at which a worker dies in the course of one request */
+#define MOMENTS_MEMORY 12 /* where a new one does not wait for the disk */
+#define WAVE 200          /* requests in flight at once */
+#define TICK_MICROSECONDS 5000
 #define STEPS_MOST 10000000 /* no request is followed further than so many instructions */
 
 static struct node node;
@@ -280,26 +282,48 @@ static void test_before_it_is_read(void **state)
     end();
 }
 
+static void tick(int number)
+{
+    (void)number; /* waitpid() returns */
+}
+
+/* What is between two steps is one switch from this process to the worker and one back: on the same core, where neither
+ * waits for another core to wake up, nor yields to whoever else is at work. Until `every` is 0 a tick ends each wait
+ * that lasts. */
+static void step_together(pid_t worker, suseconds_t every)
+{
+    const struct sigaction ticking = {.sa_handler = tick};
+    const struct itimerval timer = {.it_interval.tv_usec = every, .it_value.tv_usec = every};
+    static cpu_set_t all;
+    cpu_set_t one;
+
+    if (every > 0) {
+        assert_int_equal(sched_getaffinity(0, sizeof(all), &all), 0);
+        CPU_ZERO(&one);
+        CPU_SET((size_t)sched_getcpu(), &one);
+        assert_int_equal(sched_setaffinity(worker, sizeof(one), &one), 0);
+        assert_int_equal(sigaction(SIGALRM, &ticking, NULL), 0);
+    }
+    assert_int_equal(sched_setaffinity(0, sizeof(one), every > 0 ? &one : &all), 0);
+    assert_int_equal(setitimer(ITIMER_REAL, &timer, NULL), 0);
+}
+
 /* Waits for the traced worker to stop; false: it has gone to sleep, or works on in the kernel, though the request is
  * answered. */
 static bool traced_stop(pid_t worker, const struct answer *answer)
 {
     int status;
 
-    for (uint64_t looks = 0;; looks++) {
-        pid_t stopped = waitpid(worker, &status, WNOHANG | __WALL);
+    for (;;) {
+        pid_t stopped = waitpid(worker, &status, __WALL);
         if (stopped == worker) {
             assert_true(WIFSTOPPED(status));
             return true;
         }
-        assert_int_equal(stopped, 0);
-        sched_yield(); /* an instruction takes no longer than this, as a rule */
-        if (looks % 1000 == 999) {
-            mr_run(client, MR_NO_WAIT, NULL);
-            if (answer->frames > 0)
-                return false;
-            wait_pause();
-        }
+        assert_true(stopped == -1 && errno == EINTR);
+        mr_run(client, MR_NO_WAIT, NULL);
+        if (answer->frames > 0)
+            return false;
     }
 }
 
@@ -310,6 +334,7 @@ static uint64_t step_and_kill(pid_t worker, const struct answer *answer, uint64_
     uint64_t steps = 0;
     bool stopped = true;
 
+    step_together(worker, TICK_MICROSECONDS);
     while (steps < most && stopped) {
         assert_int_equal(ptrace(PTRACE_SINGLESTEP, worker, NULL, NULL), 0);
         steps++;
@@ -320,6 +345,7 @@ static uint64_t step_and_kill(pid_t worker, const struct answer *answer, uint64_
                 break;
         }
     }
+    step_together(worker, 0);
     assert_int_equal(kill(worker, SIGKILL), 0);
     int status;
     while (waitpid(worker, &status, __WALL) == worker && !WIFSIGNALED(status))
