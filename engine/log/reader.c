@@ -82,7 +82,7 @@ static void tell_progress(struct reader *reader)
 {
     const struct log_config *config = reader->config;
     uint64_t now = config->io->ops->monotonic(config->io);
-    if (!config->progress || now - reader->told < TELL_EVERY)
+    if (!config->progress || reader->bytes_total == 0 || now - reader->told < TELL_EVERY)
         return;
     reader->told = now;
     uint64_t done = reader->bytes_read < reader->bytes_total ? reader->bytes_read : reader->bytes_total;

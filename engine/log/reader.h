@@ -11,11 +11,11 @@ struct reader {
     const struct segment *segment; /* whose bytes are in the window; NULL: none */
     uint8_t *window;
     uint64_t capacity;
-    bool ordinary;       /* the window is ordinary memory: small, and cheap to get */
-    uint64_t start, end; /* what of the segment is in the window */
-    uint64_t bytes_read; /* all in all: so many of `bytes_total` are done, for progress */
-    uint64_t bytes_total;
-    uint64_t told; /* monotonic time at which progress was last told */
+    bool ordinary;        /* the window is ordinary memory: small, and cheap to get */
+    uint64_t start, end;  /* what of the segment is in the window */
+    uint64_t bytes_read;  /* all in all: so many of `bytes_total` are done, for progress */
+    uint64_t bytes_total; /* 0: not known yet, and no progress is told */
+    uint64_t told;        /* monotonic time at which progress was last told */
 };
 
 void reader_init(struct reader *reader, const struct log_config *config);

@@ -230,8 +230,6 @@ static void note_sound(struct recovery *recovery, struct segment *kept, uint64_t
 {
     kept->file = -1;
     kept->limit = begins_at;
-    if (kept->number >= recovery->start.segment)
-        recovery->reader.bytes_total += kept->size;
     if (kept->number > recovery->highest_number)
         recovery->highest_number = kept->number;
     if (kept->epoch > recovery->highest_epoch)
@@ -265,6 +263,9 @@ static int survey(struct recovery *recovery, struct mr_error *error)
     for (unsigned n = 0; recovery->blanks && n < recovery->blank_count; n++)
         recovery->blanks[n].file = -1;
     free(names.slots);
+    for (unsigned n = 0; recovery->segments && n < recovery->count; n++)
+        if (recovery->segments[n].number >= recovery->start.segment)
+            recovery->reader.bytes_total += recovery->segments[n].size;
     return result == 0 && sort_segments(recovery, error) == 0 ? find_start(recovery, error) : -1;
 }
 

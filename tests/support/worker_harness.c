@@ -97,6 +97,8 @@ static int start_log(struct harness *harness)
         .memory_segment = memory_segment,
         .memory_slots = harness->memory_count,
         .memory_context = harness,
+        .progress = harness->progress,
+        .progress_context = harness->progress_context,
     };
     struct fsm_config state = {
         .hash_seed = harness->hash_seed, .session_output_limit = harness->session_output_limit, .types = service_types};

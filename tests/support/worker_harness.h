@@ -55,6 +55,8 @@ struct harness {
     char warning[600];                    /* the last one of that level */
     uint64_t session_output_limit;
     uint64_t hash_seed;
+    void (*progress)(void *context, uint64_t done, uint64_t total); /* of recovery; NULL: nobody is told */
+    void *progress_context;
 };
 
 struct harness *harness_create(uint64_t seed);
