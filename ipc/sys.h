@@ -104,6 +104,7 @@
     CALL(INITGROUPS, initgroups)                                                                                       \
     CALL(SETGID, setgid)                                                                                               \
     CALL(SETUID, setuid)                                                                                               \
+    CALL(DROP_CAPABILITIES, drop_capabilities)                                                                         \
     CALL(LANDLOCK_CREATE_RULESET, landlock_create_ruleset)                                                             \
     CALL(LANDLOCK_ADD_RULE, landlock_add_rule)                                                                         \
     CALL(LANDLOCK_RESTRICT_SELF, landlock_restrict_self)                                                               \
@@ -213,6 +214,9 @@ int sys_sigprocmask(int how, const sigset_t *signals, sigset_t *old);
 int sys_initgroups(const char *user, gid_t group);
 int sys_setgid(gid_t group);
 int sys_setuid(uid_t user);
+/* No capability is left in any set. Whoever is not allowed to empty the bounding set keeps that one: it gives nothing,
+ * and limits what a program that is started could have. */
+int sys_drop_capabilities(void);
 /* Landlock, which glibc has no functions for. A NULL ruleset and size 0 with a flag asks for the version. */
 int sys_landlock_create_ruleset(const void *attributes, size_t size, unsigned flags);
 int sys_landlock_add_rule(int ruleset, int type, const void *rule);

@@ -64,6 +64,7 @@ ERRORS = collections.defaultdict(lambda: ["EIO"], {
     "landlock_create_ruleset": ["ENOSYS", "EOPNOTSUPP", "EMFILE"], "landlock_add_rule": ["EINVAL"],
     "landlock_restrict_self": ["EPERM", "E2BIG"], "seccomp": ["EINVAL", "ENOMEM"], "fchownat": ["EPERM"],
     "initgroups": ["EPERM"], "setgid": ["EPERM"], "setuid": ["EAGAIN"],
+    "drop_capabilities": ["EPERM"],
 })
 
 

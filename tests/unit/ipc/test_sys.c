@@ -182,6 +182,8 @@ static bool fails(enum sys_call kind)
         return sys_setgid((gid_t)-1) == -1;
     case SYS_SETUID:
         return sys_setuid((uid_t)-1) == -1;
+    case SYS_DROP_CAPABILITIES:
+        return sys_drop_capabilities() == -1;
     case SYS_LANDLOCK_CREATE_RULESET:
         return sys_landlock_create_ruleset(NULL, 0, 0) == -1;
     case SYS_LANDLOCK_ADD_RULE:
