@@ -115,11 +115,6 @@ int sys_fchmod(int fd, mode_t mode)
     return sys_fault(SYS_FCHMOD) ? -1 : fchmod(fd, mode);
 }
 
-int sys_chmod(const char *path, mode_t mode)
-{
-    return sys_fault(SYS_CHMOD) ? -1 : chmod(path, mode);
-}
-
 int sys_fchownat(int directory, const char *path, uid_t user, gid_t group, int flags)
 {
     return sys_fault(SYS_FCHOWNAT) ? -1 : fchownat(directory, path, user, group, flags);

@@ -48,7 +48,6 @@
     CALL(FSTATVFS, fstatvfs)                                                                                           \
     CALL(STATX, statx)                                                                                                 \
     CALL(FCHMOD, fchmod)                                                                                               \
-    CALL(CHMOD, chmod)                                                                                                 \
     CALL(FCHOWNAT, fchownat)                                                                                           \
     CALL(FLOCK, flock)                                                                                                 \
     CALL(FCNTL, fcntl)                                                                                                 \
@@ -147,7 +146,6 @@ int sys_fstatat(int directory, const char *path, struct stat *out, int flags);
 int sys_fstatvfs(int fd, struct statvfs *out);
 int sys_statx(int directory, const char *path, int flags, unsigned mask, struct statx *out);
 int sys_fchmod(int fd, mode_t mode);
-int sys_chmod(const char *path, mode_t mode);
 int sys_fchownat(int directory, const char *path, uid_t user, gid_t group, int flags);
 int sys_flock(int fd, int operation);
 int sys_fcntl(int fd, int command, long argument); /* flags, seals; not for commands that take a pointer */

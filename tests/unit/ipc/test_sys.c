@@ -70,8 +70,6 @@ static bool fails(enum sys_call kind)
         return sys_statx(-1, "", 0, 0, &(struct statx){0}) == -1;
     case SYS_FCHMOD:
         return sys_fchmod(-1, 0) == -1;
-    case SYS_CHMOD:
-        return sys_chmod("", 0) == -1;
     case SYS_FCHOWNAT:
         return sys_fchownat(-1, "", 0, 0, 0) == -1;
     case SYS_FLOCK:
