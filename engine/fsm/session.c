@@ -330,6 +330,19 @@ static void output_moved(void *context, struct stored_output *from, struct store
     command->output = to;
 }
 
+uint64_t session_walk(const struct session *session, uint64_t last_input_sequence_num)
+{
+    const struct window *window = &session->window;
+    uint64_t kept = session->commands.count - session->ahead.count;
+    if (last_input_sequence_num == 0)
+        return 0;
+    if (last_input_sequence_num <= window->floor)
+        return kept;
+    uint64_t raised = last_input_sequence_num - window->floor;
+    bool reaches_ahead = session->ahead.count > 0 && session->ahead.heap[1]->deadline <= last_input_sequence_num;
+    return kept + (raised < window->count ? raised : window->count) + (reaches_ahead ? session->ahead.count : 0);
+}
+
 void session_acknowledge(struct session *session, const struct command_input *keep_alive, session_cancel_fn *cancel)
 {
     struct acknowledgement acknowledgement = {session, cancel, keep_alive->input_filter,

@@ -75,8 +75,9 @@
 #define MR_TURN_REQUESTS 256
 #define MR_TURN_BYTES (256 * MR_KIB)
 /* Of KeepAlives that may have to look at more commands than this, one at a time is logged: the next when it is
- * applied. */
+ * applied, and the same user's next when this share of the worker's time is the most that his have had. */
 #define MR_WALK_AT_ONCE 16384
+#define MR_WALK_SHARE 16 /* one in so many */
 /* What one query with many outputs may give in a turn: others are not kept waiting for longer than that takes. */
 #define MR_TURN_OUTPUTS 256
 #define MR_TURN_OUTPUT_BYTES (64 * MR_KIB)
