@@ -120,6 +120,8 @@ static struct stream *add_stream(struct session *session, uint64_t sequence_num,
     stream->input = input;
     stream->command.stream = stream;
     list_init(&stream->of_opening);
+    session->open_streams += input != NULL;
+    session->stream_changes++;
     hold(session, sequence_num, input == NULL ? 0 : SESSION_STREAM_BYTES + (uint64_t)input->size);
     add_command(session, &stream->command, sequence_num, index);
     return stream;
@@ -146,7 +148,9 @@ void session_stream_output(struct stream *stream, struct event *event)
 
 void session_stream_complete(struct stream *stream)
 {
-    mr_assert(stream->input != NULL);
+    mr_assert(stream->input != NULL && stream->session->open_streams > 0);
+    stream->session->open_streams--;
+    stream->session->stream_changes++;
     stream->session->held_bytes -= SESSION_STREAM_BYTES + (uint64_t)stream->input->size;
     blob_release(stream->input);
     stream->input = NULL;

@@ -81,6 +81,8 @@ struct session {
     uint64_t held_commands;
     uint64_t held_bytes; /* counted as above */
     uint64_t highest;    /* number that was ever applied or given up */
+    uint64_t open_streams;
+    uint64_t stream_changes; /* streams that were opened, and that ended */
     uint64_t hash_seed;
 
     struct table openings; /* the services it has opened, by id */
