@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -112,11 +113,6 @@ int sys_statx(int directory, const char *path, int flags, unsigned mask, struct 
 int sys_fchmod(int fd, mode_t mode)
 {
     return sys_fault(SYS_FCHMOD) ? -1 : fchmod(fd, mode);
-}
-
-int sys_chmod(const char *path, mode_t mode)
-{
-    return sys_fault(SYS_CHMOD) ? -1 : chmod(path, mode);
 }
 
 int sys_fchownat(int directory, const char *path, uid_t user, gid_t group, int flags)
@@ -415,6 +411,21 @@ int sys_setgid(gid_t group)
 int sys_setuid(uid_t user)
 {
     return sys_fault(SYS_SETUID) ? -1 : setuid(user);
+}
+
+/* glibc has no function for the sets. What leaves the permitted set leaves the ambient one by itself. */
+int sys_drop_capabilities(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+
+    if (sys_fault(SYS_DROP_CAPABILITIES))
+        return -1;
+    /* Takes CAP_SETPCAP, so it comes first. The numbers have no gaps: the first that is refused ends it (EINVAL: behind
+     * the last; EPERM: whoever lacks that right). */
+    for (unsigned long capability = 0; prctl(PR_CAPBSET_DROP, capability, 0UL, 0UL, 0UL) == 0;)
+        capability++;
+    return (int)syscall(SYS_capset, &header, none);
 }
 
 int sys_landlock_create_ruleset(const void *attributes, size_t size, unsigned flags)

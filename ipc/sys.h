@@ -48,7 +48,6 @@
     CALL(FSTATVFS, fstatvfs)                                                                                           \
     CALL(STATX, statx)                                                                                                 \
     CALL(FCHMOD, fchmod)                                                                                               \
-    CALL(CHMOD, chmod)                                                                                                 \
     CALL(FCHOWNAT, fchownat)                                                                                           \
     CALL(FLOCK, flock)                                                                                                 \
     CALL(FCNTL, fcntl)                                                                                                 \
@@ -104,6 +103,7 @@
     CALL(INITGROUPS, initgroups)                                                                                       \
     CALL(SETGID, setgid)                                                                                               \
     CALL(SETUID, setuid)                                                                                               \
+    CALL(DROP_CAPABILITIES, drop_capabilities)                                                                         \
     CALL(LANDLOCK_CREATE_RULESET, landlock_create_ruleset)                                                             \
     CALL(LANDLOCK_ADD_RULE, landlock_add_rule)                                                                         \
     CALL(LANDLOCK_RESTRICT_SELF, landlock_restrict_self)                                                               \
@@ -146,7 +146,6 @@ int sys_fstatat(int directory, const char *path, struct stat *out, int flags);
 int sys_fstatvfs(int fd, struct statvfs *out);
 int sys_statx(int directory, const char *path, int flags, unsigned mask, struct statx *out);
 int sys_fchmod(int fd, mode_t mode);
-int sys_chmod(const char *path, mode_t mode);
 int sys_fchownat(int directory, const char *path, uid_t user, gid_t group, int flags);
 int sys_flock(int fd, int operation);
 int sys_fcntl(int fd, int command, long argument); /* flags, seals; not for commands that take a pointer */
@@ -213,6 +212,9 @@ int sys_sigprocmask(int how, const sigset_t *signals, sigset_t *old);
 int sys_initgroups(const char *user, gid_t group);
 int sys_setgid(gid_t group);
 int sys_setuid(uid_t user);
+/* No capability is left in any set. Whoever is not allowed to empty the bounding set keeps that one: it gives nothing,
+ * and limits what a program that is started could have. */
+int sys_drop_capabilities(void);
 /* Landlock, which glibc has no functions for. A NULL ruleset and size 0 with a flag asks for the version. */
 int sys_landlock_create_ruleset(const void *attributes, size_t size, unsigned flags);
 int sys_landlock_add_rule(int ruleset, int type, const void *rule);

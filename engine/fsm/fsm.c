@@ -505,7 +505,7 @@ uint64_t fsm_walk(const struct fsm *fsm, const struct command_input *command)
 {
     const struct session *session =
         command->kind == COMMAND_KEEP_ALIVE ? fsm_find_session(fsm, command->session_id) : NULL;
-    return session == NULL ? 0 : session->held_commands;
+    return session == NULL ? 0 : session_walk(session, command->last_input_sequence_num);
 }
 
 bool fsm_collect(struct fsm *fsm, unsigned budget)

@@ -127,25 +127,27 @@ void fsm_cursor_close(struct fsm_cursor *cursor); /* NULL is fine */
 
 /* For coming back to a session. False: there is no such session. */
 bool fsm_session_owner(const struct fsm *fsm, uint64_t session_id, uint32_t *uid);
-/* Every number that the session holds, in order; valid during the call. */
-struct fsm_held_command {
+/* A command that is open; valid during the call. */
+struct fsm_open_command {
     uint64_t sequence_num;
     uint64_t acknowledged; /* the number of the last output that has been; 0: none */
-    bool open;             /* else it is complete, and what follows is not known any more */
     uint64_t service_id;
     struct service_spec spec;
     struct slice operation; /* its name */
 };
-typedef void fsm_held_fn(void *context, const struct fsm_held_command *command);
-/* *highest: the highest number that was ever applied or given up; 0: none. */
-bool fsm_session_commands(const struct fsm *fsm, uint64_t session_id, uint64_t *highest, fsm_held_fn *fn,
-                          void *context);
+typedef void fsm_open_command_fn(void *context, const struct fsm_open_command *command);
+/* Those of a session, in an order that stays while fsm_session.changes does: `count` of them after the first `from`, or
+ * as many as there are. */
+void fsm_session_open_commands(const struct fsm *fsm, uint64_t session_id, uint64_t from, uint64_t count,
+                               fsm_open_command_fn *fn, void *context);
 struct fsm_session {
     uint64_t id;
     uint32_t uid;           /* of its owner */
     uint64_t timeout;       /* nanoseconds */
     uint64_t deadline;      /* when it expires, in the partition's time */
+    uint64_t highest;       /* the highest number that was ever applied or given up; 0: none */
     uint64_t open_commands; /* that have not given their last output */
+    uint64_t changes;       /* grows with each that is opened and that ends; no part of the state */
     uint64_t stored_bytes;  /* as they count against session_output_limit */
 };
 bool fsm_session_describe(const struct fsm *fsm, uint64_t session_id, struct fsm_session *to);
@@ -161,9 +163,9 @@ uint64_t fsm_session_count(const struct fsm *fsm);
 uint64_t fsm_sessions_of(const struct fsm *fsm, uint32_t uid);
 uint64_t fsm_service_count(const struct fsm *fsm); /* those that nobody has open count too */
 bool fsm_service_exists(const struct fsm *fsm, const struct service_spec *spec);
-/* How many commands a KeepAlive may have to look at: those that its session holds, of which its filter may name all,
- * and the next one's too. So what it costs is in no proportion to its size, nor paid for by what came before. 0: of
- * any other command. */
+/* How many commands a KeepAlive may have to look at: those that its session holds up to its last_input_sequence_num, of
+ * which its filter may name all, and the next one's too. So what it costs is in no proportion to its size, nor paid for
+ * by what came before. 0: of any other command. */
 uint64_t fsm_walk(const struct fsm *fsm, const struct command_input *command);
 
 /* Frees what big removals have unlinked, about `budget` objects; true while more is left. */

@@ -29,33 +29,40 @@ static struct slice operation_name(const struct blob *input)
     return name;
 }
 
-bool fsm_session_commands(const struct fsm *fsm, uint64_t session_id, uint64_t *highest, fsm_held_fn *fn, void *context)
+static struct fsm_open_command describe_open(const struct stream *stream)
+{
+    const struct service *service = stream->opening->service;
+    return (struct fsm_open_command){
+        .sequence_num = stream->command.sequence_num,
+        .acknowledged = stream->outputs.floor,
+        .service_id = service->id,
+        .spec = {.service = {(const uint8_t *)service->type->name, strlen(service->type->name)},
+                 .name_space = service_name_space(service),
+                 .name = service_name(service)},
+        .operation = operation_name(stream->input),
+    };
+}
+
+void fsm_session_open_commands(const struct fsm *fsm, uint64_t session_id, uint64_t from, uint64_t count,
+                               fsm_open_command_fn *fn, void *context)
 {
     const struct session *session = fsm_find_session(fsm, session_id);
     if (session == NULL)
-        return false;
-    *highest = session->highest;
-    struct held_walk walk;
-    struct held_command held;
-    held_begin(&walk, session);
-    while (held_next(&walk, &held)) {
-        struct fsm_held_command command = {.sequence_num = held.sequence_num, .acknowledged = held.acknowledged};
-        const struct stream *stream = held.stream;
-        if (stream != NULL && stream->input != NULL) {
-            const struct service *service = stream->opening->service;
-            command.open = true;
-            command.service_id = service->id;
-            command.spec = (struct service_spec){
-                .service = {(const uint8_t *)service->type->name, strlen(service->type->name)},
-                .name_space = service_name_space(service),
-                .name = service_name(service),
-            };
-            command.operation = operation_name(stream->input);
+        return;
+    const struct list *openings = &session->openings_list;
+    for (const struct list *link = openings->next; link != openings; link = link->next) {
+        const struct list *streams = &container_of(link, struct opening, of_session)->streams;
+        for (const struct list *at = streams->next; at != streams; at = at->next) {
+            if (from > 0) {
+                from--;
+                continue;
+            }
+            if (count-- == 0)
+                return;
+            struct fsm_open_command command = describe_open(container_of(at, struct stream, of_opening));
+            fn(context, &command);
         }
-        fn(context, &command);
     }
-    held_end(&walk);
-    return true;
 }
 
 static void describe(const struct session *session, struct fsm_session *to)
@@ -65,14 +72,11 @@ static void describe(const struct session *session, struct fsm_session *to)
         .uid = session->uid,
         .timeout = session->timeout,
         .deadline = session->expiry.deadline,
+        .highest = session->highest,
+        .open_commands = session->open_streams,
+        .changes = session->stream_changes,
         .stored_bytes = session->held_bytes,
     };
-    const struct list *openings = &session->openings_list;
-    for (const struct list *link = openings->next; link != openings; link = link->next) {
-        const struct opening *opening = container_of(link, struct opening, of_session);
-        for (const struct list *stream = opening->streams.next; stream != &opening->streams; stream = stream->next)
-            to->open_commands++;
-    }
 }
 
 bool fsm_session_describe(const struct fsm *fsm, uint64_t session_id, struct fsm_session *to)

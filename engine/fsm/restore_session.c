@@ -44,7 +44,7 @@ static bool read_output(struct canonical_reader *reader, struct restored_output 
         output->message = canonical_bytes(&inner, ROW(OperationOutput, message));
         sound = canonical_end(&inner) && output->number > 0 && output->status >= STATUS_OK &&
                 output->status <= STATUS_INTERNAL && output->payload.size <= OUTPUT_PAYLOAD_MAX &&
-                output->message.size <= MR_MESSAGE_MAX;
+                output->message.size <= MR_MESSAGE_MAX && utf8_valid(output->message);
     }
     if (!sound)
         canonical_fail(reader);

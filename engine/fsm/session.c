@@ -120,6 +120,8 @@ static struct stream *add_stream(struct session *session, uint64_t sequence_num,
     stream->input = input;
     stream->command.stream = stream;
     list_init(&stream->of_opening);
+    session->open_streams += input != NULL;
+    session->stream_changes++;
     hold(session, sequence_num, input == NULL ? 0 : SESSION_STREAM_BYTES + (uint64_t)input->size);
     add_command(session, &stream->command, sequence_num, index);
     return stream;
@@ -146,7 +148,9 @@ void session_stream_output(struct stream *stream, struct event *event)
 
 void session_stream_complete(struct stream *stream)
 {
-    mr_assert(stream->input != NULL);
+    mr_assert(stream->input != NULL && stream->session->open_streams > 0);
+    stream->session->open_streams--;
+    stream->session->stream_changes++;
     stream->session->held_bytes -= SESSION_STREAM_BYTES + (uint64_t)stream->input->size;
     blob_release(stream->input);
     stream->input = NULL;
@@ -328,6 +332,19 @@ static void output_moved(void *context, struct stored_output *from, struct store
     mr_assert(command != NULL);
     mr_assert(command->output == from);
     command->output = to;
+}
+
+uint64_t session_walk(const struct session *session, uint64_t last_input_sequence_num)
+{
+    const struct window *window = &session->window;
+    uint64_t kept = session->commands.count - session->ahead.count;
+    if (last_input_sequence_num == 0)
+        return 0;
+    if (last_input_sequence_num <= window->floor)
+        return kept;
+    uint64_t raised = last_input_sequence_num - window->floor;
+    bool reaches_ahead = session->ahead.count > 0 && session->ahead.heap[1]->deadline <= last_input_sequence_num;
+    return kept + (raised < window->count ? raised : window->count) + (reaches_ahead ? session->ahead.count : 0);
 }
 
 void session_acknowledge(struct session *session, const struct command_input *keep_alive, session_cancel_fn *cancel)

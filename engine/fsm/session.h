@@ -81,6 +81,8 @@ struct session {
     uint64_t held_commands;
     uint64_t held_bytes; /* counted as above */
     uint64_t highest;    /* number that was ever applied or given up */
+    uint64_t open_streams;
+    uint64_t stream_changes; /* streams that were opened, and that ended */
     uint64_t hash_seed;
 
     struct table openings; /* the services it has opened, by id */
@@ -115,6 +117,8 @@ void session_stream_output(struct stream *stream, struct event *event);
 /* It is complete: nothing follows. */
 void session_stream_complete(struct stream *stream);
 
+/* How many commands session_acknowledge() would have to look at. */
+uint64_t session_walk(const struct session *session, uint64_t last_input_sequence_num);
 /* What a KeepAlive lets the node forget. The filter is valid. `cancel` is called for every open stream before it goes;
  * it has completed it when it returns. */
 typedef void session_cancel_fn(struct stream *stream);

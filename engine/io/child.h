@@ -17,6 +17,8 @@ struct child {
 /* Forks; the child closes `ring` first, so that the ring does not outlive the parent. 0; or a negative errno, and then
  * there is no child. */
 int child_start(struct child *child, int ring, int (*job)(void *context, struct io *io), void *context);
+/* Kills it; its end comes by itself. */
+void child_give_up(const struct child *child);
 /* Waits for its end, if it has not come yet: the job's result, or -ECHILD. There is no child afterwards. */
 int32_t child_wait(struct child *child);
 /* The same, not left to its own time. */

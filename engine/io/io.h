@@ -76,6 +76,8 @@ struct io_ops {
     int (*child)(struct io *io, int (*job)(void *context, struct io *io), void *context, uint64_t token);
     /* Kills the child, if there is one, and waits for its end; it does not complete. */
     void (*child_kill)(struct io *io);
+    /* Kills it without waiting, since it may be in a system call that does not end: it completes when it has ended. */
+    void (*child_give_up)(struct io *io);
 
     /* ---- at start ---- */
     /* One region in which all buffers will lie. 0, or -1 with *error: then writes work without, and the caller says

@@ -512,6 +512,12 @@ static void kill_child(struct io *io)
     (void)child_end(&uring->child);
 }
 
+static void give_up_child(struct io *io)
+{
+    if (self(io)->child.pid != 0)
+        child_give_up(&self(io)->child);
+}
+
 static unsigned take_completions(struct io *io, struct io_completion *completions, unsigned count)
 {
     struct uring *uring = self(io);
@@ -583,6 +589,7 @@ static const struct io_ops uring_ops = {
     .sleep = sleep_for,
     .child = start_child,
     .child_kill = kill_child,
+    .child_give_up = give_up_child,
     .register_buffers = register_buffers,
     .open_directory = files_open_directory,
     .list = files_list,

@@ -11,6 +11,8 @@
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define NAME_SIZE 64
@@ -89,17 +91,47 @@ static bool is_in(const struct access_list *list, id_t id)
 
 /* ---- the socket ---- */
 
-int access_dress_socket(const struct access *access, const char *path, struct mr_error *error)
+/* Through the descriptor, whatever becomes of the path. */
+static int dress(const struct access *access, int socket, const char *path, struct stat *status, struct mr_error *error)
 {
-    /* The group first: a change of it may take bits of the mode away. */
-    if (access->socket_group_given &&
-        sys_fchownat(AT_FDCWD, path, (uid_t)-1, access->socket_group, AT_SYMLINK_NOFOLLOW) != 0)
+    if (sys_fstat(socket, status) != 0)
+        return error_system(error, errno, "--socket %s: cannot look at the socket just made", path);
+    if (!S_ISSOCK(status->st_mode) || status->st_uid != geteuid()) {
+        *status = (struct stat){.st_ino = 0};
+        return error_set(error, "--socket %s: somebody has put something else in the place of the socket just made",
+                         path);
+    }
+    if ((status->st_mode & 07777) != access->socket_mode)
+        return error_set(error,
+                         "--socket-mode: the socket %s has got mode %04o instead of %04o; the default access list of "
+                         "its directory may be why (`getfacl`)",
+                         path, (unsigned)(status->st_mode & 07777), (unsigned)access->socket_mode);
+    if (access->socket_group_given && sys_fchownat(socket, "", (uid_t)-1, access->socket_group, AT_EMPTY_PATH) != 0)
         return error_system(error, errno,
                             "--socket-group: cannot give the socket %s to group %u; the node's user must belong to it",
                             path, (unsigned)access->socket_group);
-    if (sys_chmod(path, access->socket_mode) != 0)
-        return error_system(error, errno, "--socket-mode: cannot set the mode of the socket %s", path);
     return 0;
+}
+
+int access_bind(const struct access *access, int listener, const struct sockaddr_un *address, struct mr_error *error)
+{
+    mode_t former = umask(0777 & ~access->socket_mode);
+    int result = sys_bind(listener, (const struct sockaddr *)address, sizeof(*address));
+    int code = errno;
+
+    (void)umask(former); /* cannot fail */
+    return result == 0 ? 0 : error_system(error, code, "--socket %s: cannot bind", address->sun_path);
+}
+
+int access_dress_socket(const struct access *access, const char *path, struct stat *status, struct mr_error *error)
+{
+    int socket = sys_open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+
+    if (socket < 0)
+        return error_system(error, errno, "--socket %s: cannot look at the socket just made", path);
+    int result = dress(access, socket, path, status, error);
+    (void)sys_close(socket); /* was only named */
+    return result;
 }
 
 /* Is one of the groups that the peer had as it connected let in, beside its first? */

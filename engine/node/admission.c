@@ -50,10 +50,16 @@ static uint32_t size_again(const uint8_t *body)
 }
 
 /* Not while another one is logged: hundreds of them in one turn would keep everybody waiting for seconds. (The index of
- * one whose write failed is given again, or is behind the log's last.) */
-static bool waits_for_walk(const struct worker *worker, bool walks)
+ * one whose write failed is given again, or is behind the log's last.) Nor before the worker has had time for others:
+ * one by one without a pause, they would leave the others a turn between any two. */
+static bool waits_for_walk(struct worker *worker, const struct worker_channel *channel, bool walks)
 {
-    return walks && worker->walk_index > fsm_index(worker->fsm) && worker->walk_index <= log_last_index(worker->log);
+    uint64_t from = walks ? worker->walk_shares[channel->uid % WORKER_WALK_USERS] : 0;
+
+    if (from > worker->now && from < worker->walk_waits)
+        worker->walk_waits = from;
+    return from > worker->now ||
+           (walks && worker->walk_index > fsm_index(worker->fsm) && worker->walk_index <= log_last_index(worker->log));
 }
 
 static enum taken take_command(struct worker *worker, struct worker_channel *channel, const struct request_head *head,
@@ -82,7 +88,7 @@ static enum taken take_command(struct worker *worker, struct worker_channel *cha
         (channel->in_flight > 0 || channel->owed_count > 0))
         return TAKEN_STUCK;
     bool walks = status == STATUS_OK && fsm_walk(worker->fsm, &input->command) > MR_WALK_AT_ONCE;
-    if (waits_for_walk(worker, walks))
+    if (waits_for_walk(worker, channel, walks))
         return TAKEN_STUCK;
     if (status == STATUS_OK && channel->crowded && !fsm_check_frees(worker->fsm, &input->command)) {
         status = STATUS_UNAVAILABLE;

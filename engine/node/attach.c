@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Coming back to a session: see attach.h. Questions are answered one a turn, and a list a few sessions a turn, so that
+/* Coming back to a session: see attach.h. Questions are answered one a turn, and what is long a piece a turn, so that
  * nobody else waits for them. Answers are encoded with protobuf-c, piece behind piece: encodings of parts of a message,
  * one behind the other, are an encoding of the whole. */
 #include "engine/node/attach.h"
@@ -132,22 +132,21 @@ static ProtobufCBinaryData bytes_of(struct slice slice)
     return (ProtobufCBinaryData){.len = slice.size, .data = (uint8_t *)(uintptr_t)slice.data};
 }
 
-static void put_held(void *context, const struct fsm_held_command *command)
+static void put_open(void *context, const struct fsm_open_command *command)
 {
     Millrace__V1__Attachment attachment = MILLRACE__V1__ATTACHMENT__INIT;
-    Millrace__V1__HeldCommand held = MILLRACE__V1__HELD_COMMAND__INIT;
-    Millrace__V1__HeldCommand *pointer = &held;
+    Millrace__V1__OpenCommand told = MILLRACE__V1__OPEN_COMMAND__INIT;
+    Millrace__V1__OpenCommand *pointer = &told;
 
-    held.sequence_num = command->sequence_num;
-    held.open = command->open;
-    held.acknowledged = command->acknowledged;
-    held.service_id = command->service_id;
-    held.service = bytes_of(command->spec.service);
-    held.name_space = bytes_of(command->spec.name_space);
-    held.name = bytes_of(command->spec.name);
-    held.operation = bytes_of(command->operation);
-    attachment.n_held = 1;
-    attachment.held = &pointer;
+    told.sequence_num = command->sequence_num;
+    told.acknowledged = command->acknowledged;
+    told.service_id = command->service_id;
+    told.service = bytes_of(command->spec.service);
+    told.name_space = bytes_of(command->spec.name_space);
+    told.name = bytes_of(command->spec.name);
+    told.operation = bytes_of(command->operation);
+    attachment.n_open = 1;
+    attachment.open = &pointer;
     put(context, &attachment.base);
 }
 
@@ -158,38 +157,72 @@ static void answer(struct worker *worker, const struct attach_question *question
     worker->answered(worker->answered_context, with);
 }
 
-static void answer_attach(struct worker *worker, struct attach_question *question)
+/* May the asker have it? Else says why not. */
+static bool may_attach(struct worker *worker, const struct attach_question *question, struct fsm_session *session,
+                       struct attach_answer *with)
+{
+    if (!fsm_session_describe(worker->fsm, question->session_id, session)) {
+        with->status = STATUS_FORBIDDEN;
+        snprintf(with->text, sizeof(with->text), "session %" PRIu64 " is unknown, closed or expired",
+                 question->session_id);
+        return false;
+    }
+    if (session->uid != question->uid) {
+        with->status = STATUS_UNAUTHORIZED;
+        snprintf(with->text, sizeof(with->text), "session %" PRIu64 " was opened by another user",
+                 question->session_id);
+        return false;
+    }
+    const struct worker_channel *holder = find_holder(worker, session->id, session->uid, question->connection);
+    if (holder != NULL) {
+        with->status = STATUS_UNAVAILABLE;
+        with->holder_slot = holder->slot;
+        with->holder_channel = holder->channel_id;
+        snprintf(with->text, sizeof(with->text), "session %" PRIu64 " is in use by process %" PRId32, session->id,
+                 holder->region->pid);
+    }
+    return holder == NULL;
+}
+
+/* False: not all that is open has been told yet. */
+static bool tell_open(struct worker *worker, struct attach_question *question, const struct fsm_session *session)
+{
+    if (question->begun == 0 || question->changes != session->changes) {
+        question->begun++;
+        question->changes = session->changes;
+        question->listed = question->bytes.size = 0;
+    }
+    fsm_session_open_commands(worker->fsm, session->id, question->listed, ATTACH_OPEN_A_TURN, put_open,
+                              &question->bytes);
+    question->listed += ATTACH_OPEN_A_TURN;
+    return question->listed >= session->open_commands;
+}
+
+/* False: it is not at its end. */
+static bool answer_attach(struct worker *worker, struct attach_question *question)
 {
     Millrace__V1__Attachment attachment = MILLRACE__V1__ATTACHMENT__INIT;
     struct attach_answer with = {.status = STATUS_OK};
     struct fsm_session session;
 
-    if (!fsm_session_describe(worker->fsm, question->session_id, &session)) {
-        with.status = STATUS_FORBIDDEN;
-        snprintf(with.text, sizeof(with.text), "session %" PRIu64 " is unknown, closed or expired",
-                 question->session_id);
-    } else if (session.uid != question->uid) {
-        with.status = STATUS_UNAUTHORIZED;
-        snprintf(with.text, sizeof(with.text), "session %" PRIu64 " was opened by another user", question->session_id);
-    } else {
-        const struct worker_channel *holder = find_holder(worker, session.id, session.uid, question->connection);
-        if (holder != NULL) {
+    if (may_attach(worker, question, &session, &with)) {
+        if (!tell_open(worker, question, &session)) {
+            if (question->begun <= ATTACH_BEGUN_MOST)
+                return false;
             with.status = STATUS_UNAVAILABLE;
-            with.holder_slot = holder->slot;
-            with.holder_channel = holder->channel_id;
-            snprintf(with.text, sizeof(with.text), "session %" PRIu64 " is in use by process %" PRId32, session.id,
-                     holder->region->pid);
+            snprintf(with.text, sizeof(with.text), "session %" PRIu64 " opens or ends commands all the time",
+                     session.id);
+        } else {
+            attachment.session_id = session.id;
+            attachment.timeout_ns = session.timeout;
+            attachment.highest = session.highest;
+            put(&question->bytes, &attachment.base);
+            with.bytes = question->bytes.data;
+            with.size = question->bytes.size;
         }
     }
-    if (with.status == STATUS_OK) {
-        attachment.session_id = session.id;
-        attachment.timeout_ns = session.timeout;
-        fsm_session_commands(worker->fsm, session.id, &attachment.highest, put_held, &question->bytes);
-        put(&question->bytes, &attachment.base);
-        with.bytes = question->bytes.data;
-        with.size = question->bytes.size;
-    }
     answer(worker, question, &with);
+    return true;
 }
 
 static void put_entry(struct worker *worker, struct attach_bytes *to, const struct fsm_session *session)
@@ -245,7 +278,7 @@ void attach_ask(struct worker *worker, const struct attach_question *question)
     struct attach_question *taken = &worker->questions[worker->question_count++];
     *taken = *question;
     taken->index = log_last_index(worker->log);
-    taken->listed = 0;
+    taken->listed = taken->begun = 0;
     taken->bytes = (struct attach_bytes){.data = NULL};
 }
 
@@ -272,7 +305,8 @@ bool attach_look(struct worker *worker)
                                      .text = "the partition's log cannot be written just now; try again later"};
         answer(worker, question, &with);
     } else if (question->session_id != 0) {
-        answer_attach(worker, question);
+        if (!answer_attach(worker, question))
+            return true;
     } else if (!answer_list(worker, question)) {
         return true;
     }

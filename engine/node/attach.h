@@ -20,7 +20,10 @@
 
 /* More sessions than this are not told apart: the channel then uses all of its user's. */
 #define ATTACH_SESSIONS_MAX (REGION_SESSION_PLACES / 2)
-#define ATTACH_LIST_A_TURN 64 /* sessions of a list that are looked at in one turn */
+#define ATTACH_LIST_A_TURN 64  /* sessions of a list that are looked at in one turn */
+#define ATTACH_OPEN_A_TURN 512 /* open commands of a session, likewise */
+/* If they change meanwhile it begins anew, but not for ever: others wait to be answered. */
+#define ATTACH_BEGUN_MOST 8
 
 /* What a worker knows by heart of the sessions that one channel uses (struct region_sessions). */
 struct session_use {
@@ -42,7 +45,9 @@ struct attach_question {
 
     /* What follows is attach.c's. */
     uint64_t index;            /* that must be applied first */
-    uint64_t listed;           /* the list has got to this session */
+    uint64_t listed;           /* the list has got to this session; of a session: so many of its open commands */
+    uint64_t changes;          /* fsm_session.changes as it began */
+    unsigned begun;            /* so many times */
     struct attach_bytes bytes; /* the answer so far */
 };
 

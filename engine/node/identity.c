@@ -34,6 +34,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 #define FILE_NAME "identity"
@@ -262,6 +263,13 @@ static int check_private(int directory, const char *dir, struct mr_error *error)
                          "--dir %s: other users may use the data directory (mode %04o); `chmod 700 %s`, and give "
                          "a --socket elsewhere if they are to connect",
                          dir, (unsigned)(status.st_mode & 07777), dir);
+    /* Root could; but its workers, which have no rights beyond their user's, could not, nor would that user later have
+     * a use for files of root's among his. */
+    if (status.st_uid != geteuid())
+        return error_set(error,
+                         "--dir %s: the data directory belongs to user %u, and this node would be user %u's; give "
+                         "--user %u, or the directory with all in it to the other",
+                         dir, (unsigned)status.st_uid, (unsigned)geteuid(), (unsigned)status.st_uid);
     return 0;
 }
 

@@ -79,29 +79,20 @@ static int check_stale(const char *path, struct mr_error *error)
     return result == 0 ? 0 : -1;
 }
 
-/* Binds with no rights for anyone, and gives them before it listens. */
 static int bind_path(struct supervisor *s, const char *path, struct mr_error *error)
 {
+    const struct access *access = &s->options->access;
     struct sockaddr_un address;
-    struct stat status;
+    struct stat status = {.st_ino = 0};
 
-    if (handshake_address(path, &address, error) != 0)
+    if (handshake_address(path, &address, error) != 0 || access_bind(access, s->listener, &address, error) != 0)
         return -1;
-    mode_t former = umask(0777);
-    int result = sys_bind(s->listener, (const struct sockaddr *)&address, sizeof(address));
-    int code = errno;
-    (void)umask(former); /* cannot fail */
-    if (result != 0)
-        return error_system(error, code, "--socket %s: cannot bind", path);
-    if (sys_fstatat(AT_FDCWD, path, &status, AT_SYMLINK_NOFOLLOW) != 0)
-        return error_system(error, errno, "--socket %s: cannot look at the socket just made", path);
+    int result = access_dress_socket(access, path, &status, error);
     s->socket_device = status.st_dev;
-    s->socket_inode = status.st_ino;
-    if (access_dress_socket(&s->options->access, path, error) != 0)
-        return -1;
-    if (sys_listen(s->listener, BACKLOG) != 0)
-        return error_system(error, errno, "--socket %s: cannot listen", path);
-    return 0;
+    s->socket_inode = status.st_ino; /* to be removed in any case */
+    if (result == 0 && sys_listen(s->listener, BACKLOG) != 0)
+        result = error_system(error, errno, "--socket %s: cannot listen", path);
+    return result;
 }
 
 int listener_open(struct supervisor *s, struct mr_error *error)

@@ -72,7 +72,8 @@ struct region {
     _Atomic uint64_t snapshot_bytes;
     _Atomic uint64_t snapshot_time; /* the partition's, ns since 1970 */
 
-    /* What the child that writes a snapshot tells its parent: written before it ends. */
+    /* What the child that writes a snapshot tells its parent: how far it is, and before it ends the rest. */
+    _Atomic uint64_t child_progress;
     uint64_t child_bytes;
     char child_error[384];
 

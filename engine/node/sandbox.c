@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* No new privileges, Landlock, seccomp: see sandbox.h. Each is tried by itself, so that a system that lacks one still
- * gives the others.
+/* No new privileges, no old ones, Landlock, seccomp: see sandbox.h. Each is tried by itself, so that a system that lacks
+ * one still gives the others.
+ *
+ * Capabilities: a worker whose node is root's would have all of them. What takes one is over by now (the ring, whose
+ * memory is not counted against root's limit, was made before), and the files that it uses are its own user's.
  *
  * Landlock: of all files the worker may use those in its partition's folder, and read what sysfs says of block devices
  * (a log asks for its disk's block size). It may connect or bind no TCP socket, reach no abstract Unix socket and send
@@ -226,6 +229,10 @@ int sandbox_enter(enum sandbox_mode mode, const char *folder, uint32_t partition
         error_system(&why, errno, "programs may give new privileges: prctl is refused");
     look(result, &why, mode, partition, &failed);
     look(restrict_files(folder, &why), &why, mode, partition, &failed);
+    result = sys_drop_capabilities();
+    if (result != 0)
+        error_system(&why, errno, "rights beyond those of the user stay: capset is refused");
+    look(result, &why, mode, partition, &failed);
     look(restrict_calls(&why), &why, mode, partition, &failed);
     if (failed.text[0] == '\0')
         return 0;

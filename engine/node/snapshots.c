@@ -20,6 +20,7 @@
 struct writing {
     struct snapshot_writer *writer;
     struct io *io;
+    _Atomic uint64_t *progress; /* NULL: nobody looks */
     void (*busy)(void *context, uint64_t bytes);
     void *context;
     uint64_t bytes, told_bytes, told_at;
@@ -31,6 +32,8 @@ static void write_piece(void *context, const void *data, size_t size)
 
     snapshot_write(writing->writer, data, size);
     writing->bytes += size;
+    if (writing->progress != NULL)
+        atomic_store_explicit(writing->progress, writing->bytes, memory_order_relaxed);
     if (writing->busy == NULL || writing->bytes - writing->told_bytes < BUSY_EVERY_BYTES)
         return;
     writing->told_bytes = writing->bytes;
@@ -94,7 +97,7 @@ static int child_job(void *context, struct io *io)
 {
     struct worker *worker = context;
     struct region *region = worker->region;
-    struct writing writing = {.io = io};
+    struct writing writing = {.io = io, .progress = &region->child_progress};
     struct mr_error error = {.code = 0};
 
     if (write_state(worker, &writing, &worker->snapshots.point, &region->child_bytes, &error) == 0)
@@ -343,6 +346,14 @@ void snapshots_child_ended(struct worker *worker, int32_t result)
     if (!snapshots->writing)
         return;
     snapshots->writing = false;
+    if (result != 0 && snapshots->given_up) {
+        snprintf(text, sizeof(text), "the process that wrote it had not got on for %" PRIu64 " s, and was killed",
+                 snapshots->patience / MR_SECOND);
+        snapshots->patience =
+            2 * snapshots->patience > MR_SNAPSHOT_PATIENCE_MOST ? MR_SNAPSHOT_PATIENCE_MOST : 2 * snapshots->patience;
+        failed(worker, text);
+        return;
+    }
     if (result != 0) {
         region->child_error[sizeof(region->child_error) - 1] = '\0';
         failed(worker, result > 0 ? region->child_error : "the process that wrote it ended before it was done");
@@ -352,7 +363,7 @@ void snapshots_child_ended(struct worker *worker, int32_t result)
     know_newest(worker, &newest);
     drop_unsound(snapshots);
     tell_log(worker);
-    snapshots->pause = snapshots->not_before = 0;
+    snapshots->pause = snapshots->not_before = snapshots->patience = 0;
     snapshots->took = took;
     snapshots->due = due_after(snapshots, snapshots->grown);
     snprintf(text, sizeof(text),
@@ -379,11 +390,17 @@ static void take(struct worker *worker)
     snapshots->point = snapshots_point(worker);
     snapshots->grown = log_grown(worker->log);
     region->child_bytes = 0;
+    atomic_store_explicit(&region->child_progress, 0, memory_order_relaxed);
     region->child_error[0] = '\0';
     snapshots->began = io->ops->monotonic(io);
     int result = io->ops->child(io, child_job, worker, worker_token(TOKEN_SNAPSHOT, 0, 0));
     snapshots->fork_took = io->ops->monotonic(io) - snapshots->began;
     snapshots->writing = result == 0;
+    snapshots->progress = 0;
+    snapshots->moved_at = snapshots->began;
+    snapshots->given_up = false;
+    if (snapshots->patience == 0)
+        snapshots->patience = MR_SNAPSHOT_PATIENCE;
     if (result != 0) {
         error_system(&error, -result, "no process could be made to write it");
         failed(worker, error.text);
@@ -398,6 +415,22 @@ static void give_up(struct worker *worker)
     failed(worker, log_trouble(worker->log));
 }
 
+/* A child that hangs, or that somebody has stopped, would be the last: the log would grow for ever. (What is slow gets
+ * on: it writes past the page cache, so that no sync has much to do at once.) */
+static void look_after_child(struct worker *worker)
+{
+    struct snapshots *snapshots = &worker->snapshots;
+    uint64_t progress = atomic_load_explicit(&worker->region->child_progress, memory_order_relaxed);
+
+    if (progress != snapshots->progress) {
+        snapshots->progress = progress;
+        snapshots->moved_at = worker->now;
+    } else if (worker->now - snapshots->moved_at >= snapshots->patience && !snapshots->given_up) {
+        worker->io->ops->child_give_up(worker->io);
+        snapshots->given_up = true;
+    }
+}
+
 bool snapshots_look(struct worker *worker)
 {
     struct snapshots *snapshots = &worker->snapshots;
@@ -409,6 +442,8 @@ bool snapshots_look(struct worker *worker)
         give_up(worker);
         return true;
     }
+    if (snapshots->writing)
+        look_after_child(worker);
     if ((!due && snapshots->question_count == 0) || snapshots->writing || snapshots->ended)
         return false;
     /* Before the first command there is nothing to keep, and one that is of now already need not be made again. */
@@ -429,6 +464,8 @@ uint64_t snapshots_next(const struct worker *worker)
 {
     const struct snapshots *snapshots = &worker->snapshots;
 
+    if (snapshots->writing && !snapshots->given_up)
+        return snapshots->moved_at + snapshots->patience;
     if (snapshots->writing || snapshots->ended)
         return UINT64_MAX;
     if (is_due(worker))

@@ -63,6 +63,10 @@ struct snapshots {
     uint64_t grown;     /* log_grown() as it began */
     uint64_t began;     /* monotonic */
     uint64_t fork_took; /* ns */
+    uint64_t progress;  /* what its child last said, */
+    uint64_t moved_at;  /* when that was seen to be something new (monotonic), */
+    uint64_t patience;  /* and for how long it may stay as it is; 0: MR_SNAPSHOT_PATIENCE */
+    bool given_up;      /* it did not: the child has been killed, and its end is waited for */
 
     uint64_t took; /* the last one that succeeded */
 

@@ -94,6 +94,17 @@ static void apply_entry(struct worker *worker, const struct log_entry *entry, co
     atomic_store_explicit(&worker->region->applying_index, 0, memory_order_relaxed);
 }
 
+/* The same of a KeepAlive that looks at many commands: its user's next one waits until the others have had the rest of
+ * the time. */
+static void apply_walk(struct worker *worker, const struct log_entry *entry, const struct command_input *command)
+{
+    uint64_t began = worker->io->ops->monotonic(worker->io);
+
+    apply_entry(worker, entry, command, false);
+    uint64_t took = worker->io->ops->monotonic(worker->io) - began;
+    worker->walk_shares[entry->origin.uid % WORKER_WALK_USERS] = began + MR_WALK_SHARE * took;
+}
+
 int turn_apply(struct worker *worker, const struct log_entry *entry, struct mr_error *error)
 {
     struct partition_command_input input;
@@ -166,6 +177,8 @@ static bool apply_durable(struct worker *worker)
             struct worker_channel *channel = from != 0 ? channels_find(worker, from) : NULL;
             if (entries[i].failed)
                 worker->logged_time = fsm_time(worker->fsm); /* time that was logged behind it is not */
+            else if (entries[i].index == worker->walk_index)
+                apply_walk(worker, &entries[i], commands[i]);
             else
                 apply_entry(worker, &entries[i], commands[i], may_share(channel, &entries[i]));
             if (commands[i] != NULL)
@@ -293,6 +306,7 @@ bool turn_run(struct worker *worker)
         any |= channels_finish(worker);
         answer_publish(worker);
     }
+    worker->walk_waits = UINT64_MAX;
     if (worker->accepting)
         any |= scan(worker);
     if (worker->log != NULL) {
@@ -320,6 +334,8 @@ uint64_t turn_next(struct worker *worker)
 
     if (worker->log != NULL && snapshots_next(worker) < next)
         next = snapshots_next(worker);
+    if (worker->walk_waits < next)
+        next = worker->walk_waits;
     for (unsigned i = 0; i < worker->unfinished_count; i++) {
         const struct worker_channel *channel = &worker->channels[worker->unfinished[i]];
         if (channel->waiting_count > 0 && channel->waiting_deadline < next)

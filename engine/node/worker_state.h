@@ -102,6 +102,8 @@ struct worker_channel {
     char why[120];
 };
 
+#define WORKER_WALK_USERS 64 /* told apart by their last bits */
+
 struct worker {
     uint32_t partition;
     uint64_t max_payload;
@@ -149,6 +151,9 @@ struct worker {
     void *answered_context;
 
     uint64_t walk_index; /* of the KeepAlive logged last that looks at many commands; 0: none */
+    uint64_t
+        walk_waits; /* monotonic: when the first channel that waits for its user's share may go on; else UINT64_MAX */
+    uint64_t walk_shares[WORKER_WALK_USERS]; /* by user: monotonic, no such KeepAlive of his is logged before */
     struct quota quota;
     struct read_once read; /* the commands that are logged and not applied */
     struct snapshots snapshots;

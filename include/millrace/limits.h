@@ -45,6 +45,9 @@
 /* One that failed is tried again after this, then after twice as long, and so on. */
 #define MR_SNAPSHOT_PAUSE_FIRST (10 * MR_SECOND)
 #define MR_SNAPSHOT_PAUSE_MOST (300 * MR_SECOND)
+/* A process that writes one and has not got on for so long is killed; the next one is given twice as long, and so on. */
+#define MR_SNAPSHOT_PATIENCE (300 * MR_SECOND)
+#define MR_SNAPSHOT_PATIENCE_MOST (24 * MR_HOUR)
 
 /* --flush-interval: how much a power cut can take in `async`. */
 #define MR_FLUSH_INTERVAL_DEFAULT (10 * MR_MILLISECOND)
@@ -75,8 +78,9 @@
 #define MR_TURN_REQUESTS 256
 #define MR_TURN_BYTES (256 * MR_KIB)
 /* Of KeepAlives that may have to look at more commands than this, one at a time is logged: the next when it is
- * applied. */
+ * applied, and the same user's next when this share of the worker's time is the most that his have had. */
 #define MR_WALK_AT_ONCE 16384
+#define MR_WALK_SHARE 16 /* one in so many */
 /* What one query with many outputs may give in a turn: others are not kept waiting for longer than that takes. */
 #define MR_TURN_OUTPUTS 256
 #define MR_TURN_OUTPUT_BYTES (64 * MR_KIB)

@@ -12,7 +12,7 @@
  *     end  u64             XXH3-64 of all bytes before
  *
  * Coming back: for each session the channel to its partition, then Attach on the node's socket. The answer says which
- * number is the highest that was ever used, where numbering goes on, and what the session still holds. Everything that
+ * number is the highest that was ever used, where numbering goes on, and what is open. Everything that
  * is complete nobody will ask for any more: the next KeepAlive drops it, by not naming it. What is open is named, and
  * offered. A first KeepAlive of its own renews, for the session may be near its end. */
 #include "ipc/client/resume.h"
@@ -158,9 +158,9 @@ static enum mr_status check_saved(struct mr_client *client, struct saved *saved)
 /* ---- Coming back ---- */
 
 /* Copies of four strings, NUL-terminated, behind the struct. */
-static struct pending *make_pending(const struct link *link, const Millrace__V1__HeldCommand *held)
+static struct pending *make_pending(const struct link *link, const Millrace__V1__OpenCommand *command)
 {
-    const ProtobufCBinaryData texts[4] = {held->service, held->name_space, held->name, held->operation};
+    const ProtobufCBinaryData texts[4] = {command->service, command->name_space, command->name, command->operation};
     const char *copies[4];
     size_t size = sizeof(struct pending) + 4;
 
@@ -176,16 +176,24 @@ static struct pending *make_pending(const struct link *link, const Millrace__V1_
         copies[i] = to;
         to += texts[i].len + 1;
     }
-    pending->sequence_num = held->sequence_num;
-    pending->acknowledged = held->acknowledged;
-    pending->service_id = held->service_id;
+    pending->sequence_num = command->sequence_num;
+    pending->acknowledged = command->acknowledged;
+    pending->service_id = command->service_id;
     pending->shown = (struct mr_pending_request){.partition = link->partition,
                                                  .service = copies[0],
                                                  .name_space = copies[1],
                                                  .name = copies[2],
                                                  .operation = copies[3],
-                                                 .request = held->sequence_num};
+                                                 .request = command->sequence_num};
     return pending;
+}
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t left = (*(Millrace__V1__OpenCommand *const *)a)->sequence_num;
+    uint64_t right = (*(Millrace__V1__OpenCommand *const *)b)->sequence_num;
+
+    return (left > right) - (left < right);
 }
 
 static enum mr_status take_attachment(struct link *link, const Millrace__V1__Attachment *attachment)
@@ -200,10 +208,10 @@ static enum mr_status take_attachment(struct link *link, const Millrace__V1__Att
         attachment->timeout_ns > MR_SESSION_TIMEOUT_MIN ? attachment->timeout_ns : MR_SESSION_TIMEOUT_MIN;
     if (timeout / 3 < client->renew_every)
         client->renew_every = timeout / 3;
-    for (size_t i = 0; i < attachment->n_held; i++) {
-        if (!attachment->held[i]->open)
-            continue;
-        *last = make_pending(link, attachment->held[i]);
+    if (attachment->n_open > 0)
+        qsort(attachment->open, attachment->n_open, sizeof(attachment->open[0]), by_number);
+    for (size_t i = 0; i < attachment->n_open; i++) {
+        *last = make_pending(link, attachment->open[i]);
         if (*last == NULL)
             return client_out_of_memory(client);
         last = &(*last)->next;

@@ -6,11 +6,14 @@
 
 #include <millrace/millrace.h>
 
+#include "engine/node/access.h"
 #include "ipc/handshake.h"
 #include "tests/support/spawn.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/wait.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -19,7 +22,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -117,6 +122,58 @@ static void test_socket_has_mode_and_group(void **state)
     if (root)
         assert_int_equal(status.st_gid, CLUB);
     assert_int_equal(stub_node_stop(&node), 0);
+}
+
+static void make_file(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+    assert_true(fd >= 0);
+    close(fd);
+}
+
+/* Whoever may write to the socket's directory could put something else at its path as soon as it is made: that gets
+ * neither the socket's mode nor its group. */
+static void test_what_is_put_in_the_sockets_place(void **state)
+{
+    (void)state;
+    char victim[300];
+    struct stat status, found = {.st_ino = 0};
+    struct mr_error error;
+    struct access access = {
+        .socket_mode = 0666, .socket_group_given = true, .socket_group = geteuid() == 0 ? CLUB : getegid()};
+    struct sockaddr_un address;
+
+    snprintf(victim, sizeof(victim), "%s/victim", dir);
+    make_file(victim);
+    gid_t group = stat(victim, &status) == 0 ? status.st_gid : 0;
+    assert_int_equal(symlink(victim, socket_path), 0);
+    assert_int_equal(access_dress_socket(&access, socket_path, &found, &error), -1);
+    assert_int_equal(unlink(socket_path), 0);
+    assert_int_equal(link(victim, socket_path) == 0 || errno == EXDEV, 1);
+    assert_int_equal(access_dress_socket(&access, socket_path, &found, &error), -1);
+    unlink(socket_path);
+    assert_int_equal(found.st_ino, 0);
+    assert_int_equal(stat(victim, &status), 0);
+    assert_int_equal(status.st_mode & 07777, 0600);
+    assert_int_equal(status.st_gid, group);
+    /* The socket itself, and a link to it. */
+    int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    snprintf(victim, sizeof(victim), "%s/one", open_dir);
+    assert_int_equal(handshake_address(victim, &address, &error), 0);
+    assert_int_equal(access_bind(&access, listener, &address, &error), 0);
+    assert_int_equal(symlink(victim, socket_path), 0);
+    assert_int_equal(access_dress_socket(&access, socket_path, &found, &error), -1);
+    assert_int_equal(access_dress_socket(&access, victim, &found, &error), 0);
+    assert_int_equal(stat(victim, &status), 0);
+    assert_int_equal(status.st_ino, found.st_ino);
+    assert_int_equal(status.st_mode & 07777, 0666);
+    assert_int_equal(status.st_gid, access.socket_group);
+    access.socket_mode = 0600; /* not what it was made with */
+    assert_int_equal(access_dress_socket(&access, victim, &found, &error), -1);
+    assert_non_null(strstr(error.text, "0666 instead of 0600"));
+    close(listener);
+    unlink(victim);
 }
 
 static void test_whom_the_mode_keeps_out(void **state)
@@ -273,6 +330,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_socket_has_mode_and_group, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_what_is_put_in_the_sockets_place, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_whom_the_mode_keeps_out, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_only_who_is_named_is_let_in, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refusals_do_not_fill_the_log, set_up, tear_down),

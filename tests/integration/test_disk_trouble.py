@@ -375,8 +375,9 @@ class Unwritable(unittest.TestCase):
                 done = self.serve(directory, user=user)
                 self.assertGreater(done.returncode, 0)
                 self.assertRegex(done.stderr.decode(), re.escape(directory) + ".*: Permission denied")
-            os.chmod(node.directory, 0o700)
-            os.chmod(node.directory + "/partition-0001", 0o700)
+            for folder in (node.directory, node.directory + "/partition-0001"):
+                os.chmod(folder, 0o700)
+                os.chown(folder, os.getuid(), -1)
             node.start()
             self.assertEqual(node.output("counter", "get", "c"), b"1\n")
 

@@ -59,17 +59,18 @@ ERRORS = collections.defaultdict(lambda: ["EIO"], {
     "sched_getaffinity": ["ENOSYS"], "setpriority": ["EPERM"], "getrlimit": ["EPERM"], "setrlimit": ["EPERM"],
     "sigaction": ["EINVAL"], "sigprocmask": ["EINVAL"], "getrandom": ["ENOSYS"], "io_uring_setup": ["EPERM"],
     "io_uring_register": ["ENOMEM"], "uring_read": ["EIO"], "uring_write": ["EIO", "ENOSPC"], "uring_sync": ["EIO"], "uring_watch": ["ENOMEM"],
-    "uring_wake": ["EIO"], "fcntl": ["EPERM"], "fchmod": ["EPERM"], "chmod": ["EPERM"], "readlink": ["ENOENT"],
+    "uring_wake": ["EIO"], "fcntl": ["EPERM"], "fchmod": ["EPERM"], "readlink": ["ENOENT"],
     "fstat": ["EIO"], "dup": ["EMFILE"],
     "landlock_create_ruleset": ["ENOSYS", "EOPNOTSUPP", "EMFILE"], "landlock_add_rule": ["EINVAL"],
     "landlock_restrict_self": ["EPERM", "E2BIG"], "seccomp": ["EINVAL", "ENOMEM"], "fchownat": ["EPERM"],
     "initgroups": ["EPERM"], "setgid": ["EPERM"], "setuid": ["EAGAIN"],
+    "drop_capabilities": ["EPERM"],
 })
 
 
 # What only a node meets that root starts for another user, with a group for its socket and users that may connect.
 OTHER_USER = "nobody"
-OF_OTHER_USER = ["mkdir", "fchownat", "chmod", "setrlimit", "initgroups", "setgid", "setuid", "getsockopt"]
+OF_OTHER_USER = ["mkdir", "fchownat", "setrlimit", "initgroups", "setgid", "setuid", "getsockopt"]
 
 
 def kinds():

@@ -92,6 +92,33 @@ class Sandbox(unittest.TestCase):
             self.assertIn(tries(node).get(name), EACCES_OR_EPERM, name)  # in any case
         self.assertEqual(node.stop(), 0)
 
+    def capabilities(self, node):
+        """The worker's sets: name -> number."""
+        with open(f"/proc/{node.worker(1)}/status", encoding="utf-8") as file:
+            return {name: int(bits, 16) for name, bits in re.findall(r"^Cap(\w+):\s*(\w+)$", file.read(), re.MULTILINE)}
+
+    def test_no_capability_is_left(self):
+        """Root's, which a node of root starts with."""
+        node = self.start()
+        found = self.capabilities(node)
+        if os.geteuid() != 0:
+            del found["Bnd"]  # not ours to change, and of no use
+        self.assertGreaterEqual(set(found), {"Eff", "Prm", "Inh", "Amb"})
+        self.assertEqual(set(found.values()), {0}, found)
+        # And nothing needs one: a log that grows, a snapshot, a successor that reads them.
+        node.output("counter", "increment", "c", "1")
+        node.output("snapshot")
+        node.kill_worker(1)
+        self.assertEqual(node.output("counter", "get", "c").strip(), b"1")
+        self.assertEqual(set(self.capabilities(node).values()), set(found.values()))
+        self.assertEqual(node.stop(), 0)
+
+    @unittest.skipUnless(os.geteuid() == 0, "takes root")
+    def test_without_a_sandbox_they_stay(self):
+        node = self.start("--sandbox", "off")
+        self.assertNotEqual(self.capabilities(node)["Eff"], 0)
+        self.assertEqual(node.stop(), 0)
+
     def test_a_snapshot_is_written_inside(self):
         node = self.start("--sandbox", "required") if landlock() >= 1 else self.start()
         for n in range(3):
@@ -99,6 +126,11 @@ class Sandbox(unittest.TestCase):
         node.output("snapshot")
         node.kill_worker(1)
         wait_until(lambda: "recovered from the snapshot" in node.log(), "a worker has read it")
+        self.assertEqual(node.stop(), 0)
+
+    def test_capabilities_that_stay(self):
+        node = self.start(MR_FAULT="drop_capabilities:1+:EPERM")
+        self.assertIn("rights beyond those of the user stay", node.log())
         self.assertEqual(node.stop(), 0)
 
     @unittest.skipIf(SANITIZED, "a build with a sanitizer asks for neither")

@@ -62,6 +62,19 @@ class User(unittest.TestCase):
         self.assertEqual(node.stop(), 0)
 
     @unittest.skipUnless(os.geteuid() == 0, "takes root")
+    def test_another_users_directory(self):
+        """Is not for root to put files of its own into."""
+        other = pwd.getpwnam(OTHER)
+        place = tempfile.mkdtemp(dir="/tmp")
+        self.addCleanup(shutil.rmtree, place)
+        os.chown(place, other.pw_uid, other.pw_gid)
+        done = subprocess.run([BIN, "serve", "--dir", place], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                              timeout=WAIT, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(f"belongs to user {other.pw_uid}", done.stderr.decode())
+        self.assertEqual(os.listdir(place), [])
+
+    @unittest.skipUnless(os.geteuid() == 0, "takes root")
     def test_a_new_directory_is_that_users(self):
         other = pwd.getpwnam(OTHER)
         place = tempfile.mkdtemp(dir="/tmp")

@@ -221,6 +221,7 @@ void fake_close_all(struct fake_io *process);
 /* fake_child.c */
 int child_begin(struct io *io, int (*job)(void *context, struct io *io), void *context, uint64_t token);
 void child_kill(struct io *io);
+void child_give_up(struct io *io);
 void child_run_due(struct fake_io *process);
 /* Its process dies. What of it may still happen, or NULL. */
 struct operation *child_orphan(struct fake_io *process);

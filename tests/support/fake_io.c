@@ -497,6 +497,7 @@ static const struct io_ops fake_ops = {
     .sleep = sleep_for,
     .child = child_begin,
     .child_kill = child_kill,
+    .child_give_up = child_give_up,
     .register_buffers = register_buffers,
     .open_directory = open_directory,
     .list = list_names,

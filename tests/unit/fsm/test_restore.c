@@ -268,6 +268,12 @@ static Session *session_of(Snapshot *snapshot, size_t place)
     return snapshot->sessions[place];
 }
 
+/* Of a CompareAndSet that failed. */
+static ProtobufCBinaryData *message_of(Snapshot *snapshot)
+{
+    return &session_of(snapshot, 0)->commands[1]->pending_outputs[0]->operation->message;
+}
+
 /* Parts of a map's data: listeners by the index of their command; entries. */
 #define PART(bytes)                                                                                                    \
     &(struct slice)                                                                                                    \
@@ -331,6 +337,7 @@ static void data_is(Snapshot *snapshot, size_t service, const struct slice *cons
     X("fewer outputs", extra->sessions[0]->commands[2]->last_output = 0, "as many outputs")                            \
     X("no such status", session_of(snapshot, 0)->commands[1]->pending_outputs[0]->operation->status = 14, "output")    \
     X("status UNKNOWN", session_of(snapshot, 0)->commands[1]->pending_outputs[0]->operation->status = 0, "output")     \
+    X("a message that is no text", message_of(snapshot)->data[0] = 0xff, "output")                                     \
     X("open, not a stream", extra->sessions[1]->commands[0]->stream = 0, "never was")                                  \
     X("no such state", session_of(snapshot, 0)->commands[0]->state = 2, "not a CommandSnapshot")                       \
     X("open without input", session_of(snapshot, 0)->commands[0]->state = 0, "not a CommandSnapshot")                  \

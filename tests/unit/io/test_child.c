@@ -396,6 +396,33 @@ static void a_killed_child_does_not_complete(void **state)
     expect_nothing_left(f);
 }
 
+static int stop_itself(void *context, struct io *io)
+{
+    (void)context;
+    (void)io;
+    raise(SIGSTOP);
+    return 0;
+}
+
+/* Also one that has been stopped, which would not end by itself. */
+static void a_child_that_is_given_up_completes(void **state)
+{
+    struct fixture *f = *state;
+    siginfo_t stopped = {0};
+    int value = 9;
+    f->io->ops->child_give_up(f->io); /* there is none */
+    assert_int_equal(start(f, stop_itself, NULL), 0);
+    assert_int_equal(waitid(P_ALL, 0, &stopped, WSTOPPED), 0);
+    f->io->ops->child_give_up(f->io);
+    assert_int_equal(result_of(f->io), -ECHILD);
+    expect_nothing_left(f);
+    assert_int_equal(start(f, give, &value), 0); /* it is done by then: nothing is lost */
+    assert_int_equal(waitid(P_ALL, 0, &stopped, WEXITED | WNOWAIT), 0);
+    f->io->ops->child_give_up(f->io);
+    assert_int_equal(result_of(f->io), 9);
+    expect_nothing_left(f);
+}
+
 /* It has ended, and that is known to the kernel only, or waits in the ring. */
 static void a_child_killed_after_its_end_does_not_complete(void **state)
 {
@@ -517,6 +544,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(it_leaves_the_core_of_a_pinned_parent, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_child_that_dies_completes_without_result, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_killed_child_does_not_complete, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_child_that_is_given_up_completes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_child_killed_after_its_end_does_not_complete, set_up, tear_down),
         cmocka_unit_test_setup_teardown(it_ends_with_its_parents_io, set_up, tear_down),
         cmocka_unit_test_setup_teardown(it_dies_with_its_parent, set_up, tear_down),

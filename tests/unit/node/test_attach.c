@@ -222,11 +222,7 @@ static void what_was_taken_before_is_in_the_answer(void **state)
     assert_int_equal(heard.answer.status, STATUS_OK);
     heard.attachment = millrace__v1__attachment__unpack(NULL, heard.answer.size, heard.bytes);
     assert_int_equal(heard.attachment->highest, 10);
-    assert_int_equal(heard.attachment->n_held, 10);
-    for (size_t i = 0; i < 10; i++) {
-        assert_int_equal(heard.attachment->held[i]->sequence_num, i + 1);
-        assert_false(heard.attachment->held[i]->open);
-    }
+    assert_int_equal(heard.attachment->n_open, 0);
 }
 
 /* Commands of a channel that are not applied yet when the question comes make it a user of the session too. */
@@ -249,6 +245,72 @@ static void what_was_taken_before_counts_as_use(void **state)
     harness_settle(harness);
     assert_int_equal(heard.answer.status, STATUS_UNAVAILABLE);
     assert_string_equal(heard.answer.text, "session 1 is in use by process 101");
+}
+
+/* Straight into the log, as a channel that is gone has left it: it may be more than its rings hold at a time. */
+static void apply(uint32_t uid)
+{
+    uint64_t index = fsm_index(harness->worker.fsm) + 1;
+    struct partition_command_input input;
+
+    assert_int_equal(read_partition_command_input(request.bytes, request.size, &input), READ_OK);
+    struct fsm_entry entry = {
+        .index = index, .time = fsm_time(harness->worker.fsm), .uid = uid, .command = &input.command};
+    fsm_apply(harness->worker.fsm, &entry, &harness->worker.sink);
+}
+
+static void listen_to(uint64_t session, uint64_t map, uint64_t number)
+{
+    struct payload all = events_payload("", false);
+
+    request_command(&request, session, map, number, "Events", payload_slice(&all));
+    apply(OWNER);
+}
+
+/* Many commands are open: they are told a few a turn, and anew if they change meanwhile, but not for ever. */
+static void a_session_with_much_open(void **state)
+{
+    enum { OPEN = 3 * ATTACH_OPEN_A_TURN };
+    struct harness_client *client = connect_client(0, OWNER);
+    struct command_output output;
+    uint64_t session = open_session(client);
+    uint8_t seen[OPEN + 2] = {0};
+
+    (void)state;
+    request_create_service(&request, session, MAP_TYPE, "", "m");
+    assert_int_equal(call(client, &output), STATUS_OK);
+    disconnect(client);
+    for (uint64_t number = 1; number <= OPEN; number++)
+        listen_to(session, output.id, number);
+    forget();
+    ask(ASKER, OWNER, session);
+    turn_run(&harness->worker);
+    turn_run(&harness->worker);
+    assert_int_equal(heard.count, 0);
+    listen_to(session, output.id, OPEN + 1); /* it begins anew, and needs one turn more now */
+    for (unsigned turns = 0; turns < 3; turns++) {
+        turn_run(&harness->worker);
+        assert_int_equal(heard.count, 0);
+    }
+    turn_run(&harness->worker);
+    assert_int_equal(heard.count, 1);
+    assert_int_equal(heard.answer.status, STATUS_OK);
+    heard.attachment = millrace__v1__attachment__unpack(NULL, heard.answer.size, heard.bytes);
+    assert_int_equal(heard.attachment->n_open, OPEN + 1);
+    assert_int_equal(heard.attachment->highest, OPEN + 1);
+    for (size_t i = 0; i < OPEN + 1; i++)
+        assert_int_equal(seen[heard.attachment->open[i]->sequence_num]++, 0);
+    forget();
+    ask(ASKER, OWNER, session);
+    for (unsigned begun = 0; begun < ATTACH_BEGUN_MOST; begun++) {
+        assert_int_equal(heard.count, 0);
+        turn_run(&harness->worker);
+        listen_to(session, output.id, OPEN + 2 + begun);
+    }
+    turn_run(&harness->worker);
+    assert_int_equal(heard.count, 1);
+    assert_int_equal(heard.answer.status, STATUS_UNAVAILABLE);
+    assert_non_null(strstr(heard.answer.text, "all the time"));
 }
 
 static void a_stranger_does_not_keep_the_owner_out(void **state)
@@ -453,6 +515,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(refusals, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_was_taken_before_is_in_the_answer, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_was_taken_before_counts_as_use, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_session_with_much_open, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_stranger_does_not_keep_the_owner_out, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_successor_knows_who_uses_what, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_disk_that_fails, set_up, tear_down),

@@ -317,6 +317,43 @@ static void a_failure_is_told_and_tried_again_later(void **state)
     scene_end(&scene);
 }
 
+/* It hangs in a call, or somebody has stopped it. */
+static void a_child_that_does_not_get_on_is_given_up(void **state)
+{
+    struct scene scene;
+
+    (void)state;
+    memset(&heard, 0, sizeof(heard));
+    begin(&scene, DURABILITY_SYNC, 0);
+    struct worker *worker = &scene.harness->worker;
+    uint64_t patience = MR_SNAPSHOT_PATIENCE;
+    fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
+    for (unsigned n = 1; n <= 3; n++, patience *= 2) {
+        ask(scene.harness, n);
+        harness_settle(scene.harness);
+        assert_true(worker->snapshots.writing);
+        fake_machine_advance(scene.harness->machine, patience - MR_SECOND);
+        assert_true(fake_io_child_step(scene.harness->io));
+        atomic_fetch_add(&worker->region->child_progress, 1);
+        harness_settle(scene.harness);
+        assert_true(turn_next(worker) <= worker->now + patience);
+        fake_machine_advance(scene.harness->machine, patience - MR_SECOND);
+        harness_settle(scene.harness);
+        assert_true(fake_io_child_runs(scene.harness->io));
+        fake_machine_advance(scene.harness->machine, MR_SECOND);
+        harness_settle(scene.harness);
+        assert_false(fake_io_child_runs(scene.harness->io));
+        assert_int_equal(heard.count, n);
+        assert_int_equal(heard.status, STATUS_UNAVAILABLE);
+        assert_non_null(strstr(heard.text, "had not got on for"));
+        assert_int_equal(scene.harness->warnings, n);
+    }
+    fake_machine_config(scene.harness->machine)->order = FAKE_AT_ONCE;
+    assert_true(harness_snapshot(scene.harness));
+    assert_int_equal(worker->snapshots.patience, 0);
+    scene_end(&scene);
+}
+
 static void no_child_is_told_too(void **state)
 {
     struct scene scene;
@@ -543,6 +580,7 @@ int main(void)
         cmocka_unit_test(none_without_being_asked_where_it_is_off),
         cmocka_unit_test(who_asks_gets_all_that_was_applied),
         cmocka_unit_test(a_failure_is_told_and_tried_again_later),
+        cmocka_unit_test(a_child_that_does_not_get_on_is_given_up),
         cmocka_unit_test(no_child_is_told_too),
         cmocka_unit_test(a_child_that_dies_leaves_nothing_behind),
         cmocka_unit_test(a_damaged_one_is_passed_over_and_told),

@@ -136,6 +136,64 @@ static void long_keep_alives_come_one_by_one(void **state)
     scene_end(&scene);
 }
 
+static struct harness *slow;
+static const struct io_ops *slow_real_ops;
+
+/* Time passes whenever somebody looks. */
+static uint64_t slow_clock(struct io *io)
+{
+    fake_machine_advance(slow->machine, MR_MILLISECOND);
+    return slow_real_ops->monotonic(io);
+}
+
+/* One such KeepAlive behind the other: what the first has taken, the others get many times before the second. */
+static void long_keep_alives_get_a_share_of_the_time(void **state)
+{
+    enum { AT_ONCE = 1024, MANY = 17 * AT_ONCE };
+    struct scene scene;
+    struct harness_frame frame;
+    uint8_t filter[2 + MR_FILTER_BITS_MIN / 8];
+
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, 4 * MR_MIB);
+    struct worker *worker = &scene.harness->worker;
+    memset(filter, 0xff, sizeof(filter));
+    filter[0] = filter[1] = 1;
+    for (uint64_t held = 0; held < MANY; held += AT_ONCE) {
+        for (uint64_t n = 1; n <= AT_ONCE; n++)
+            scene_increment(&scene, held + n);
+        harness_settle(scene.harness);
+        for (uint64_t n = 1; n <= AT_ONCE; n++)
+            assert_true(harness_take(scene.client, &frame));
+    }
+    slow = scene.harness;
+    slow_real_ops = worker->io->ops;
+    struct io_ops slow_ops = *slow_real_ops;
+    slow_ops.monotonic = slow_clock;
+    worker->io->ops = &slow_ops;
+    uint64_t last = log_last_index(worker->log);
+    /* One that has nothing to look at is as any other. */
+    request_keep_alive(&scene.request, scene.session, (struct slice){NULL, 0}, 0, NULL, 0);
+    scene_send(&scene, FRAME_COMMAND);
+    scene_send(&scene, FRAME_COMMAND);
+    request_keep_alive(&scene.request, scene.session, (struct slice){filter, sizeof(filter)}, MANY, NULL, 0);
+    scene_send(&scene, FRAME_COMMAND);
+    scene_send(&scene, FRAME_COMMAND);
+    harness_settle(scene.harness);
+    assert_int_equal(log_last_index(worker->log) - last, 3);
+    for (unsigned i = 0; i < 3; i++)
+        assert_true(harness_take(scene.client, &frame));
+    assert_false(harness_take(scene.client, &frame));
+    assert_in_range(worker->walk_waits, worker->now + 1, worker->now + MR_WALK_SHARE * MR_MILLISECOND);
+    assert_true(turn_next(worker) <= worker->walk_waits); /* the worker does not sleep for longer */
+    fake_machine_advance(scene.harness->machine, worker->walk_waits - worker->now);
+    harness_settle(scene.harness);
+    assert_true(harness_take(scene.client, &frame));
+    assert_int_equal(frame.head.status, STATUS_OK);
+    worker->io->ops = slow_real_ops;
+    scene_end(&scene);
+}
+
 static void a_refusal_waits_for_what_is_before_it(void **state)
 {
     struct scene scene;
@@ -485,6 +543,7 @@ int main(void)
         cmocka_unit_test(nothing_is_answered_before_it_is_durable),
         cmocka_unit_test(a_large_batch_is_answered_in_pieces),
         cmocka_unit_test(long_keep_alives_come_one_by_one),
+        cmocka_unit_test(long_keep_alives_get_a_share_of_the_time),
         cmocka_unit_test(a_refusal_waits_for_what_is_before_it),
         cmocka_unit_test(a_query_waits_for_its_index_alone),
         cmocka_unit_test(too_many_waiting_queries_hold_up_nothing),
