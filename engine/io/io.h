@@ -83,6 +83,9 @@ struct io_ops {
     /* One region in which all buffers will lie. 0, or -1 with *error: then writes work without, and the caller says
      * so. */
     int (*register_buffers)(struct io *io, void *memory, size_t size, struct mr_error *error);
+    /* Before the region is freed: the io knows it by its address and would take other memory there for it. Nothing may
+     * be in flight from it. Nothing happens if there is none. */
+    void (*unregister_buffers)(struct io *io);
 
     /* ---- synchronous, seldom ---- */
     /* `directory` is a descriptor from open_directory(). All return a descriptor, 0 or a count; or a negative errno. */

@@ -561,13 +561,20 @@ static int lock_file(struct io *io, int file)
     return result;
 }
 
+static void unregister_buffers(struct io *io)
+{
+    struct uring *uring = self(io);
+    if (uring->registered_size == 0)
+        return;
+    /* If it fails, the kernel keeps the pages until the ring's end; nothing is written from them any more. */
+    (void)io_uring_unregister_buffers(&uring->ring);
+    uring->registered_size = 0;
+}
+
 static int register_buffers(struct io *io, void *memory, size_t size, struct mr_error *error)
 {
     struct uring *uring = self(io);
-    if (uring->registered_size > 0) {
-        io_uring_unregister_buffers(&uring->ring);
-        uring->registered_size = 0;
-    }
+    unregister_buffers(io);
     if (uring_setup_buffers(&uring->ring, memory, size, error) != 0)
         return -1;
     uring->registered = memory;
@@ -591,6 +598,7 @@ static const struct io_ops uring_ops = {
     .child_kill = kill_child,
     .child_give_up = give_up_child,
     .register_buffers = register_buffers,
+    .unregister_buffers = unregister_buffers,
     .open_directory = files_open_directory,
     .list = files_list,
     .open = files_open,

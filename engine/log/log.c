@@ -200,10 +200,9 @@ void log_abandon(struct log *log)
         segment_discard(log, log->open_segments[0]);
     if (log->directory >= 0)
         log->ops->close(log->io, log->directory);
-    /* A registered region is the io's as long as that lives: other memory at the same address would be taken for it,
-     * and what stood in this one be written. */
-    if (!log->registered)
-        io_memory_free(log->region, log->region_size);
+    if (log->registered)
+        log->ops->unregister_buffers(log->io);
+    io_memory_free(log->region, log->region_size);
     slots_destroy(log);
     free(log);
 }

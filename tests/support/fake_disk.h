@@ -117,6 +117,7 @@ struct fake_io {
     unsigned watch_count;
     struct event_count *events;
     unsigned event_count;
+    void *registered; /* the region of buffers; NULL: none */
     struct fake_child *child;
     bool child_told;       /* its completion waits in `ready` */
     uint64_t child_token;  /* of that */

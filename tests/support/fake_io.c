@@ -209,9 +209,16 @@ static void sleep_for(struct io *io, uint64_t nanoseconds)
 
 static int register_buffers(struct io *io, void *memory, size_t size, struct mr_error *error)
 {
-    (void)memory;
     int fault = fake_enter(self(io), FAKE_REGISTER, NULL);
-    return fault != 0 ? error_system(error, fault, "cannot register %zu bytes of buffers", size) : 0;
+    if (fault != 0)
+        return error_system(error, fault, "cannot register %zu bytes of buffers", size);
+    self(io)->registered = memory;
+    return 0;
+}
+
+static void unregister_buffers(struct io *io)
+{
+    self(io)->registered = NULL;
 }
 
 /* ---- struct io_ops: synchronous ---- */
@@ -499,6 +506,7 @@ static const struct io_ops fake_ops = {
     .child_kill = child_kill,
     .child_give_up = child_give_up,
     .register_buffers = register_buffers,
+    .unregister_buffers = unregister_buffers,
     .open_directory = open_directory,
     .list = list_names,
     .open = open_file,
@@ -566,6 +574,11 @@ void fake_io_destroy(struct io *io)
     free(process->watches);
     free(process->events);
     free(process);
+}
+
+void *fake_io_registered(const struct io *io)
+{
+    return ((const struct fake_io *)io)->registered;
 }
 
 unsigned fake_io_in_flight(const struct io *io)

@@ -160,6 +160,8 @@ struct fake_operation {
     bool durable;
     int event;
 };
+/* The region of buffers that it was told of; NULL: none. */
+void *fake_io_registered(const struct io *io);
 unsigned fake_io_in_flight(const struct io *io);
 bool fake_io_operation(const struct io *io, unsigned n, struct fake_operation *operation);
 /* Lets the n-th in flight happen: its completion is there for the next completions(). False: there is none. Counts as

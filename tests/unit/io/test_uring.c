@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -137,6 +138,32 @@ static void writes_are_read_back(void **state)
         ops->close(f->io, file);
     }
     io_memory_free(other, PAGE);
+}
+
+/* Memory that comes to stand where the region was is written as it is. */
+static void a_region_that_was_given_back_is_forgotten(void **state)
+{
+    struct fixture *f = *state;
+    const struct io_ops *ops = f->io->ops;
+    struct mr_error error;
+    int file = ops->open(f->io, f->directory, "given back", IO_WRITE | IO_CREATE);
+    assert_true(file >= 0);
+    memset(f->memory, 'a', AREA);
+    assert_int_equal(ops->register_buffers(f->io, f->memory, AREA, &error), 0);
+    ops->write(f->io, file, f->memory, PAGE, 0, false, 1);
+    expect(f->io, 1, PAGE);
+    ops->unregister_buffers(f->io);
+    ops->unregister_buffers(f->io);
+    assert_ptr_equal(mmap(f->memory, AREA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+                     f->memory);
+    memset(f->memory, 'b', AREA);
+    ops->write(f->io, file, f->memory, PAGE, PAGE, false, 2);
+    expect(f->io, 2, PAGE);
+    uint8_t bytes[2 * PAGE];
+    assert_int_equal(ops->read(f->io, file, bytes, sizeof bytes, 0), sizeof bytes);
+    assert_int_equal(bytes[0], 'a');
+    assert_int_equal(bytes[PAGE], 'b');
+    ops->close(f->io, file);
 }
 
 /* Far more than the ring has entries, before anything is handed over. */
@@ -635,6 +662,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(writes_are_read_back),
+        cmocka_unit_test(a_region_that_was_given_back_is_forgotten),
         cmocka_unit_test(many_writes_at_once),
         cmocka_unit_test(reads_ahead_end_where_the_file_does),
         cmocka_unit_test(short_writes_continue),

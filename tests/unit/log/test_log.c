@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The log while all goes well: what goes in comes out, in order, once it is durable; when writes start; what a start
  * and an idle log cost. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -437,6 +439,26 @@ static void refused_registration_and_direct_writes_are_told_once(void **state)
     log_fixture_free(&fixture);
 }
 
+/* However the log ends, its buffers end with it: for the io, which could take other memory there for them, and for the
+ * process. */
+static void the_buffers_are_given_back(void **state)
+{
+    (void)state;
+    struct log_fixture fixture;
+    open_log(&fixture, 1, DURABILITY_SYNC);
+    void *region = fake_io_registered(fixture.io);
+    assert_non_null(region);
+    append(&fixture, 100);
+    assert_int_equal(log_fixture_close(&fixture), 0);
+    assert_null(fake_io_registered(fixture.io));
+    assert_int_equal(msync(region, BLOCK, MS_ASYNC), -1);
+    assert_int_equal(errno, ENOMEM);
+    fake_machine_fail(fixture.machine, FAKE_WRITE, NULL, 1, 1, EIO);
+    assert_int_equal(log_fixture_open(&fixture), -1);
+    assert_null(fake_io_registered(fixture.io));
+    log_fixture_free(&fixture);
+}
+
 static void a_segment_that_is_too_small_is_refused(void **state)
 {
     (void)state;
@@ -541,6 +563,7 @@ int main(void)
         cmocka_unit_test(a_start_costs_a_block),
         cmocka_unit_test(async_flushes_at_intervals),
         cmocka_unit_test(refused_registration_and_direct_writes_are_told_once),
+        cmocka_unit_test(the_buffers_are_given_back),
         cmocka_unit_test(a_segment_that_is_too_small_is_refused),
         cmocka_unit_test(a_larger_alignment_begins_a_new_segment),
         cmocka_unit_test(memory_survives_a_death_within_a_batch),
