@@ -178,13 +178,13 @@ int32_t child_wait(struct child *child)
     return result >= 0 ? result : -ECHILD;
 }
 
-void child_give_up(const struct child *child)
+void child_end_soon(const struct child *child)
 {
     (void)sys_kill(child->pid, SIGKILL); /* it is our own child: refused only if it has ended */
 }
 
 int32_t child_end(struct child *child)
 {
-    child_give_up(child);
+    child_end_soon(child);
     return child_wait(child);
 }

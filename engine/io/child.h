@@ -18,7 +18,7 @@ struct child {
  * there is no child. */
 int child_start(struct child *child, int ring, int (*job)(void *context, struct io *io), void *context);
 /* Kills it; its end comes by itself. */
-void child_give_up(const struct child *child);
+void child_end_soon(const struct child *child);
 /* Waits for its end, if it has not come yet: the job's result, or -ECHILD. There is no child afterwards. */
 int32_t child_wait(struct child *child);
 /* The same, not left to its own time. */

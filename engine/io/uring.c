@@ -515,7 +515,7 @@ static void kill_child(struct io *io)
 static void give_up_child(struct io *io)
 {
     if (self(io)->child.pid != 0)
-        child_give_up(&self(io)->child);
+        child_end_soon(&self(io)->child);
 }
 
 static unsigned take_completions(struct io *io, struct io_completion *completions, unsigned count)
