@@ -122,8 +122,10 @@ static void a_flush_interval_is_lost_at_most_in_async(void **state)
 
 /* The process dies at every single call that it makes to the outside, opening and recovery included. */
 
-static void open_and_die(struct log_fixture *fixture, struct countdown *countdown, uint64_t calls, bool power_cut)
+/* False: it lived to see the end of it, and died then. */
+static bool open_and_die(struct log_fixture *fixture, struct countdown *countdown, uint64_t calls, bool power_cut)
 {
+    volatile bool early = true;
     fake_machine_config(fixture->machine)->context = countdown;
     fake_machine_config(fixture->machine)->on_call = count_down;
     struct log_fixture *volatile kept = fixture;
@@ -132,6 +134,7 @@ static void open_and_die(struct log_fixture *fixture, struct countdown *countdow
         countdown->calls = calls;
         if (log_fixture_open(kept) == 0)
             work(kept, 3);
+        early = false;
         countdown->calls = 0;
     }
     leaks_are_meant(false);
@@ -140,6 +143,7 @@ static void open_and_die(struct log_fixture *fixture, struct countdown *countdow
         log_fixture_power_cut(kept);
     else
         log_fixture_crash(kept);
+    return early;
 }
 
 static void a_death_at_any_call_of_a_start_is_survived(void **state)
@@ -629,6 +633,36 @@ static void a_segment_cut_within_its_header_is_damage(void **state)
     }
 }
 
+/* Three segments behind the one in which the log ends after a power cut in `async`, each naming the one before; on a
+ * device whose blocks have grown none of them is fit for the new epoch, and they are given up one after the other. If
+ * that start dies on the way, what it leaves must not look like a log whose end is missing. (Seed 1763011.) */
+static void a_start_that_dies_leaves_no_segment_without_the_one_it_names(void **state)
+{
+    (void)state;
+    bool died = true;
+    for (uint64_t calls = 1; died; calls++) {
+        struct log_fixture fixture;
+        struct countdown countdown = {0};
+        log_fixture_init(&fixture, calls, DURABILITY_ASYNC);
+        fixture.config.flush_interval = MR_HOUR;
+        fake_machine_config(fixture.machine)->power_cut = FAKE_LOSE;
+        assert_int_equal(log_fixture_open(&fixture), 0);
+        for (unsigned n = 0; n < 80; n++) {
+            assert_true(log_fixture_append(&fixture, 8000));
+            log_fixture_settle(&fixture);
+        }
+        log_fixture_prepared(&fixture);
+        fixture.may_lose = fixture.durable.count;
+        log_fixture_power_cut(&fixture);
+        assert_true(fake_file_size(fixture.machine, LOG_FIXTURE_PATH, "segment-0003") > 0);
+        fake_machine_config(fixture.machine)->alignment = 2 * BLOCK;
+        died = open_and_die(&fixture, &countdown, calls, false);
+        if (log_fixture_open(&fixture) != 0)
+            fail_msg("died at call %llu: %s", (unsigned long long)calls, fixture.error.text);
+        log_fixture_free(&fixture);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -648,6 +682,7 @@ int main(void)
         cmocka_unit_test(no_body_poses_as_a_batch),
         cmocka_unit_test(progress_is_told),
         cmocka_unit_test(a_segment_cut_within_its_header_is_damage),
+        cmocka_unit_test(a_start_that_dies_leaves_no_segment_without_the_one_it_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
