@@ -12,14 +12,12 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
@@ -75,11 +73,6 @@ int sys_fsync(int fd)
     return sys_fault(SYS_FSYNC) ? -1 : fsync(fd);
 }
 
-int sys_fdatasync(int fd)
-{
-    return sys_fault(SYS_FDATASYNC) ? -1 : fdatasync(fd);
-}
-
 int sys_ftruncate(int fd, off_t size)
 {
     return sys_fault(SYS_FTRUNCATE) ? -1 : ftruncate(fd, size);
@@ -100,19 +93,9 @@ int sys_fstatat(int directory, const char *path, struct stat *out, int flags)
     return sys_fault(SYS_FSTATAT) ? -1 : fstatat(directory, path, out, flags);
 }
 
-int sys_fstatvfs(int fd, struct statvfs *out)
-{
-    return sys_fault(SYS_FSTATVFS) ? -1 : fstatvfs(fd, out);
-}
-
 int sys_statx(int directory, const char *path, int flags, unsigned mask, struct statx *out)
 {
     return sys_fault(SYS_STATX) ? -1 : statx(directory, path, flags, mask, out);
-}
-
-int sys_fchmod(int fd, mode_t mode)
-{
-    return sys_fault(SYS_FCHMOD) ? -1 : fchmod(fd, mode);
 }
 
 int sys_fchownat(int directory, const char *path, uid_t user, gid_t group, int flags)
@@ -135,11 +118,6 @@ int sys_dup(int fd)
     return sys_fault(SYS_DUP) ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0L);
 }
 
-int sys_ioctl(int fd, unsigned long request, void *argument)
-{
-    return sys_fault(SYS_IOCTL) ? -1 : ioctl(fd, request, argument);
-}
-
 /* Directories. */
 
 int sys_mkdir(const char *path, mode_t mode)
@@ -160,11 +138,6 @@ int sys_unlink(const char *path)
 int sys_unlinkat(int directory, const char *path, int flags)
 {
     return sys_fault(SYS_UNLINKAT) ? -1 : unlinkat(directory, path, flags);
-}
-
-int sys_rename(const char *from, const char *to)
-{
-    return sys_fault(SYS_RENAME) ? -1 : rename(from, to);
 }
 
 int sys_renameat(int from_directory, const char *from, int to_directory, const char *to)
@@ -197,11 +170,6 @@ int sys_closedir(DIR *directory)
     return -1;
 }
 
-ssize_t sys_readlink(const char *path, char *buffer, size_t size)
-{
-    return sys_fault(SYS_READLINK) ? -1 : readlink(path, buffer, size);
-}
-
 /* Memory. */
 
 void *sys_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset)
@@ -212,11 +180,6 @@ void *sys_mmap(void *address, size_t size, int protection, int flags, int fd, of
 int sys_munmap(void *address, size_t size)
 {
     return sys_fault(SYS_MUNMAP) ? -1 : munmap(address, size);
-}
-
-int sys_mprotect(void *address, size_t size, int protection)
-{
-    return sys_fault(SYS_MPROTECT) ? -1 : mprotect(address, size, protection);
 }
 
 int sys_madvise(void *address, size_t size, int advice)
@@ -249,11 +212,6 @@ int sys_timerfd_create(clockid_t clock, int flags)
 int sys_timerfd_settime(int fd, int flags, const struct itimerspec *value, struct itimerspec *old)
 {
     return sys_fault(SYS_TIMERFD_SETTIME) ? -1 : timerfd_settime(fd, flags, value, old);
-}
-
-int sys_pipe2(int fds[2], int flags)
-{
-    return sys_fault(SYS_PIPE2) ? -1 : pipe2(fds, flags);
 }
 
 /* Sockets and waiting. */
@@ -301,11 +259,6 @@ ssize_t sys_recvmsg(int fd, struct msghdr *message, int flags)
 int sys_getsockopt(int fd, int level, int option, void *value, socklen_t *size)
 {
     return sys_fault(SYS_GETSOCKOPT) ? -1 : getsockopt(fd, level, option, value, size);
-}
-
-int sys_setsockopt(int fd, int level, int option, const void *value, socklen_t size)
-{
-    return sys_fault(SYS_SETSOCKOPT) ? -1 : setsockopt(fd, level, option, value, size);
 }
 
 int sys_poll(struct pollfd *fds, nfds_t count, int timeout_ms)

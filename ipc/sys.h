@@ -40,39 +40,31 @@
     CALL(WRITE, write)                                                                                                 \
     CALL(PWRITE, pwrite)                                                                                               \
     CALL(FSYNC, fsync)                                                                                                 \
-    CALL(FDATASYNC, fdatasync)                                                                                         \
     CALL(FTRUNCATE, ftruncate)                                                                                         \
     CALL(FALLOCATE, fallocate)                                                                                         \
     CALL(FSTAT, fstat)                                                                                                 \
     CALL(FSTATAT, fstatat)                                                                                             \
-    CALL(FSTATVFS, fstatvfs)                                                                                           \
     CALL(STATX, statx)                                                                                                 \
-    CALL(FCHMOD, fchmod)                                                                                               \
     CALL(FCHOWNAT, fchownat)                                                                                           \
     CALL(FLOCK, flock)                                                                                                 \
     CALL(FCNTL, fcntl)                                                                                                 \
     CALL(DUP, dup)                                                                                                     \
-    CALL(IOCTL, ioctl)                                                                                                 \
     CALL(MKDIR, mkdir)                                                                                                 \
     CALL(MKDIRAT, mkdirat)                                                                                             \
     CALL(UNLINK, unlink)                                                                                               \
     CALL(UNLINKAT, unlinkat)                                                                                           \
-    CALL(RENAME, rename)                                                                                               \
     CALL(RENAMEAT, renameat)                                                                                           \
     CALL(FDOPENDIR, fdopendir)                                                                                         \
     CALL(READDIR, readdir)                                                                                             \
     CALL(CLOSEDIR, closedir)                                                                                           \
-    CALL(READLINK, readlink)                                                                                           \
     CALL(MMAP, mmap)                                                                                                   \
     CALL(MUNMAP, munmap)                                                                                               \
-    CALL(MPROTECT, mprotect)                                                                                           \
     CALL(MADVISE, madvise)                                                                                             \
     CALL(MEMFD_CREATE, memfd_create)                                                                                   \
     CALL(EVENTFD, eventfd)                                                                                             \
     CALL(SIGNALFD, signalfd)                                                                                           \
     CALL(TIMERFD_CREATE, timerfd_create)                                                                               \
     CALL(TIMERFD_SETTIME, timerfd_settime)                                                                             \
-    CALL(PIPE2, pipe2)                                                                                                 \
     CALL(SOCKET, socket)                                                                                               \
     CALL(SOCKETPAIR, socketpair)                                                                                       \
     CALL(BIND, bind)                                                                                                   \
@@ -82,7 +74,6 @@
     CALL(SENDMSG, sendmsg)                                                                                             \
     CALL(RECVMSG, recvmsg)                                                                                             \
     CALL(GETSOCKOPT, getsockopt)                                                                                       \
-    CALL(SETSOCKOPT, setsockopt)                                                                                       \
     CALL(POLL, poll)                                                                                                   \
     CALL(EPOLL_CREATE1, epoll_create1)                                                                                 \
     CALL(EPOLL_CTL, epoll_ctl)                                                                                         \
@@ -126,7 +117,6 @@ enum sys_call {
 struct epoll_event;
 struct itimerspec;
 struct stat;
-struct statvfs;
 struct statx;
 
 /* Files. */
@@ -138,36 +128,29 @@ ssize_t sys_pread(int fd, void *buffer, size_t size, off_t offset);
 ssize_t sys_write(int fd, const void *buffer, size_t size);
 ssize_t sys_pwrite(int fd, const void *buffer, size_t size, off_t offset);
 int sys_fsync(int fd);
-int sys_fdatasync(int fd);
 int sys_ftruncate(int fd, off_t size);
 int sys_fallocate(int fd, int mode, off_t offset, off_t size);
 int sys_fstat(int fd, struct stat *out);
 int sys_fstatat(int directory, const char *path, struct stat *out, int flags);
-int sys_fstatvfs(int fd, struct statvfs *out);
 int sys_statx(int directory, const char *path, int flags, unsigned mask, struct statx *out);
-int sys_fchmod(int fd, mode_t mode);
 int sys_fchownat(int directory, const char *path, uid_t user, gid_t group, int flags);
 int sys_flock(int fd, int operation);
 int sys_fcntl(int fd, int command, long argument); /* flags, seals; not for commands that take a pointer */
 int sys_dup(int fd);                               /* close-on-exec */
-int sys_ioctl(int fd, unsigned long request, void *argument);
 
 /* Directories. readdir: NULL with errno 0 at the end (errno is cleared before the call). */
 int sys_mkdir(const char *path, mode_t mode);
 int sys_mkdirat(int directory, const char *path, mode_t mode);
 int sys_unlink(const char *path);
 int sys_unlinkat(int directory, const char *path, int flags);
-int sys_rename(const char *from, const char *to);
 int sys_renameat(int from_directory, const char *from, int to_directory, const char *to);
 DIR *sys_fdopendir(int fd);
 struct dirent *sys_readdir(DIR *directory);
 int sys_closedir(DIR *directory); /* closes it also where it reports an error */
-ssize_t sys_readlink(const char *path, char *buffer, size_t size);
 
 /* Memory. */
 void *sys_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset);
 int sys_munmap(void *address, size_t size);
-int sys_mprotect(void *address, size_t size, int protection);
 int sys_madvise(void *address, size_t size, int advice);
 int sys_memfd_create(const char *name, unsigned flags);
 
@@ -176,7 +159,6 @@ int sys_eventfd(unsigned count, int flags);
 int sys_signalfd(int fd, const sigset_t *signals, int flags);
 int sys_timerfd_create(clockid_t clock, int flags);
 int sys_timerfd_settime(int fd, int flags, const struct itimerspec *value, struct itimerspec *old);
-int sys_pipe2(int fds[2], int flags);
 
 /* Sockets and waiting. */
 int sys_socket(int domain, int type, int protocol);
@@ -188,7 +170,6 @@ int sys_connect(int fd, const struct sockaddr *address, socklen_t size);
 ssize_t sys_sendmsg(int fd, const struct msghdr *message, int flags);
 ssize_t sys_recvmsg(int fd, struct msghdr *message, int flags);
 int sys_getsockopt(int fd, int level, int option, void *value, socklen_t *size);
-int sys_setsockopt(int fd, int level, int option, const void *value, socklen_t size);
 int sys_poll(struct pollfd *fds, nfds_t count, int timeout_ms);
 int sys_epoll_create1(int flags);
 int sys_epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event);

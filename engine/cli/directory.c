@@ -24,7 +24,9 @@ static const struct io_ops read_ops = {
     .close = files_close,
 };
 
-int directory_open(struct directory *directory, const char *path, bool lock, struct mr_error *error)
+/* `lock`: keeps nodes from starting on it while it is open. 0; or -1 with *error: code 0 if the directory is damaged,
+ * EBUSY if a node has it. */
+static int open_directory(struct directory *directory, const char *path, bool lock, struct mr_error *error)
 {
     struct identity identity;
 
@@ -70,7 +72,7 @@ int directory_begin(const char *command, const struct arguments *arguments, bool
                   arguments->operand_count == 0 ? "it needs" : "it takes", command);
         return cli_usage(command, &error);
     }
-    if (directory_open(directory, arguments->operands[0], lock, &error) != 0) {
+    if (open_directory(directory, arguments->operands[0], lock, &error) != 0) {
         cli_complain(command, &error);
         return directory_status(&error);
     }

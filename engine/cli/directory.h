@@ -21,9 +21,6 @@ struct directory {
     int lock;    /* -1: none */
 };
 
-/* `lock`: keeps nodes from starting on it while it is open. 0; or -1 with *error: code 0 if the directory is damaged,
- * EBUSY if a node has it. */
-int directory_open(struct directory *directory, const char *path, bool lock, struct mr_error *error);
 void directory_close(struct directory *directory);
 
 /* One partition of it, as engine/log wants it. */

@@ -7,7 +7,8 @@
 
 /* ---- in ---- */
 
-bool batch_place(struct log *log, uint64_t bytes)
+/* Settles where the next batch goes, given what it will take at least. False: nowhere now. */
+static bool place(struct log *log, uint64_t bytes)
 {
     uint64_t least = round_up(bytes, log->current->block);
     if (log->offset + least > log->current->size) {
@@ -120,7 +121,7 @@ static bool open_batch(struct log *log, uint64_t bytes)
     if (!batch)
         return false;
     batch_close_open(log);
-    if (!batch_place(log, BATCH_HEADER_BYTES + bytes))
+    if (!place(log, BATCH_HEADER_BYTES + bytes))
         return false;
     enqueue(log, batch);
     uint64_t left = log->current->size - log->offset;
@@ -195,7 +196,7 @@ bool batch_queue_empty(struct log *log, uint64_t time)
     if (log->failing || batch->state != BATCH_FREE || !log_idle(log))
         return false;
     batch_close_open(log);
-    if (!batch_place(log, BATCH_HEADER_BYTES))
+    if (!place(log, BATCH_HEADER_BYTES))
         return false;
     if (time > log->time)
         log->time = time;

@@ -177,8 +177,6 @@ static inline uint64_t earlier(uint64_t one, uint64_t other)
 void log_wait(struct log *log);
 
 /* ---- append.c ---- */
-/* Settles where the next batch goes, given what it will take at least. False: nowhere now. */
-bool batch_place(struct log *log, uint64_t bytes);
 /* Puts an empty batch in the queue, closed. The log must be idle. */
 bool batch_queue_empty(struct log *log, uint64_t time);
 void batch_close_open(struct log *log);
@@ -188,7 +186,6 @@ void batch_pass_over_empty(struct log *log);
 bool log_idle(const struct log *log);
 
 /* ---- write.c ---- */
-void batch_header_fill(const struct log *log, const struct batch *batch, struct batch_header *header);
 void batch_written(struct log *log, struct batch *batch, int64_t result);
 void flush_start(struct log *log);
 void flush_done(struct log *log, uint64_t number, int32_t result);
@@ -224,8 +221,6 @@ bool slots_free(struct log *log, const struct segment *segment);
 bool slots_allow(struct log *log);
 /* Takes the free slot that is to be used next. False: there is none. */
 bool slots_take(struct log *log, struct segment *segment);
-/* Frees what is held below log->needed. */
-void slots_forget(struct log *log);
 /* Removes a free slot if there are too many; true while there are. */
 bool slots_trim(struct log *log);
 void slots_destroy(struct log *log);

@@ -129,10 +129,33 @@ static bool takes_room(const struct log *log, const struct segment *segment)
     return !log->memory || segment->size > 0;
 }
 
+static bool is_open(const struct log *log, uint32_t slot)
+{
+    for (unsigned n = 0; n < log->open_count; n++)
+        if (log->open_segments[n]->slot == slot)
+            return true;
+    return false;
+}
+
+/* Frees what is held below log->needed. */
+static void free_unneeded(struct log *log)
+{
+    unsigned kept = 0;
+    for (unsigned n = 0; n < log->held.count; n++) {
+        const struct segment *segment = &log->held.segments[n];
+        bool needed = segment->number >= log->needed || is_open(log, segment->slot);
+        if (!needed && slots_free(log, segment))
+            log->bytes -= segment->size;
+        else
+            log->held.segments[kept++] = *segment;
+    }
+    log->held.count = kept;
+}
+
 /* The free slot that is to be used next; NULL: there is none. */
 static struct segment *next_free(struct log *log)
 {
-    slots_forget(log);
+    free_unneeded(log);
     struct segment *next = NULL;
     for (unsigned n = 0; n < log->free.count; n++)
         if (!next || used_earlier(log, &log->free.segments[n], next))
@@ -159,28 +182,6 @@ bool slots_take(struct log *log, struct segment *segment)
     *segment = *next;
     *next = log->free.segments[--log->free.count];
     return true;
-}
-
-static bool is_open(const struct log *log, uint32_t slot)
-{
-    for (unsigned n = 0; n < log->open_count; n++)
-        if (log->open_segments[n]->slot == slot)
-            return true;
-    return false;
-}
-
-void slots_forget(struct log *log)
-{
-    unsigned kept = 0;
-    for (unsigned n = 0; n < log->held.count; n++) {
-        const struct segment *segment = &log->held.segments[n];
-        bool needed = segment->number >= log->needed || is_open(log, segment->slot);
-        if (!needed && slots_free(log, segment))
-            log->bytes -= segment->size;
-        else
-            log->held.segments[kept++] = *segment;
-    }
-    log->held.count = kept;
 }
 
 static void unmap(struct segment *segment)
@@ -253,7 +254,7 @@ void log_forget(struct log *log, uint64_t segment)
     unsigned free_before = log->free.count;
     if (segment > log->needed)
         log->needed = segment;
-    slots_forget(log);
+    free_unneeded(log);
     if (log->free.count > free_before)
         log->prepare.retry = 0; /* whatever was lacking */
 }

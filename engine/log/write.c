@@ -17,7 +17,7 @@ static uint64_t now(const struct log *log)
     return log->ops->monotonic(log->io);
 }
 
-void batch_header_fill(const struct log *log, const struct batch *batch, struct batch_header *header)
+static void fill_header(const struct log *log, const struct batch *batch, struct batch_header *header)
 {
     uint64_t durable_through = log->config.durability == DURABILITY_ASYNC ? log->flushed : log->durable.sequence;
     *header = (struct batch_header){.length = batch->used,
@@ -55,7 +55,7 @@ static void start(struct log *log, struct batch *batch)
     if (batch == log->open)
         batch_close_open(log);
     struct batch_header header;
-    batch_header_fill(log, batch, &header);
+    fill_header(log, batch, &header);
     log->chain = batch_seal(batch->bytes, &header, log->config.secret);
     log->sequence = header.sequence;
     if (header.count > 0)

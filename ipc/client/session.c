@@ -15,20 +15,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-void session_free(struct session *session)
-{
-    free(session->window);
-    session->window = NULL;
-    session_drop_pending(session);
-}
-
-void session_drop_pending(struct session *session)
+static void drop_pending(struct session *session)
 {
     while (session->pending != NULL) {
         struct pending *pending = session->pending;
         session->pending = pending->next;
         free(pending);
     }
+}
+
+void session_free(struct session *session)
+{
+    free(session->window);
+    session->window = NULL;
+    drop_pending(session);
 }
 
 enum mr_status session_adopt(struct link *link, uint64_t id, uint64_t highest)
@@ -152,7 +152,7 @@ enum mr_status session_open(struct link *link, uint64_t deadline)
     enum mr_status status = command_call(link, &input, ANSWER_ID, deadline, &id);
     if (status != MR_OK)
         return status;
-    session_drop_pending(session);
+    drop_pending(session);
     uint64_t *window = session->window;
     memset(window, 0, SESSION_WINDOW / 8);
     *session = (struct session){.id = id, .next = 1, .window = window};

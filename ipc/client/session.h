@@ -10,7 +10,6 @@
 enum mr_status session_open(struct link *link, uint64_t deadline);
 /* Goes on with one that an earlier process has left. */
 enum mr_status session_adopt(struct link *link, uint64_t id, uint64_t highest);
-void session_drop_pending(struct session *session);
 void session_free(struct session *session);
 
 /* Room for one more number? If not, answers have to be met first. */
