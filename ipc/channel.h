@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A channel: one memfd with a head page, a request ring (client writes, worker reads) and a response ring (worker
- * writes, client reads), and an eventfd each way. This file says how the memfd is laid out and maps it; ring.h says what
- * happens inside.
+ * writes, client reads), and an eventfd each way. This file says how the memfd is laid out and maps it; ring.h says
+ * what happens inside.
  *
  *     0                      struct channel_page, and nothing up to the end of its page (of 4096 bytes)
  *     4096                   request ring, ring_bytes

@@ -144,9 +144,9 @@ uint64_t log_segment(const struct log *log);
  * (one at a time, by log_tick()). log_open() keeps those before its start too, but for what the start says, until this
  * is called: an older snapshot may need them. */
 void log_forget(struct log *log, uint64_t segment);
-/* From now on the segments and `beside`, bytes of the snapshots that stand beside them, may take `bytes` in all; 0: what
- * there is. A new segment with which they would take more is not made, as if the disk were full; one that waits to be
- * used again is used, and if there is more than may be, all such but one are removed. */
+/* From now on the segments and `beside`, bytes of the snapshots that stand beside them, may take `bytes` in all; 0:
+ * what there is. A new segment with which they would take more is not made, as if the disk were full; one that waits to
+ * be used again is used, and if there is more than may be, all such but one are removed. */
 void log_limit(struct log *log, uint64_t bytes, uint64_t beside);
 /* What `beside` and the least that the log can be cut to take, if that is more than may be; else 0. */
 uint64_t log_past_limit(const struct log *log);

@@ -35,8 +35,8 @@ int access_read_groups(const char *option, const char *text, struct access_list 
 /* Makes the socket's path, which has its mode from the first moment on: nothing that somebody who may write to its
  * directory puts in its place can get that mode instead. Nobody can connect before it listens. */
 int access_bind(const struct access *access, int listener, const struct sockaddr_un *address, struct mr_error *error);
-/* Gives what is at the path its group, if it is a socket of this node's user with its mode, and no link to one. *status,
- * all zero before, says which it is, if it is a socket of this user, also where something else is wrong. */
+/* Gives what is at the path its group, if it is a socket of this node's user with its mode, and no link to one.
+ * *status, all zero before, says which it is, if it is a socket of this user, also where something else is wrong. */
 int access_dress_socket(const struct access *access, const char *path, struct stat *status, struct mr_error *error);
 
 /* Is the other end of this socket let in? Root and the node's own user always are. False with *error, which is for that

@@ -28,7 +28,7 @@ static int make_directory(const char *dir, const struct passwd *user, struct mr_
     if (sys_fchownat(AT_FDCWD, dir, user->pw_uid, user->pw_gid, AT_SYMLINK_NOFOLLOW) == 0)
         return 0;
     error_system(error, errno, "--dir %s: cannot give the data directory to %s", dir, user->pw_name);
-    /* Else the next start would take it for one that is to be left as it is. If it stays, that start says whose it is. */
+    /* Else the next start would take it for one to be left as it is. If it stays, that start says whose it is. */
     (void)sys_unlinkat(AT_FDCWD, dir, AT_REMOVEDIR);
     return -1;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* No new privileges, no old ones, Landlock, seccomp: see sandbox.h. Each is tried by itself, so that a system that lacks
- * one still gives the others.
+/* No new privileges, no old ones, Landlock, seccomp: see sandbox.h. Each is tried by itself, so that a system that
+ * lacks one still gives the others.
  *
  * Capabilities: a worker whose node is root's would have all of them. What takes one is over by now (the ring, whose
  * memory is not counted against root's limit, was made before), and the files that it uses are its own user's.

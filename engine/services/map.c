@@ -324,8 +324,8 @@ static void dump(void *state, void (*write)(void *context, const void *data, siz
     map_write_snapshot(&map->entries, &map->listeners, write, context);
 }
 
-/* How many entries there are, if they are all as large as the first ones. No more than what makes the table a small part
- * of the whole: should many small ones come, it grows as ever. */
+/* How many entries there are, if they are all as large as the first ones. No more than what makes the table a small
+ * part of the whole: should many small ones come, it grows as ever. */
 static size_t guess_count(size_t left, size_t first_bytes, size_t first_count)
 {
     enum { BYTES_LEAST = 128 }; /* to an entry */

@@ -22,8 +22,8 @@ bool map_read_write_input(struct slice payload, struct map_input *input);
 /* RemoveInput, and GetInput, which has no `index`. Without a key: inputs that have no fields at all. */
 bool map_read_key_input(struct slice payload, bool has_key, struct map_input *input);
 
-/* The key that stands first in nearly every input that has one; empty: none is seen. Looks no further, and does not tell
- * whether the bytes decode. */
+/* The key that stands first in nearly every input that has one; empty: none is seen. Looks no further, and does not
+ * tell whether the bytes decode. */
 struct slice map_peek_key(struct slice payload);
 
 /* EventsInput. */

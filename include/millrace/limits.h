@@ -45,7 +45,7 @@
 /* One that failed is tried again after this, then after twice as long, and so on. */
 #define MR_SNAPSHOT_PAUSE_FIRST (10 * MR_SECOND)
 #define MR_SNAPSHOT_PAUSE_MOST (300 * MR_SECOND)
-/* A process that writes one and has not got on for so long is killed; the next one is given twice as long, and so on. */
+/* A process that writes one and has not got on for so long is killed; the next is given twice as long, and so on. */
 #define MR_SNAPSHOT_PATIENCE (300 * MR_SECOND)
 #define MR_SNAPSHOT_PATIENCE_MOST (24 * MR_HOUR)
 

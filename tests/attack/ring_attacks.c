@@ -272,7 +272,7 @@ static unsigned page_overwritten(struct attacker *attacker)
     return STAYS;
 }
 
-/* Half the world away from any that the ring has, also from one just below 0: what stands there is known for garbage. */
+/* Half the world away from any that the ring has, also from one just below 0: what stands there is garbage. */
 static unsigned workers_cursors_overwritten(struct attacker *attacker)
 {
     struct channel_page *page = attacker->channel.page;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the fuzz targets share. A target is one file, fuzz_<name>.c, with libFuzzer's LLVMFuzzerTestOneInput(): it makes
- * something of any bytes, and what must hold it says with FUZZ_CHECK(). Linked with libFuzzer it searches (`make fuzz`);
- * linked with replay.c it runs the inputs that it is given, with any compiler.
+ * something of any bytes, and what must hold it says with FUZZ_CHECK(). Linked with libFuzzer it searches (`make
+ * fuzz`); linked with replay.c it runs the inputs that it is given, with any compiler.
  *
  * FUZZ_PLANTED=1 in the environment has the target put a fault of its own into what it looks at, to show that it would
  * be found; each target's head says which. */
@@ -16,8 +16,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* The input, read from front to back; behind its end there are zeros. (Never two of these in one call's arguments or one
- * initializer: compilers differ in which comes first, and an input would mean something else to each.) */
+/* The input, read from front to back; behind its end there are zeros. (Never two of these in one call's arguments or
+ * one initializer: compilers differ in which comes first, and an input would mean something else to each.) */
 struct fuzz_input {
     const uint8_t *at, *end;
 };

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Recovery from files that the input's bytes make: segments and batches with right checksums, so that what is in them is
- * looked at, then damage. In `wild` histories any field may hold anything; in `tidy` ones the log is as a node would
+/* Recovery from files that the input's bytes make: segments and batches with right checksums, so that what is in them
+ * is looked at, then damage. In `wild` histories any field may hold anything; in `tidy` ones the log is as a node would
  * have written it, and only one batch is damaged afterwards: then it is known what must come of it.
  *
  *   - log_read() and log_open() come to the same judgement, hand out the same entries, with indexes without a gap;
  *   - a refusal says why, and has written nothing;
- *   - what was accepted is accepted again after a good end, with what was appended since behind it (of a wild one it may
- *     be refused instead);
+ *   - what was accepted is accepted again after a good end, with what was appended since behind it (of a wild one it
+ *     may be refused instead);
  *   - of a tidy log all entries before the damage are there; it is refused if a later batch shows that the damaged one
  *     was durable, else cut there.
  *

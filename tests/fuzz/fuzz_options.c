@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Options as people type them. What is accepted is within the limits of limits.h and fits together, whatever was given;
- * what is refused has a text that says so. Values are read as a second, plain reading says (in 128 bits, so that nothing
- * can overflow), and what is written of a value is read back as that value.
+ * what is refused has a text that says so. Values are read as a second, plain reading says (in 128 bits, so that
+ * nothing can overflow), and what is written of a value is read back as that value.
  *
  * Input: a byte, then arguments of `millrace serve`, each an option of the list or any text; or one value. Planted
  * fault: sizes may have a small k. */

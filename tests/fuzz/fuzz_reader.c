@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The in-place reader against a second reading of protobuf's rules that is slow and plain: it follows tables of the
- * messages, keeps each message as a tree, and merges by doing so. Both must refuse the same bytes and read the same from
- * the others; what the writer makes of that must be read as the same again, and be written as the same bytes again.
+ * messages, keeps each message as a tree, and merges by doing so. Both must refuse the same bytes and read the same
+ * from the others; what the writer makes of that must be read as the same again, and be written as the same bytes
+ * again.
  *
  * Input: a byte that says which message, and then the message, or (bit 2 of that byte) what it is made of: messages of
  * the right form come by chance only if the chance is in their fields. Planted fault: the reader does not know

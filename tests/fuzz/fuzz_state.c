@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The state machine, driven by a history that the input's bytes spell out: sessions, services, commands and queries with
- * payloads well-formed or not, time, KeepAlives, streams, cursors, raw requests. Two machines with different hash seeds
- * apply the same; one has a sink with room for everything, the other one's is full whenever the input says so. What must
- * hold after every step:
+/* The state machine, driven by a history that the input's bytes spell out: sessions, services, commands and queries
+ * with payloads well-formed or not, time, KeepAlives, streams, cursors, raw requests. Two machines with different hash
+ * seeds apply the same; one has a sink with room for everything, the other one's is full whenever the input says so.
+ * What must hold after every step:
  *
- *   - both say the same state, to the byte; restored from that, it is written as the same bytes again, and its sessions,
- *     numbers and deadlines are the same;
- *   - a route is given its outputs in order of their number and nothing after its last frame; a command has had its last
- *     frame, or its session counts it as open;
+ *   - both say the same state, to the byte; restored from that, it is written as the same bytes again, and its
+ *     sessions, numbers and deadlines are the same;
+ *   - a route is given its outputs in order of their number and nothing after its last frame; a command has had its
+ *     last frame, or its session counts it as open;
  *   - a command's first output has the same index however often the command is sent;
  *   - sessions are in order, not past their deadline, and as many as are counted; no deadline is past.
  *

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* --disk-limit against a real node: a partition whose log and snapshots have reached it refuses by the limit's name what
- * would be logged, and answers queries; the others go on; and it goes on itself as soon as there is room. */
+/* --disk-limit against a real node: a partition whose log and snapshots have reached it refuses by the limit's name
+ * what would be logged, and answers queries; the others go on; and it goes on itself as soon as there is room. */
 #include <millrace/limits.h>
 #include <millrace/map.h>
 

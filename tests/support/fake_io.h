@@ -29,9 +29,9 @@
  *     error ends a job: what it has created, also if it was renamed, is removed, call by call, unless its directory was
  *     synced, and it completes with -ECHILD.
  *   - It has its process's descriptors, and keeps their files' locks until it has ended.
- *   - Killed (child_kill(), child_give_up(), fake_io_child_die()) it may still do the call that comes next; a write also in part. When
- *     its process dies or the power is cut it is killed: then that call happens as writes in flight do, so perhaps
- *     later, when a successor is at work, and until then its locks hold.
+ *   - Killed (child_kill(), child_give_up(), fake_io_child_die()) it may still do the call that comes next; a write
+ *     also in part. When its process dies or the power is cut it is killed: then that call happens as writes in flight
+ *     do, so perhaps later, when a successor is at work, and until then its locks hold.
  *
  * Mistakes of the caller are found, and abort with a message: a buffer changed while its write is in flight, sleeping
  * for ever with nothing that could end it, a descriptor that is not open, two children at a time, a job that uses the

@@ -100,8 +100,8 @@ static struct reply *next_said(struct partition *partition)
     return &partition->said[partition->said_count++];
 }
 
-/* The body of an answer, which is what a client is given. One that cannot be read (a restored message need not be UTF-8)
- * leaves the reply with the status 0. */
+/* The body of an answer, which is what a client is given. One that cannot be read (a restored message need not be
+ * UTF-8) leaves the reply with the status 0. */
 static void read_body(struct reply *reply, const struct fsm_answer *answered)
 {
     uint8_t *body = malloc(answered->size + 1);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Messages in protobuf's JSON mapping. Here: what the mapping says of single values, and bytes that no message has.
- * With --print it is the other half of test_message_json.py, which compares with protobuf itself: reads lines `NAME HEX`
- * and prints for each the message as JSON, or `malformed`. */
+ * With --print it is the other half of test_message_json.py, which compares with protobuf itself: reads lines `NAME
+ * HEX` and prints for each the message as JSON, or `malformed`. */
 #include "engine/cli/message_json.h"
 
 #include "atomix/multiraft/v1/fsm.pb-c.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Two state machines held against the model of streams (stream_model.h): `one`, whose sink has room for everything, must
- * say what is foretold, route by route; `other`, whose sink says no at random, must give every command's outputs in
- * order and without a gap. */
+/* Two state machines held against the model of streams (stream_model.h): `one`, whose sink has room for everything,
+ * must say what is foretold, route by route; `other`, whose sink says no at random, must give every command's outputs
+ * in order and without a gap. */
 #ifndef TESTS_UNIT_FSM_STREAM_MACHINES_H
 #define TESTS_UNIT_FSM_STREAM_MACHINES_H
 

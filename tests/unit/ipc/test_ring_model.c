@@ -4,13 +4,14 @@
  * themselves that run here, with their atomics replaced by calls into the model.
  *
  * The memory is C11's as an abstract machine. Each location has the list of all that was ever stored in it, in
- * modification order; each thread has a view, the position in each list below which it can read no more. A load may take
- * any store from its view on, so it may miss what another processor has done already (which contains store buffers, and
- * more); a store goes in anywhere behind the view, at the end or between others. A release store carries its thread's
- * view, which an acquire load of it takes over. Accesses that are seq_cst have one order, that in which they are done
- * here: such a load takes nothing older than what such an access has touched, such a store goes behind that. Plain data
- * may be touched only by who has taken over a view of the last access that conflicts with it; else that is a race. (What
- * is left out: loads that take a store from the future, which neither compilers nor machines do across a dependency.)
+ * modification order; each thread has a view, the position in each list below which it can read no more. A load may
+ * take any store from its view on, so it may miss what another processor has done already (which contains store
+ * buffers, and more); a store goes in anywhere behind the view, at the end or between others. A release store carries
+ * its thread's view, which an acquire load of it takes over. Accesses that are seq_cst have one order, that in which
+ * they are done here: such a load takes nothing older than what such an access has touched, such a store goes behind
+ * that. Plain data may be touched only by who has taken over a view of the last access that conflicts with it; else
+ * that is a race. (What is left out: loads that take a store from the future, which neither compilers nor machines do
+ * across a dependency.)
  *
  * A thread is a function that is run anew from its beginning for each step, given the results of its accesses so far,
  * until it asks for one more; so its state is just those results, and nothing of its locals has to be known. A state of
@@ -48,7 +49,8 @@ enum { WRITER, READER, THREADS };
 enum { TAIL, HEAD, READER_SLEEPS, WRITER_SLEEPS, LOCATIONS };
 enum { FRAME = 8, FRAMES_MAX = 2, VIEW = LOCATIONS + 2 * FRAMES_MAX, STORES = 24, RESULTS = 96, VISITED = 1 << 20 };
 
-/* In a ring that is empty or full at some time, or wraps, or all of that. Three take a second, a sanitizer makes it ten. */
+/* In a ring that is empty or full at some time, or wraps, or all of that. Three take a second, a sanitizer makes it
+ * ten. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { MESSAGES = 2 };
 #else

@@ -267,7 +267,7 @@ static void keep_alive(struct scene *scene)
     assert_int_equal(frame.head.status, STATUS_OK);
 }
 
-/* What does not fit any more is the state itself: only what frees something passes, and when enough is freed all does. */
+/* What does not fit any more is the state itself: only what frees something passes, and when enough is freed, all. */
 static void a_state_past_the_limit_can_be_made_smaller(void **state)
 {
     enum durability durability = (enum durability)(intptr_t)*state;

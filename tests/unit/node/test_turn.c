@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A worker's turns: what is answered when, whom a misbehaving client hurts, when deadlines fire. On a machine in memory;
- * real processes stand in tests/integration. */
+/* A worker's turns: what is answered when, whom a misbehaving client hurts, when deadlines fire. On a machine in
+ * memory; real processes stand in tests/integration. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
