@@ -85,7 +85,7 @@ void map_entries_init(struct map_entries *entries, struct service_host *host, ma
     *entries = (struct map_entries){.host = host, .earliest.fire = earliest_fired, .expired = expired_fn};
     table_init(&entries->by_key, hash_of_entry, host->hash_seed);
     list_init(&entries->order);
-    list_init(&entries->cursors);
+    map_cursors_init(entries);
     timers_init(&entries->timers);
 }
 
@@ -374,7 +374,7 @@ void map_clear(struct map_entries *entries)
 
 void map_entries_free(struct map_entries *entries)
 {
-    mr_assert(list_empty(&entries->cursors)); /* they ended with the sessions */
+    map_cursors_free(entries);
     timers_free(&entries->timers);
     show_earliest(entries);
     while (!list_empty(&entries->order)) {

@@ -33,14 +33,13 @@ struct map_entry {
     struct list order;    /* by insertion */
     uint64_t index;       /* of the command that last wrote it */
     uint64_t serial : 56; /* how many were inserted before it, from 1: its place in the order */
-    uint64_t cursors : 8; /* that stand at it; MAP_CURSORS_MANY: that many were there at a time, who knows now */
+    uint64_t cursors : 8; /* 1: cursors stand at it */
     uint16_t tag;         /* bits of the key's hash, for not having to look at another key */
     uint8_t key_size;     /* MAP_APART: it is not plain, and a struct map_apart follows */
     uint8_t value_size;
     uint8_t bytes[]; /* of a plain one: the key, then the value */
 };
 enum {
-    MAP_CURSORS_MANY = 255,
     MAP_APART = UINT8_MAX,
     MAP_PLAIN_MAX = 212 /* bytes of key and value */
 };
@@ -66,9 +65,11 @@ typedef void map_expired_fn(struct map_entries *entries, struct map_entry *entry
 struct map_entries {
     struct table by_key;
     struct list order;
-    struct timers timers;  /* the entries' */
-    struct timer earliest; /* stands for them in the partition's */
-    struct list cursors;   /* map_cursor.c's */
+    struct timers timers;    /* the entries' */
+    struct timer earliest;   /* stands for them in the partition's */
+    struct table stands;     /* map_cursor.c's: where cursors stand, by the entry's serial, */
+    struct stand *latest;    /* but for the one that got there last; */
+    struct list stand_order; /* and all of them */
     uint64_t last_serial;
     map_expired_fn *expired; /* NULL: nobody wants to know */
     struct service_host *host;
@@ -101,6 +102,8 @@ void map_clear(struct map_entries *entries);
 /* What remains of an entry's time to live, in nanoseconds; 0: it has no deadline. */
 uint64_t map_remaining(const struct map_entry *entry, uint64_t now);
 
+void map_cursors_init(struct map_entries *entries);
+void map_cursors_free(struct map_entries *entries); /* there is none any more */
 /* The cursors that stand at the entry, which is about to go, move on; NULL: all go, and every cursor is at its end. */
 void map_cursors_leave(struct map_entries *entries, const struct map_entry *entry);
 /* The entry lies elsewhere now: those that stand at it go with it. */

@@ -165,7 +165,9 @@ struct mr_pending_request {
 };
 
 /* The n-th (from 0) that has not been gone on with. The strings live until it is, or the handle is closed.
- * MR_NOT_FOUND: there are not so many. */
+ * MR_NOT_FOUND: there are not so many. A stream that has ended meanwhile (its events passed the session's limit while
+ * nobody took them) is not open and not among them, and what it held is given up: whoever misses one that was open when
+ * the session was saved listens anew, with a replay. */
 MR_API enum mr_status mr_pending(mr_client *client, size_t n, struct mr_pending_request *pending);
 
 /* Why the last call on the handle that did not return MR_OK failed: one line, never NULL. Valid until the next call on

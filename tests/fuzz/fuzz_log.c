@@ -368,7 +368,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         FUZZ_CHECK(sum_of_files() == before);
     } else {
         struct reading again = read_only(&start);
-        /* What no node can have written may stand in its way later; but not unsaid. */
+        /* What no node can have written may stand in its way later; but not unsaid: the sound first batch of an earlier
+         * epoch in a segment behind the log's end. (A node writes the first batch of an epoch where the log ends, and
+         * it is durable before anything else is; so behind it stand only later ones, or it is damage that it cannot be
+         * accepted.) A start does not clear away all that stands behind the end: it may be what proves damage. */
         FUZZ_CHECK((again.result != 0 && !run.tidy) || (again.result == 0 && again.entries == opened.entries + 1));
     }
     fake_machine_destroy(run.machine);

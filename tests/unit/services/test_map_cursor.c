@@ -281,8 +281,7 @@ static void no_part_of_the_state(void **state)
     partition_destroy(plain);
 }
 
-/* A cursor may be closed when the state machine is gone. */
-/* More stand at one entry than it can count. */
+/* Many stand at the same entry. */
 static void a_crowd_moves_on(void **state)
 {
     struct fixture *fixture = *state;
@@ -301,6 +300,54 @@ static void a_crowd_moves_on(void **state)
     run(fixture, "Remove", key_payload("b", 0));
 }
 
+/* Many stand everywhere, in groups that meet where the entries between them go. */
+static void crowds_meet(void **state)
+{
+    enum { KEYS = 40, CROWD = 300 };
+    struct fixture *fixture = *state;
+    struct fsm_cursor *cursors[CROWD];
+    uint64_t index[KEYS]; /* 0: it is gone */
+    uint32_t random = 1;
+    char key[8];
+    for (unsigned k = 0; k < KEYS; k++) {
+        snprintf(key, sizeof(key), "%u", k);
+        index[k] = put(fixture, key, "old");
+    }
+    for (unsigned n = 0; n < CROWD; n++) {
+        cursors[n] = entries(fixture);
+        for (unsigned k = 0; k < n % KEYS; k++)
+            fsm_cursor_taken(cursors[n]);
+    }
+    put(fixture, "late", "1");
+    for (unsigned i = 0; i < KEYS / 2; i++) {
+        random = random * 1103515245 + 12345;
+        unsigned k = (random >> 16) % KEYS;
+        snprintf(key, sizeof(key), "%u", k);
+        if (index[k] != 0)
+            run(fixture, "Remove", key_payload(key, 0));
+        index[k] = 0;
+    }
+    for (unsigned k = 0; k < KEYS; k++) {
+        snprintf(key, sizeof(key), "%u", k);
+        if (index[k] != 0)
+            index[k] = put(fixture, key, "a new value, for which it has to lie elsewhere"); /* than it did */
+    }
+    unsigned last = 0;
+    for (unsigned k = 0; k < KEYS; k++)
+        last = index[k] != 0 ? k : last;
+    for (unsigned n = 0; n < CROWD; n++) {
+        for (unsigned k = n % KEYS; k <= last; k++) {
+            snprintf(key, sizeof(key), "%u", k);
+            if (index[k] != 0)
+                assert_next(fixture, cursors[n], key, "a new value, for which it has to lie elsewhere", index[k],
+                            k == last);
+        }
+        assert_end(fixture, cursors[n]);
+        fsm_cursor_close(cursors[n]);
+    }
+}
+
+/* A cursor may be closed when the state machine is gone. */
 static void closed_last(void **state)
 {
     (void)state;
@@ -325,6 +372,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(closed_meanwhile, setup, teardown),
         cmocka_unit_test_setup_teardown(no_part_of_the_state, setup, teardown),
         cmocka_unit_test_setup_teardown(a_crowd_moves_on, setup, teardown),
+        cmocka_unit_test_setup_teardown(crowds_meet, setup, teardown),
         cmocka_unit_test(closed_last),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
