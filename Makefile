@@ -46,6 +46,12 @@ ifeq ($(origin CXX),default)
 CXX := $(if $(findstring clang,$(CC)),$(subst clang,clang++,$(CC)),g++)
 endif
 
+# The compiler's own tools: one that compiles for another processor has others than this system's.
+tool = $(shell $(CC) $(CFLAGS) -print-prog-name=$(1))
+AR = $(call tool,ar)
+LD = $(call tool,ld)
+OBJCOPY = $(call tool,objcopy)
+
 empty :=
 space := $(empty) $(empty)
 comma := ,
@@ -259,7 +265,7 @@ $(GEN_O): $(B)/obj/gen/%.o: $(B)/gen/%.c $(B)/obj/gen/flags | deps $(GEN_H)
 	$(Q)$(CC) $(C_GEN) -MMD -MP -c -o $@ $<
 
 $(GEN_A): $(GEN_O) $(B)/obj/gen/list
-	$(Q)rm -f $@ && ar rcs $@ $(filter %.o,$^)
+	$(Q)rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
 
 # -- objects ---------------------------------------------------------------------------------------
 
@@ -293,9 +299,9 @@ $(B)/test/millrace: $(B)/obj/test/$(MAIN:.c=.o) $(TEST_O) $(GEN_A) $(B)/obj/test
 # archive can use any other name itself.
 $(LIB_A): $(LIB_O) $(GEN_A) $(B)/obj/release/list
 	$(say) AR $@
-	$(Q)ld -r -o $(B)/obj/libmillrace.o $(LIB_O) $(GEN_A)
-	$(Q)objcopy --wildcard --keep-global-symbol='mr_*' $(B)/obj/libmillrace.o
-	$(Q)rm -f $@ && ar rcs $@ $(B)/obj/libmillrace.o
+	$(Q)$(LD) -r -o $(B)/obj/libmillrace.o $(LIB_O) $(GEN_A)
+	$(Q)$(OBJCOPY) --wildcard --keep-global-symbol='mr_*' $(B)/obj/libmillrace.o
+	$(Q)rm -f $@ && $(AR) rcs $@ $(B)/obj/libmillrace.o
 
 $(LIB_SO).$(VERSION): $(LIB_O) $(GEN_A) $(B)/obj/release/list $(B)/obj/link ipc/client/libmillrace.map
 	$(say) LINK $@
@@ -308,10 +314,10 @@ $(LIB_SO): $(LIB_SO).$(VERSION)
 # -- tests, examples, demo -------------------------------------------------------------------------
 
 $(B)/obj/test/libnode.a: $(TEST_O) $(B)/obj/test/list
-	$(Q)rm -f $@ && ar rcs $@ $(filter %.o,$^)
+	$(Q)rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
 
 $(B)/obj/test/libsupport.a: $(SUPPORT_O) $(B)/obj/test/support-list
-	$(Q)rm -f $@ && ar rcs $@ $(filter %.o,$^)
+	$(Q)rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
 
 # A file test_x.ldflags beside test_x.c is added to its link line (-Wl,--wrap=memcpy).
 TEST_ARCHIVES := $(B)/obj/test/libsupport.a $(B)/obj/test/libnode.a $(GEN_A)
@@ -322,7 +328,7 @@ $(B)/tests/%: $(B)/obj/test/tests/%.o $(TEST_ARCHIVES) $(B)/obj/link
 	    $$(cat tests/$*.ldflags 2>/dev/null) -lcmocka $(LIBRARIES)
 # What is under tests/crash is linked with the rest of that folder.
 $(B)/obj/test/libcrash.a: $(CRASH_O) $(B)/obj/test/crash-list
-	$(Q)rm -f $@ && ar rcs $@ $(filter %.o,$^)
+	$(Q)rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
 $(B)/tests/crash/%: $(B)/obj/test/tests/crash/%.o $(B)/obj/test/libcrash.a $(TEST_ARCHIVES) $(B)/obj/link
 	$(say) LINK $@
 	@mkdir -p $(@D)
@@ -332,7 +338,7 @@ $(B)/tests/crash/%: $(B)/obj/test/tests/crash/%.o $(B)/obj/test/libcrash.a $(TES
 SIM_MALLOC := $(foreach f,malloc calloc realloc aligned_alloc free,--redefine-sym $(f)=sim_$(f))
 SIM_WRAP := -Wl,--wrap=fsm_apply,--wrap=sys_mmap,--wrap=sys_munmap,--wrap=sys_close,--wrap=channel_unmap
 $(B)/obj/test/libnode-sim.a: $(B)/obj/test/libnode.a
-	$(Q)objcopy $(SIM_MALLOC) $< $@
+	$(Q)$(OBJCOPY) $(SIM_MALLOC) $< $@
 $(B)/tests/sim/sim: $(SIM_O) $(B)/obj/test/libnode-sim.a $(B)/obj/test/libsupport.a $(GEN_A) $(B)/obj/test/sim-list \
 	$(B)/obj/link
 	$(say) LINK $@

@@ -31,7 +31,7 @@ static struct {
     unsigned wait_ms, calm_ms;
     const char *planted, *only;
     bool table;
-} options = {.rounds = 20000, .seed = 1, .from = 1, .bout = 50000, .wait_ms = 2 * WAIT_MS, .calm_ms = 5000};
+} options = {.rounds = 20000, .seed = 1, .from = 1, .bout = 50000, .calm_ms = 5000};
 
 static struct bout_result totals;
 static uint64_t started_ms, said_ms;
@@ -65,6 +65,7 @@ static void read_options(int argc, char **argv)
                                           {NULL, 0, NULL, 0}};
     int letter;
 
+    options.wait_ms = 2 * WAIT_MS;
     while ((letter = getopt_long(argc, argv, "", known, NULL)) != -1) {
         switch (letter) {
         case 'r':

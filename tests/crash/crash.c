@@ -29,7 +29,7 @@ static struct {
     unsigned jobs, wait_ms;
     const char *folder, *program, *planted;
     bool workers_only, go_on;
-} options = {.rounds = 5, .seed = 1, .from = 1, .jobs = 1, .wait_ms = WAIT_MS};
+} options = {.rounds = 5, .seed = 1, .from = 1, .jobs = 1};
 
 struct job {
     pid_t pid; /* 0: free */
@@ -69,6 +69,7 @@ static void read_options(int argc, char **argv)
         {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
     int letter;
 
+    options.wait_ms = WAIT_MS;
     options.program = getenv("MILLRACE_BIN");
     while ((letter = getopt_long(argc, argv, "", known, NULL)) != -1) {
         switch (letter) {

@@ -14,7 +14,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.environ["MILLRACE_TOP"], "tests", "support"))
 import mounts
-from node import Node, millrace, wait_until
+from node import WAIT, Node, millrace, wait_until
 
 BENCH = os.path.join(os.environ["MILLRACE_OUT"], "millrace-bench")
 SHORT = ["--seconds", "0.2", "--warm-up", "0.05", "--repeats", "2", "--quiet"]
@@ -34,8 +34,8 @@ def worked(*arguments):
 def bench(*arguments, expect=0):
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "report.json")
-        done = subprocess.run([BENCH, *SHORT, "--dir", directory, "--json", path, *arguments], text=True, timeout=120,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        done = subprocess.run([BENCH, *SHORT, "--dir", directory, "--json", path, *arguments], text=True,
+                              timeout=2 * WAIT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert done.returncode == expect, (done.returncode, done.stdout, done.stderr)
         left = sorted(os.listdir(directory))
         report = None
@@ -81,7 +81,7 @@ class Begun:
 
     def end(self):
         """Exit status, what it said, and its report."""
-        _, said = self.process.communicate(timeout=120)
+        _, said = self.process.communicate(timeout=2 * WAIT)
         report = None
         if os.path.exists(self.json):
             with open(self.json, encoding="utf-8") as file:
@@ -152,14 +152,17 @@ class Bench(unittest.TestCase):
             self.assertEqual(os.listdir(run.directory.name), [])
 
     def test_a_worker_that_dies_is_told(self):
-        with Begun("--seconds", "2", "--repeats", "2", "--durability", "memory") as run:
-            run.until_said(b"measuring 1 of 2")
-            os.kill(run.worker, signal.SIGKILL)
-            status, said, report = run.end()
-            self.assertEqual(status, 0, said)
-            self.assertIn("a worker died in measuring 1", said)
-            self.assertEqual(report["rounds"][0]["worker_cpu_us_per_op"], 0)
-            self.assertGreater(report["rounds"][1]["worker_cpu_us_per_op"], 0)
+        for seconds in ("2", "20"):  # on a crowded machine the next worker may come too late for the second measuring
+            with Begun("--seconds", seconds, "--repeats", "2", "--durability", "memory") as run:
+                run.until_said(b"measuring 1 of 2")
+                os.kill(run.worker, signal.SIGKILL)
+                status, said, report = run.end()
+                self.assertEqual(status, 0, said)
+                self.assertIn("a worker died in measuring 1", said)
+                self.assertEqual(report["rounds"][0]["worker_cpu_us_per_op"], 0)
+                if report["rounds"][1]["worker_cpu_us_per_op"] > 0:
+                    return
+        self.fail("the second measuring has no processor time either")
 
     def test_what_is_not_answered_counts(self):
         """A worker that stands still from early in a measuring until after it: most of what was to start then waited

@@ -6,6 +6,8 @@ import os
 import subprocess
 import unittest
 
+from node import WAIT
+
 TOP = os.environ["MILLRACE_TOP"]
 
 
@@ -13,7 +15,7 @@ class BenchStreams(unittest.TestCase):
     def test_small(self):
         env = {**os.environ, "EVENTS": "2000", "ENTRIES": "1000",
                "MILLRACE_STREAMS": os.path.join(os.environ["MILLRACE_OUT"], "millrace-streams")}
-        done = subprocess.run(["bash", os.path.join(TOP, "bench/streams.sh")], env=env, timeout=120, text=True,
+        done = subprocess.run(["bash", os.path.join(TOP, "bench/streams.sh")], env=env, timeout=2 * WAIT, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
         self.assertEqual(done.returncode, 0, done)
         self.assertRegex(done.stdout, r"events passed a sleeping listener +2000\n")

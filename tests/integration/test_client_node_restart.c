@@ -438,7 +438,7 @@ static void test_sleeping_on_the_descriptor(void **state)
                 node_start(&node); /* while it sleeps */
                 back = true;
             }
-            if (status == MR_OK && poll(&fd, 1, WAIT_MS) != 1)
+            if (status == MR_OK && poll(&fd, 1, (int)WAIT_MS) != 1)
                 fail_msg("nobody wakes it");
         }
         assert_string_equal(program.failure, "");

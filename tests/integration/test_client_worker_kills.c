@@ -102,7 +102,7 @@ static void test_opening_and_closing_in_a_loop(void **state)
     while (killer.kills < 30) {
         mr_client *other;
         mr_counter *counter;
-        int64_t value;
+        int64_t value = 0;
         char name[32];
         enum mr_status status;
         snprintf(name, sizeof(name), "counter %d", (int)(acknowledged % 3));

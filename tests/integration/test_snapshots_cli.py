@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import unittest
 
-from node import BIN, Node, millrace, wait_until
+from node import BIN, WAIT, Node, millrace, wait_until
 
 
 class Command(unittest.TestCase):
@@ -61,7 +61,7 @@ class Command(unittest.TestCase):
             os.chmod(node.socket, 0o666)
             done = subprocess.run([folder + "/millrace", "snapshot", "--socket", node.socket], user=65534, group=65534,
                                   extra_groups=[], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
-                                  timeout=60)
+                                  timeout=WAIT)
             self.assertEqual((done.returncode, done.stdout), (1, b""), done)
             self.assertRegex(done.stderr.decode(), "^UNAUTHORIZED: .*root")
 

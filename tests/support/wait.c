@@ -5,7 +5,18 @@
 #include <errno.h>
 #include <poll.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <time.h>
+
+enum { ENOUGH_MS = 30000, MOST_SECONDS = 86400 };
+
+unsigned wait_limit_ms(void)
+{
+    const char *seconds = getenv("MILLRACE_WAIT");
+    long number = seconds != NULL ? strtol(seconds, NULL, 10) : 0;
+
+    return number > 0 && number <= MOST_SECONDS ? (unsigned)number * 1000 : ENOUGH_MS;
+}
 
 uint64_t wait_now_ms(void)
 {
