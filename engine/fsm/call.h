@@ -21,6 +21,25 @@ static inline struct slice call_bytes(const struct service_call *call, size_t fr
     return upto > from ? (struct slice){call->bytes + from, upto - from} : (struct slice){NULL, 0};
 }
 
+/* What an answer is kept as: its pieces, and behind them in memory its inline bytes. As slices of where it lies, one
+ * behind the other: so many, of which some may be empty. */
+static inline size_t kept_part_count(size_t piece_count)
+{
+    return 2 * piece_count + 1;
+}
+
+static inline struct slice kept_part(const struct shared_piece *pieces, size_t piece_count, size_t inline_size,
+                                     size_t part)
+{
+    const uint8_t *bytes = (const uint8_t *)(pieces + piece_count);
+    size_t place = part / 2;
+    if (part % 2 != 0)
+        return (struct slice){pieces[place].blob->data + pieces[place].offset, pieces[place].size};
+    size_t from = place == 0 ? 0 : pieces[place - 1].at;
+    size_t upto = place == piece_count ? inline_size : pieces[place].at;
+    return (struct slice){bytes + from, upto - from};
+}
+
 /* What has been put is dropped, and the references with it. */
 void call_release(struct service_call *call);
 

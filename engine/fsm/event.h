@@ -50,21 +50,15 @@ struct event_head event_write_head(const struct event *event, uint64_t index, ui
 /* Of the ServiceCommandOutput. */
 size_t event_snapshot_size(const struct event *event, uint64_t number);
 
-/* The rest as slices of where it lies, one behind the other: some may be empty. */
+/* The rest. */
 static inline size_t event_part_count(const struct event *event)
 {
-    return 2 * (size_t)event->piece_count + 1;
+    return kept_part_count(event->piece_count);
 }
 
 static inline struct slice event_part(const struct event *event, size_t part)
 {
-    const uint8_t *bytes = (const uint8_t *)(event->pieces + event->piece_count);
-    size_t place = part / 2;
-    if (part % 2 != 0)
-        return (struct slice){event->pieces[place].blob->data + event->pieces[place].offset, event->pieces[place].size};
-    size_t from = place == 0 ? 0 : event->pieces[place - 1].at;
-    size_t upto = place == event->piece_count ? event->inline_size : event->pieces[place].at;
-    return (struct slice){bytes + from, upto - from};
+    return kept_part(event->pieces, event->piece_count, event->inline_size, part);
 }
 
 /* ---- a stream's, by number ---- */

@@ -72,22 +72,15 @@ void outputs_settle(struct outputs *outputs, output_moved_fn *moved, void *conte
 /* Frees all, about *budget objects at a time; true when done. */
 bool outputs_free(struct outputs *outputs, unsigned *budget);
 
-/* The body as slices of where it lies, one behind the other: some may be empty, the first is not. */
+/* The body; the first part is not empty. */
 static inline size_t output_part_count(const struct stored_output *output)
 {
-    return 2 * (size_t)output->piece_count + 1;
+    return kept_part_count(output->piece_count);
 }
 
 static inline struct slice output_part(const struct stored_output *output, size_t part)
 {
-    const uint8_t *bytes = (const uint8_t *)(output->pieces + output->piece_count);
-    size_t piece = part / 2;
-    if (part % 2 != 0)
-        return (struct slice){output->pieces[piece].blob->data + output->pieces[piece].offset,
-                              output->pieces[piece].size};
-    size_t from = piece == 0 ? 0 : output->pieces[piece - 1].at;
-    size_t upto = piece == output->piece_count ? output->inline_size : output->pieces[piece].at;
-    return (struct slice){bytes + from, upto - from};
+    return kept_part(output->pieces, output->piece_count, output->inline_size, part);
 }
 
 #endif
