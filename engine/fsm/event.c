@@ -106,14 +106,13 @@ void events_grow(struct events *events)
     resize(events, events->capacity == 0 ? CAPACITY_MIN : 2 * events->capacity);
 }
 
-void events_settle(struct events *events)
+void events_settle(struct events *events, size_t most)
 {
     size_t capacity = events->capacity;
-    while (capacity > CAPACITY_MIN && events->peak <= capacity / 4)
+    while (capacity > CAPACITY_MIN && most <= capacity / 4)
         capacity /= 2;
     if (capacity < events->capacity)
         resize(events, capacity);
-    events->peak = events->count;
 }
 
 void events_free(struct events *events)

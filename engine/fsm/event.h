@@ -69,7 +69,6 @@ struct events {
     size_t capacity;      /* a power of two, or 0 */
     size_t count;
     uint64_t floor;
-    size_t peak; /* most since the last events_settle() */
 };
 
 void events_grow(struct events *events);
@@ -80,8 +79,6 @@ static inline void events_append(struct events *events, struct event *event)
     if (events->count == events->capacity)
         events_grow(events);
     events->slots[(events->floor + ++events->count) & (events->capacity - 1)] = event;
-    if (events->count > events->peak)
-        events->peak = events->count;
     event->owners++;
 }
 
@@ -98,8 +95,8 @@ static inline void events_drop_first(struct events *events)
     events->count--;
 }
 
-/* Gives back what was not needed since the last call. */
-void events_settle(struct events *events);
+/* Some have gone: gives back what was not needed since the last call, when there were `most` at most. */
+void events_settle(struct events *events, size_t most);
 /* They are all gone already. */
 void events_free(struct events *events);
 

@@ -68,11 +68,6 @@ static uint64_t bytes_of(const struct stored_output *output)
     return SESSION_OUTPUT_BYTES + (uint64_t)output->content_size;
 }
 
-uint64_t session_output_bytes(const struct service_call *output)
-{
-    return SESSION_OUTPUT_BYTES + (uint64_t)call_payload_size(output) + output->message_size;
-}
-
 static timer_fn passed_ahead;
 
 static void add_command(struct session *session, struct command *command, uint64_t sequence_num, uint64_t index)
@@ -132,18 +127,6 @@ struct stream *session_open_stream(struct session *session, uint64_t sequence_nu
     struct stream *stream = add_stream(session, sequence_num, index, input);
     timers_set(&session->ahead, &stream->command.ahead, sequence_num, 0);
     return stream;
-}
-
-static uint64_t bytes_of_event(const struct event *event)
-{
-    return SESSION_OUTPUT_BYTES + (uint64_t)event->payload_size + event->message_size;
-}
-
-void session_stream_output(struct stream *stream, struct event *event)
-{
-    stream->command.last_number++;
-    stream->session->held_bytes += bytes_of_event(event);
-    events_append(&stream->outputs, event);
 }
 
 void session_stream_complete(struct stream *stream)
@@ -214,10 +197,14 @@ static void forget(struct session *session)
     session->held_bytes -= SESSION_COMMAND_BYTES;
 }
 
-static void release_first(struct stream *stream)
+static void release_outputs(struct stream *stream, uint64_t upto)
 {
-    stream->session->held_bytes -= bytes_of_event(events_get(&stream->outputs, stream->outputs.floor + 1));
-    events_drop_first(&stream->outputs);
+    uint64_t bytes = 0;
+    while (stream->outputs.count > 0 && stream->outputs.floor < upto) {
+        bytes += session_output_bytes(events_get(&stream->outputs, stream->outputs.floor + 1));
+        events_drop_first(&stream->outputs);
+    }
+    stream->session->held_bytes -= bytes;
 }
 
 static void free_command(struct command *command)
@@ -241,8 +228,8 @@ static void forget_command(struct session *session, struct command *command, ses
     list_remove(&command->kept);
     if (command->output != NULL)
         release_output(session, command->output);
-    while (stream != NULL && stream->outputs.count > 0)
-        release_first(stream);
+    if (stream != NULL)
+        release_outputs(stream, UINT64_MAX);
     forget(session);
     free_command(command);
 }
@@ -315,9 +302,9 @@ static void drop_outputs(void *context, uint64_t sequence_num, uint64_t last_out
     }
     if (command->stream != NULL) {
         struct events *outputs = &command->stream->outputs;
-        while (outputs->count > 0 && outputs->floor < command->acknowledged)
-            release_first(command->stream);
-        events_settle(outputs);
+        size_t most = outputs->count;
+        release_outputs(command->stream, command->acknowledged);
+        events_settle(outputs, most);
     }
 }
 

@@ -110,10 +110,18 @@ struct stored_output *session_record(struct session *session, uint64_t sequence_
 
 /* A new command that opens. `input` is the session's from now on. */
 struct stream *session_open_stream(struct session *session, uint64_t sequence_num, uint64_t index, struct blob *input);
-/* How much held_bytes grows with an output. */
-uint64_t session_output_bytes(const struct service_call *output);
+/* How much held_bytes grows with a stream's output. */
+static inline uint64_t session_output_bytes(const struct event *event)
+{
+    return SESSION_OUTPUT_BYTES + (uint64_t)event->payload_size + event->message_size;
+}
 /* Its next output. */
-void session_stream_output(struct stream *stream, struct event *event);
+static inline void session_stream_output(struct stream *stream, struct event *event)
+{
+    stream->command.last_number++;
+    stream->session->held_bytes += session_output_bytes(event);
+    events_append(&stream->outputs, event);
+}
 /* It is complete: nothing follows. */
 void session_stream_complete(struct stream *stream);
 

@@ -102,14 +102,14 @@ bool stream_go_on(struct stream *stream)
 }
 
 /* The output stored last, to a route that has had all before it, together with those who have the same. */
-static bool share(struct stream *stream, const struct event *event)
+static inline bool share(struct stream *stream, const struct event *event)
 {
     const struct fsm_sink *sink = stream->fsm->sink;
-    if (!stream->shares || !can_tell(stream) || sink->share == NULL ||
-        stream->taken + 1 != stream->command.last_number ||
-        !sink->share(sink->context, &stream->route, event->name, stream->taken + 1))
+    uint64_t number = stream->command.last_number;
+    if (!stream->shares || stream->taken + 1 != number || !can_tell(stream) || sink->share == NULL ||
+        !sink->share(sink->context, &stream->route, event->name, number))
         return false;
-    stream->taken++;
+    stream->taken = number;
     return true;
 }
 
@@ -162,12 +162,18 @@ static void tell_service(struct stream *stream)
         service->type->ended(service->state, stream->listener);
 }
 
-static void record(struct stream *stream, struct event *event, bool last)
+static inline void record(struct stream *stream, struct event *event)
 {
     session_stream_output(stream, event);
-    if (last)
-        complete(stream);
-    if (!stream->waits && (last || !share(stream, event)))
+    if (!stream->waits && !share(stream, event))
+        stream_go_on(stream);
+}
+
+static void record_last(struct stream *stream, struct event *event)
+{
+    session_stream_output(stream, event);
+    complete(stream);
+    if (!stream->waits)
         stream_go_on(stream);
 }
 
@@ -177,7 +183,7 @@ static void record_failure(struct stream *stream, enum status status, const char
     struct service_call output = {.status = STATUS_OK}; /* nothing in it needs to be freed */
     call_fail(&output, status, message);
     struct event *event = event_create(&output, 0);
-    record(stream, event, true);
+    record_last(stream, event);
     event_release(event);
 }
 
@@ -189,9 +195,9 @@ static struct event *event_of(struct fsm *fsm, struct service_call *output)
     return output->event;
 }
 
-static bool passes_limit(const struct stream *stream, const struct service_call *output)
+static bool passes_limit(const struct stream *stream, const struct event *event)
 {
-    return stream->session->held_bytes + session_output_bytes(output) > stream->fsm->config.session_output_limit;
+    return stream->session->held_bytes + session_output_bytes(event) > stream->fsm->config.session_output_limit;
 }
 
 static void record_limit(struct stream *stream)
@@ -214,8 +220,9 @@ struct service_call *stream_output(struct service_host *host)
 bool stream_emit(struct stream *stream, struct service_call *output)
 {
     mr_assert(stream->opening != NULL);
-    if (!passes_limit(stream, output)) {
-        record(stream, event_of(stream->fsm, output), false);
+    struct event *event = event_of(stream->fsm, output);
+    if (!passes_limit(stream, event)) {
+        record(stream, event);
         return true;
     }
     tell_service(stream);
@@ -226,10 +233,11 @@ bool stream_emit(struct stream *stream, struct service_call *output)
 void stream_end(struct stream *stream, struct service_call *output)
 {
     mr_assert(stream->opening != NULL);
-    if (passes_limit(stream, output))
+    struct event *event = event_of(stream->fsm, output);
+    if (passes_limit(stream, event))
         record_limit(stream);
     else
-        record(stream, event_of(stream->fsm, output), true);
+        record_last(stream, event);
 }
 
 void stream_cancel(struct stream *stream)

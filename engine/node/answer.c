@@ -68,6 +68,21 @@ static void put_message(struct worker *worker, struct worker_channel *channel, u
         write_bytes(body, (struct slice){message.data, size});
 }
 
+/* How many may share the frame that has just been put, beside what requests hold. */
+static uint16_t room_for_others(const struct worker_channel *channel)
+{
+    const struct ring_writer *ring = &channel->responses;
+    uint64_t room = ring_room(ring), unpublished = ring->tail - ring->published;
+
+    if (channel->owed_count > 0 || room < channel->held || unpublished >= MR_TURN_CHANNEL_BYTES)
+        return 0;
+    uint64_t bytes = room - channel->held;
+    if (bytes > MR_TURN_CHANNEL_BYTES - unpublished)
+        bytes = MR_TURN_CHANNEL_BYTES - unpublished;
+    bytes /= sizeof(struct response_other);
+    return bytes < FRAME_OTHERS_MAX ? (uint16_t)bytes : FRAME_OTHERS_MAX;
+}
+
 static inline void put_output(struct worker *worker, struct worker_channel *channel, uint64_t position,
                               const struct fsm_answer *answer)
 {
@@ -80,8 +95,10 @@ static inline void put_output(struct worker *worker, struct worker_channel *chan
         return;
     uint64_t end = channel->responses.tail;
     worker->outputs++;
-    channel->shared =
-        (struct shared_frame){.event = answer->event, .begin = end - response_frame_bytes(answer->size), .end = end};
+    channel->shared = (struct shared_frame){.event = answer->event,
+                                            .begin = end - response_frame_bytes(answer->size),
+                                            .end = end,
+                                            .room = answer->event != 0 ? room_for_others(channel) : 0};
 }
 
 static void owe(struct worker *worker, struct worker_channel *channel, uint64_t position,
@@ -101,6 +118,7 @@ static void owe(struct worker *worker, struct worker_channel *channel, uint64_t 
     }
     channel->owed[channel->owed_first + channel->owed_count++] = (struct owed_outputs){
         .session_id = answer->session_id, .sequence_num = answer->sequence_num, .position = position};
+    channel->shared.room = 0; /* everything waits behind it */
     channels_leave(worker, channel);
 }
 
@@ -163,31 +181,30 @@ static bool has_room(struct worker *worker, struct worker_channel *channel, cons
     return answer_fits(worker, channel, answer->size, answer->last ? MR_SMALL_FRAME : 0);
 }
 
-/* Adds the request to the frame that has the event, if that is the ring's last one and not published. Otherwise, and
- * where there is no room beside what other requests hold, answer_from_fsm() says what becomes of it. */
+/* Adds the request to the frame that has the event, if that is the ring's last one and has room. Otherwise
+ * answer_from_fsm() says what becomes of it. An event is given to all within one entry, in which nobody comes to hold
+ * room that did not. */
 bool answer_shared(void *context, const struct fsm_route *route, uint64_t event, uint64_t number)
 {
     struct worker *worker = context;
     struct worker_channel *channel = channels_find(worker, route->channel);
-    struct response_other other = {.request = route->position, .number = number};
-    uint8_t *at = NULL;
 
-    if (channel == NULL || channel->broken || route->position < channel->answered_from)
+    if (channel == NULL)
         return false;
     struct shared_frame *frame = &channel->shared;
     struct ring_writer *ring = &channel->responses;
-    if (frame->event != event || frame->end != ring->tail || frame->begin < ring->published ||
-        frame->others == FRAME_OTHERS_MAX || channel->owed_count > 0 ||
-        ring->tail - ring->published >= MR_TURN_CHANNEL_BYTES ||
-        ring_reserve(ring, sizeof(other) + channel->held, &at) != RING_OK)
+    if (frame->event != event || frame->end != ring->tail || frame->room == 0 || channel->broken ||
+        frame->begin < ring->published || route->position < channel->answered_from)
         return false;
-    memcpy(at, &other, sizeof(other));
+    struct response_other other = {.request = route->position, .number = number};
+    memcpy(ring->data + (ring->tail & (ring->capacity - 1)), &other, sizeof(other));
     ring_advance(ring, sizeof(other));
     worker->outputs++;
     frame->end = ring->tail;
     frame->others++;
-    at = ring->data + (frame->begin & (ring->capacity - 1)) + offsetof(struct response_head, others);
-    memcpy(at, &frame->others, sizeof(frame->others));
+    frame->room--;
+    uint8_t *head = ring->data + (frame->begin & (ring->capacity - 1));
+    memcpy(head + offsetof(struct response_head, others), &frame->others, sizeof(frame->others));
     return true;
 }
 

@@ -79,7 +79,7 @@ static void id_remove(struct worker *worker, uint64_t channel_id)
         place = (place + 1) & (ID_PLACES - 1);
     if (worker->by_id[place] == 0)
         return;
-    worker->found = NULL;
+    worker->found[channel_id % CHANNELS_FOUND] = NULL;
     worker->by_id[place] = 0;
     for (uint32_t next = (place + 1) & (ID_PLACES - 1); worker->by_id[next] != 0; next = (next + 1) & (ID_PLACES - 1)) {
         uint32_t moved = worker->by_id[next];
@@ -93,7 +93,7 @@ struct worker_channel *channels_find_other(struct worker *worker, uint64_t chann
     for (uint32_t place = place_of(channel_id); worker->by_id[place] != 0; place = (place + 1) & (ID_PLACES - 1)) {
         struct worker_channel *channel = &worker->channels[worker->by_id[place] - 1];
         if (channel->channel_id == channel_id)
-            return worker->found = channel;
+            return worker->found[channel_id % CHANNELS_FOUND] = channel;
     }
     return NULL;
 }

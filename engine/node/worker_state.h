@@ -38,6 +38,7 @@ struct shared_frame {
     uint64_t event; /* fsm_answer's; 0: there is none */
     uint64_t begin, end;
     uint16_t others;
+    uint16_t room; /* for so many more */
 };
 
 /* A request whose outputs stand in their session because its channel had no room for the next of them. */
@@ -103,6 +104,7 @@ struct worker_channel {
 };
 
 #define WORKER_WALK_USERS 64 /* told apart by their last bits */
+#define CHANNELS_FOUND 16    /* an event's listeners come from several, in turn */
 
 struct worker {
     uint32_t partition;
@@ -136,9 +138,9 @@ struct worker {
     uint32_t *touched; /* slots with cursors to publish */
     unsigned touched_count;
     unsigned outputs;             /* that streams were given and that are not published */
-    uint32_t *by_id;              /* channel id -> slot + 1: open addressing, 4 * MR_CHANNELS_MAX places */
-    struct worker_channel *found; /* in there, last; NULL: none that is still there */
-    uint32_t *unfinished;         /* slots with something left over from earlier turns: looked at each turn */
+    uint32_t *by_id; /* channel id -> slot + 1: open addressing, 4 * MR_CHANNELS_MAX places */
+    struct worker_channel *found[CHANNELS_FOUND]; /* in there, lately, by id; NULL: none that is still there */
+    uint32_t *unfinished; /* slots with something left over from earlier turns: looked at each turn */
     unsigned unfinished_count;
     uint8_t *query_body; /* a query's bytes while it is answered: max_payload */
     void (*closed)(void *context, uint32_t slot, uint64_t channel_id, const char *why); /* a channel was let go of */
@@ -258,11 +260,11 @@ void channels_free(struct worker *worker);
 void channels_add(struct worker *worker, uint32_t slot, const struct channel *channel);
 /* Recovery is over: those that were added before are watched from now on. */
 void channels_watch_all(struct worker *worker);
-/* NULL: not (or no more) there. Most ask for the channel that was asked for last. */
+/* NULL: not (or no more) there. Most ask for a channel that was asked for lately. */
 struct worker_channel *channels_find_other(struct worker *worker, uint64_t channel_id);
 static inline struct worker_channel *channels_find(struct worker *worker, uint64_t channel_id)
 {
-    struct worker_channel *found = worker->found;
+    struct worker_channel *found = worker->found[channel_id % CHANNELS_FOUND];
     return found != NULL && found->channel_id == channel_id ? found : channels_find_other(worker, channel_id);
 }
 /* Marks it: something in it cannot be. It is closed at the end of the turn. */
