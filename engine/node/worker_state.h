@@ -137,8 +137,8 @@ struct worker {
     unsigned scanned_count, scan_from;
     uint32_t *touched; /* slots with cursors to publish */
     unsigned touched_count;
-    unsigned outputs;             /* that streams were given and that are not published */
-    uint32_t *by_id; /* channel id -> slot + 1: open addressing, 4 * MR_CHANNELS_MAX places */
+    unsigned outputs; /* that streams were given and that are not published */
+    uint32_t *by_id;  /* channel id -> slot + 1: open addressing, 4 * MR_CHANNELS_MAX places */
     struct worker_channel *found[CHANNELS_FOUND]; /* in there, lately, by id; NULL: none that is still there */
     uint32_t *unfinished; /* slots with something left over from earlier turns: looked at each turn */
     unsigned unfinished_count;

@@ -129,8 +129,8 @@
 #define MR_SESSION_TIMEOUT_MIN (1 * MR_MILLISECOND)
 #define MR_KEEP_ALIVE_ANSWERS 4096                /* a KeepAlive that lets the node forget: after so many answers */
 #define MR_KEEP_ALIVE_BYTES (4 * MR_MIB)          /* ... or so many bytes of answers */
-#define MR_KEEP_ALIVE_OUTPUTS 1024                /* ... or so many outputs taken from streams */
-#define MR_KEEP_ALIVE_OUTPUT_BYTES (256 * MR_KIB) /* ... or so many bytes of them */
+#define MR_KEEP_ALIVE_OUTPUTS 4096                /* ... or so many outputs taken from streams */
+#define MR_KEEP_ALIVE_OUTPUT_BYTES (512 * MR_KIB) /* ... or so many bytes of them */
 #define MR_CLOSE_WAIT (1 * MR_SECOND)             /* mr_close() waits for the node no longer */
 #define MR_RECONNECT_DEFAULT (30 * MR_SECOND)     /* how long a node may be away until its clients take it for gone */
 

@@ -184,6 +184,8 @@ struct link {
     uint64_t first;  /* number of the oldest */
     uint64_t end;    /* number of the next */
     uint64_t expect; /* the one that the next frame probably answers */
+    /* Those of the latest frame that is for many, in its order: mostly the next one's. Generation 0: none. */
+    struct sending takers[1 + FRAME_OTHERS_MAX];
 
     /* What is to be sent again: a walk over the sendings that goes on whenever there is room. */
     uint64_t again_next; /* number of the next to look at; again_end: the walk is over */

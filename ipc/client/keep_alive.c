@@ -142,8 +142,8 @@ static bool is_due(const struct session *session)
         return false;
     return session->answered - session->told >= MR_KEEP_ALIVE_ANSWERS ||
            (session->answer_bytes >= MR_KEEP_ALIVE_BYTES && session->answered != session->told) ||
-           session->taken >= MR_KEEP_ALIVE_OUTPUTS || session->taken_bytes >= MR_KEEP_ALIVE_OUTPUT_BYTES ||
-           session->due || (session->over_first != 0 && session->over_first <= session->answered);
+           keep_alive_has_enough(session) || session->due ||
+           (session->over_first != 0 && session->over_first <= session->answered);
 }
 
 static void send(struct link *link)

@@ -52,6 +52,7 @@ void link_attach(struct link *link)
     if (link->size_max > link->client->max_payload)
         link->size_max = link->client->max_payload;
     link->generation = atomic_load_explicit(&page->generation, memory_order_acquire);
+    memset(link->takers, 0, sizeof(link->takers));
     link->retry_at = NEVER;
     link->close_at = NEVER;
     link->pause = false;
@@ -435,22 +436,23 @@ static void meet(struct link *link, struct request *request, const struct respon
         client_give(client, then, &result, link, response_frame_bytes(head->size));
 }
 
-/* The others that share a stream's frame. */
+/* The others that share a stream's frame, which has none that are not streams'. */
 static void meet_others(struct link *link, const struct response_head *first, const uint8_t *frame,
                         struct stream_body **shared)
 {
     struct response_head head = {.size = first->size, .status = first->status};
-    const uint8_t *at = frame + response_frame_bytes(first->size);
-    struct response_other other;
+    struct response_other others[FRAME_OTHERS_MAX];
 
-    for (unsigned i = 0; i < first->others; i++, at += sizeof(other)) {
-        ring_copy(&other, at, sizeof(other));
-        head.request = other.request;
-        head.number = other.number;
-        struct request *request = sending_find(link, other.request);
-        if (request == NULL || !request->streams || other.number == 0)
+    ring_copy(others, frame + response_frame_bytes(first->size), first->others * sizeof(others[0]));
+    for (unsigned i = 0; i < first->others; i++) {
+        struct request *request = sending_find_taker(link, i + 1, others[i].request);
+        if (request == NULL || !request->streams || others[i].number == 0)
             continue;
         count_stream(link, request);
+        if (*shared != NULL && stream_take_next(request, others[i].number, *shared))
+            continue;
+        head.request = others[i].request;
+        head.number = others[i].number;
         if (stream_meet(request, &head, frame + sizeof(head), shared))
             end_request(link, request);
     }
@@ -470,13 +472,15 @@ static bool meet_next(struct link *link)
     if (found == RING_OK) {
         ring_copy(&head, at, sizeof(head));
         bytes = response_whole_bytes(&head);
-        found = bytes > ring->capacity ? RING_BROKEN : ring_peek(ring, bytes, &at);
+        bool can_be = bytes <= ring->capacity && head.others <= FRAME_OTHERS_MAX;
+        found = can_be ? ring_peek(ring, bytes, &at) : RING_BROKEN;
     }
     if (found != RING_OK) {
         broken(link);
         return false;
     }
-    struct request *request = sending_find(link, head.request);
+    struct request *request =
+        head.others > 0 ? sending_find_taker(link, 0, head.request) : sending_find(link, head.request);
     if (request != NULL && request->then.done == NULL && !client_may_keep(link->client, link))
         return false;
     ring_skip(ring, bytes);

@@ -49,6 +49,16 @@ static inline struct request *sending_find(struct link *link, uint64_t position)
         __builtin_prefetch(&link->client->requests.table[sending_at(link, link->expect)->place]);
     return sending_request(link, sending_at(link, number));
 }
+/* The same for one of a frame that is for many, by its place in it. */
+static inline struct request *sending_find_taker(struct link *link, unsigned place, uint64_t position)
+{
+    struct sending *taker = &link->takers[place];
+    struct request *request = taker->position == position ? sending_request(link, taker) : NULL;
+
+    if (request == NULL && (request = sending_find(link, position)) != NULL)
+        *taker = (struct sending){position, request_place(link->client, request), request->generation};
+    return request;
+}
 /* The request found last is over. */
 static inline void sending_is_over(struct link *link)
 {

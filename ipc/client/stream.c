@@ -31,11 +31,6 @@
 #define QUEUE_AT_FIRST 16
 #define QUEUE_KEPT 4096 /* places that an empty queue keeps */
 
-static bool is_full(const struct mr_stream *stream)
-{
-    return stream->bytes >= stream->link->channel.ring_bytes;
-}
-
 static struct stream_body *body_copy(const uint8_t *bytes, size_t size)
 {
     struct stream_body *body = malloc(sizeof(*body) + size);
@@ -45,6 +40,7 @@ static struct stream_body *body_copy(const uint8_t *bytes, size_t size)
     body->owners = 0;
     body->read = false;
     body->size = size;
+    body->frame_bytes = response_frame_bytes(size);
     memcpy(body->bytes, bytes, size);
     return body;
 }
@@ -78,13 +74,7 @@ static bool push(struct mr_stream *stream, const struct response_head *head, con
         return false;
     if (*shared == NULL && (*shared = body_copy(bytes, head->size)) == NULL)
         return false;
-    (*shared)->owners++;
-    if (stream->count == 0)
-        stream->client->stream_news = true;
-    stream->queue[(stream->first + stream->count++) & (stream->capacity - 1)] = *shared;
-    stream->bytes += response_frame_bytes(head->size);
-    if (is_full(stream))
-        stream->link->pause = true;
+    stream_queue(stream, *shared);
     return true;
 }
 
@@ -94,7 +84,7 @@ static struct stream_body *pop(struct mr_stream *stream)
 
     stream->first = (stream->first + 1) & (stream->capacity - 1);
     stream->count--;
-    stream->bytes -= response_frame_bytes(body->size);
+    stream->bytes -= body->frame_bytes;
     if (stream->count == 0 && stream->capacity > QUEUE_KEPT) {
         free(stream->queue);
         stream->queue = NULL;
@@ -190,7 +180,7 @@ bool stream_meet(struct request *request, const struct response_head *head, cons
 
     if (request->state != REQUEST_OPEN)
         return last && latest;
-    if (next && (request->kind == FRAME_QUERY || !is_full(stream)) && push(stream, head, body, shared)) {
+    if (next && (request->kind == FRAME_QUERY || !stream_is_full(stream)) && push(stream, head, body, shared)) {
         request->output++;
         if (!last)
             return false;
@@ -397,19 +387,19 @@ void mr_stream_close(struct mr_stream *stream)
 /* ---- Pulling ---- */
 
 /* What was given out last is not needed any more. */
-static void acknowledge(struct mr_stream *stream)
+static inline void acknowledge(struct mr_stream *stream)
 {
-    struct link *link = stream->link;
+    struct session *session = &stream->link->session;
 
     if (stream->held == NULL)
         return;
-    if (stream->sequence_num != 0 && stream->session_id == link->session.id) {
+    if (stream->sequence_num != 0 && stream->session_id == session->id) {
         stream->acknowledged = stream->given;
-        bool due = ++link->session.taken >= MR_KEEP_ALIVE_OUTPUTS;
-        link->session.taken_bytes += stream->held->size;
-        if ((due || link->session.taken_bytes >= MR_KEEP_ALIVE_OUTPUT_BYTES) && link->stage == LINK_OPEN) {
-            keep_alive_run(link);
-            link_flush(link);
+        session->taken++;
+        session->taken_bytes += stream->held->size;
+        if (session->keep_alive == 0 && keep_alive_has_enough(session) && stream->link->stage == LINK_OPEN) {
+            keep_alive_run(stream->link);
+            link_flush(stream->link);
         }
     }
     body_release(stream->held);
@@ -472,6 +462,37 @@ static void read_body(struct stream_body *body, enum frame_kind kind)
     body->read = true;
 }
 
+/* What has been given out is the stream's last, or may be. */
+static __attribute__((noinline)) enum mr_status given_at_end(struct mr_stream *stream, const struct stream_body *body)
+{
+    if (body->status != MR_OK) { /* its last output */
+        leave_request(stream);
+        drop_all(stream);
+        stream->over = false;
+        end(stream, body->status, body->message);
+    }
+    if (stream_is_done(stream))
+        tell_over(stream);
+    return body->some ? MR_OK : say_end(stream);
+}
+
+/* The queue is empty. MR_OK: there is something in it now. */
+static __attribute__((noinline)) enum mr_status wait_for_more(struct mr_stream *stream, int64_t wait_ns)
+{
+    if (!stream->over)
+        wait_for_frame(stream, wait_ns);
+    if (stream->count > 0)
+        return MR_OK;
+    if (!stream->over && stream->client->gone) {
+        leave_request(stream); /* whose end was to come with the next run */
+        end(stream, MR_NO_NODE, mr_text(stream->client->gone_text));
+    }
+    if (stream->over)
+        return say_end(stream);
+    stream->client->stream_news = false;
+    return client_fail_with(stream->client, MR_AGAIN, "nothing has come");
+}
+
 enum mr_status mr_stream_next(struct mr_stream *stream, int64_t wait_ns, struct mr_event *event)
 {
     if (stream == NULL)
@@ -482,31 +503,13 @@ enum mr_status mr_stream_next(struct mr_stream *stream, int64_t wait_ns, struct 
     if (event == NULL)
         return client_fail_with(stream->client, MR_INVALID, "event may not be NULL");
     acknowledge(stream);
-    if (stream->count == 0 && !stream->over)
-        wait_for_frame(stream, wait_ns);
-    if (stream->count == 0 && !stream->over && stream->client->gone) {
-        leave_request(stream); /* whose end was to come with the next run */
-        end(stream, MR_NO_NODE, mr_text(stream->client->gone_text));
-    }
-    if (stream->count == 0 && !stream->over) {
-        stream->client->stream_news = false;
-        return client_fail_with(stream->client, MR_AGAIN, "nothing has come");
-    }
-    if (stream->count == 0)
-        return say_end(stream);
+    if (stream->count == 0 && (status = wait_for_more(stream, wait_ns)) != MR_OK)
+        return status;
     struct stream_body *body = pop(stream);
     if (!body->read)
         read_body(body, stream->sequence_num != 0 ? FRAME_COMMAND : FRAME_QUERY);
     *event = body->event;
     stream->given++;
     stream->held = body;
-    if (body->status != MR_OK) { /* its last output */
-        leave_request(stream);
-        drop_all(stream);
-        stream->over = false;
-        end(stream, body->status, body->message);
-    }
-    if (stream_is_done(stream))
-        tell_over(stream);
-    return body->some ? MR_OK : say_end(stream);
+    return body->some && !stream->over ? MR_OK : given_at_end(stream, body);
 }

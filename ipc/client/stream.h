@@ -16,6 +16,7 @@ struct stream_body {
     enum mr_status status; /* if not MR_OK, it is the last output, and this is why */
     struct mr_bytes message;
     size_t size;
+    size_t frame_bytes; /* of the frame, as one of its own */
     uint8_t bytes[];
 };
 
@@ -50,6 +51,24 @@ enum mr_status stream_resume(struct handle *handle, const struct pending *pendin
 void streams_end(struct mr_client *client, const struct handle *handle);
 void streams_free(struct mr_client *client);
 
+/* Has it as much as it may have? The session keeps what follows. */
+static inline bool stream_is_full(const struct mr_stream *stream)
+{
+    return stream->bytes >= stream->link->channel.ring_bytes;
+}
+
+/* There is a place in the queue. */
+static inline void stream_queue(struct mr_stream *stream, struct stream_body *body)
+{
+    body->owners++;
+    if (stream->count == 0)
+        stream->client->stream_news = true;
+    stream->queue[(stream->first + stream->count++) & (stream->capacity - 1)] = body;
+    stream->bytes += body->frame_bytes;
+    if (stream_is_full(stream))
+        stream->link->pause = true;
+}
+
 /* Has everything been taken? */
 static inline bool stream_is_done(const struct mr_stream *stream)
 {
@@ -61,6 +80,19 @@ static inline bool stream_is_done(const struct mr_stream *stream)
  * A frame of it; true: the request is over. *shared is the frame's, NULL before the first stream is given it. */
 bool stream_meet(struct request *request, const struct response_head *head, const uint8_t *body,
                  struct stream_body **shared);
+/* The quick way for what it waits for, if that is not its last, and there is a place for it; false: stream_meet() says
+ * what becomes of it. */
+static inline bool stream_take_next(struct request *request, uint64_t number, struct stream_body *shared)
+{
+    struct mr_stream *stream = request->then.arg;
+
+    if (request->state != REQUEST_OPEN || number != request->output + 1 || stream->count == stream->capacity ||
+        stream_is_full(stream))
+        return false;
+    request->output++;
+    stream_queue(stream, shared);
+    return true;
+}
 /* A new worker: is the request to be sent again? False: the stream has ended. */
 bool stream_sends_again(struct request *request);
 void stream_sent_again(struct request *request);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Streams, frame by frame; the test is the worker: what is dropped and asked for again, from which sending an output is
  * taken, what KeepAlives say, and how a stream ends. */
+#include <millrace/limits.h>
 #include <millrace/map.h>
 
 #include "engine/fsm/filter.h"
@@ -413,6 +414,64 @@ static void test_a_shared_frame_that_cannot_be(void **state)
     expect_end(stream, MR_UNAVAILABLE, "cannot be");
 }
 
+static void test_a_frame_shared_by_too_many(void **state)
+{
+    (void)state;
+    struct response_other of[FRAME_OTHERS_MAX + 2] = {{0}};
+    mr_stream *stream = listen_to("", &of[0].request);
+
+    for (unsigned n = 0; n < FRAME_OTHERS_MAX + 2; n++)
+        of[n] = (struct response_other){of[0].request + (uint64_t)n * FRAME_ALIGNMENT, 1};
+    put_shared(of, FRAME_OTHERS_MAX + 1, "a"); /* that many, most of whom nobody knows */
+    expect_event(stream, "a");
+    of[0].number++;
+    put_shared(of, FRAME_OTHERS_MAX + 2, "b");
+    expect_end(stream, MR_UNAVAILABLE, "cannot be");
+}
+
+/* Who shares a frame need not be who shared the one before, nor stand where it stood. */
+static void test_takers_in_any_order(void **state)
+{
+    (void)state;
+    static const unsigned orders[][4] = {{0, 1, 2, 3}, {3, 1, 0, 2}, {0, 1, 2, 3}, {1, 2, 3, 0}, {3, 2, 1, 0}};
+    struct response_other of[4], shuffled[4];
+    mr_stream *streams[4];
+    char key[2] = "a";
+
+    for (unsigned n = 0; n < 4; n++) {
+        streams[n] = listen_to("", &of[n].request);
+        of[n].number = 0;
+    }
+    for (unsigned round = 0; round < 2 * (sizeof(orders) / sizeof(orders[0])); round++, key[0]++) {
+        unsigned count = round % 2 == 0 ? 4 : 3;
+        for (unsigned i = 0; i < 4; i++) {
+            unsigned n = orders[round / 2][i];
+            of[n].number++;
+            shuffled[i] = of[n];
+        }
+        put_shared(shuffled, (uint16_t)count, key);
+        if (count == 3)
+            put_event(shuffled[3].request, shuffled[3].number, false, STATUS_OK, key);
+        for (unsigned n = 0; n < 4; n++)
+            expect_event(streams[n], key);
+    }
+    struct slice filter;
+    mr_stream_close(streams[0]); /* and another one opened, which stands elsewhere */
+    expect_keep_alive(4, &filter);
+    streams[0] = listen_to("", &of[3].request);
+    of[3].number = 0;
+    uint64_t position = of[0].request;
+    of[0] = (struct response_other){of[3].request, 1};
+    of[3] = (struct response_other){position, of[1].number + 1};
+    of[1].number++;
+    of[2].number++;
+    put_shared(of, 3, "z");
+    for (unsigned n = 0; n < 3; n++)
+        expect_event(streams[n], "z");
+    expect_nothing(streams[0]);
+    expect_nothing(streams[3]);
+}
+
 static void test_closing_cancels(void **state)
 {
     (void)state;
@@ -455,7 +514,7 @@ static void test_what_is_taken_is_acknowledged(void **state)
 
     put_events(other, 1, 1);
     expect_events(second, 1, 1);
-    while (number < 2000) {
+    while (number < 2 * MR_KEEP_ALIVE_OUTPUTS) {
         put_events(position, number + 1, number + 20);
         expect_events(stream, number + 1, number + 20);
         number += 20;
@@ -463,13 +522,13 @@ static void test_what_is_taken_is_acknowledged(void **state)
         if (fake_next(channel, &request))
             break;
     }
-    assert_in_range(number, 1024, 1100);
+    assert_in_range(number, MR_KEEP_ALIVE_OUTPUTS, MR_KEEP_ALIVE_OUTPUTS + 40);
     struct slice filter;
     expect_keep_alive(2, &filter);
     assert_true(filter_has(filter, 1) && filter_has(filter, 2));
     assert_int_equal(told_count, 1);
     assert_int_equal(told_number, 1);
-    assert_in_range(told_output, 1000, number - 1); /* not the one in hand */
+    assert_in_range(told_output, MR_KEEP_ALIVE_OUTPUTS - 40, number - 1); /* not the one in hand */
     expect_no_request();
 }
 
@@ -525,6 +584,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_new_worker, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_shared_frames, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_shared_frame_that_cannot_be, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_frame_shared_by_too_many, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_takers_in_any_order, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_closing_cancels, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_is_taken_is_acknowledged, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_ends, set_up, tear_down),

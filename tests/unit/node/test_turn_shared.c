@@ -104,6 +104,45 @@ static void an_event_crosses_once_for_those_who_asked(void **state)
     end(&shared);
 }
 
+/* What the talker has been given: outputs of streams, its puts' answers not counted. */
+static unsigned take_talkers(struct shared *shared)
+{
+    struct harness_frame frame;
+    unsigned taken = 0;
+
+    while (harness_take(shared->talker.client, &frame)) {
+        assert_int_equal(frame.head.status, STATUS_OK);
+        taken += (frame.head.flags & FRAME_LAST) == 0;
+    }
+    return taken;
+}
+
+static void listeners_of_two_channels_in_turn(void **state)
+{
+    struct shared shared;
+
+    (void)state;
+    begin(&shared, RING);
+    for (unsigned n = 0; n < 20; n++) {
+        listen(&shared, "", true);
+        shared.talker.client->shares = true;
+        assert_int_not_equal(name_stream(&shared.talker, LISTENERS + n, ""), UINT64_MAX);
+        harness_settle(shared.scene.harness);
+    }
+    assert_int_equal(take_talkers(&shared), 20);
+    assert_int_equal(take_all(&shared), 20);
+    shared.talker.client->shares = false;
+    for (unsigned i = 1; i <= 5; i++) {
+        uint64_t before = published(&shared);
+        put(&shared, "key", 500);
+        harness_settle(shared.scene.harness);
+        assert_in_range(published(&shared) - before, 500, 2 * 500); /* once */
+        assert_int_equal(take_talkers(&shared), 20);
+        assert_int_equal(take_all(&shared), 20);
+    }
+    end(&shared);
+}
+
 static void who_did_not_ask_has_frames_of_its_own(void **state)
 {
     struct shared shared;
@@ -274,6 +313,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_event_crosses_once_for_those_who_asked),
+        cmocka_unit_test(listeners_of_two_channels_in_turn),
         cmocka_unit_test(who_did_not_ask_has_frames_of_its_own),
         cmocka_unit_test(events_of_other_keys_are_others),
         cmocka_unit_test(in_a_full_ring_nothing_is_lost),
