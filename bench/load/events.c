@@ -13,6 +13,9 @@
 
 #define MAP_NAME "bench-events"
 #define KEYS 1000
+/* Events that are taken of a stream before the next one's turn, and then that of the other processes that may have this
+ * core: if one took all that there is, the others would keep the writer waiting, which goes by the slowest. */
+#define AT_ONCE 20
 
 static mr_map *open_map(struct bench_client *account, const struct bench_options *options,
                         const struct bench_node *node, mr_client **client)
@@ -45,55 +48,78 @@ static void count(_Atomic uint64_t *total, uint64_t more)
     atomic_store_explicit(total, atomic_load_explicit(total, memory_order_relaxed) + more, memory_order_relaxed);
 }
 
-/* Takes what there is. Accounts are kept, and the clock read, once for what has come at once. */
-static void drain(struct bench_shared *shared, struct bench_client *account, mr_client *client, mr_stream *stream)
+struct listener {
+    struct bench_shared *shared;
+    struct bench_client *account;
+    mr_client *client;
+    unsigned sample, untimed; /* one event in so many is timed; that go untimed before the next */
+    uint64_t now;             /* read once for what has come at once to all streams; 0: not yet */
+};
+
+static void time_one(struct listener *listener, const struct mr_event *event)
 {
+    uint64_t started;
+
+    listener->untimed = listener->sample;
+    memcpy(&started, event->entry.value.data, sizeof(started));
+    if (listener->now <= started) /* it came later than what came first */
+        listener->now = bench_now();
+    histogram_add(&listener->account->latency, listener->now - started);
+}
+
+/* Takes what there is; true: there may be more. Accounts are kept once for what has come at once. */
+static bool drain(struct listener *listener, mr_stream *stream)
+{
+    struct bench_shared *shared = listener->shared;
+    struct bench_client *account = listener->account;
     bool measuring = atomic_load_explicit(&shared->phase, memory_order_relaxed) == PHASE_MEASURING;
-    uint64_t taken = 0, now = 0, started;
+    enum mr_status status = MR_OK;
     struct mr_event event;
-    enum mr_status status;
+    uint64_t taken = 0;
 
     if (measuring && atomic_load(&shared->round) != atomic_load_explicit(&account->round, memory_order_relaxed))
         bench_client_round(shared, account);
-    while ((status = mr_stream_next(stream, MR_NO_WAIT, &event)) == MR_OK) {
-        if (event.type == MR_LISTENING || event.entry.value.size < sizeof(started))
+    for (unsigned n = 0; n < AT_ONCE && (status = mr_stream_next(stream, MR_NO_WAIT, &event)) == MR_OK; n++) {
+        if (event.type == MR_LISTENING || event.entry.value.size < sizeof(uint64_t))
             continue;
         taken++;
-        if (!measuring)
-            continue;
-        memcpy(&started, event.entry.value.data, sizeof(started));
-        if (now <= started) /* it came later than what came first */
-            now = bench_now();
-        histogram_add(&account->latency, now - started);
+        if (measuring && --listener->untimed == 0)
+            time_one(listener, &event);
     }
-    if (status != MR_AGAIN)
-        bench_client_fail(account, "a stream has ended: %s: %s", mr_status_name(status), mr_message(client));
+    if (status != MR_OK && status != MR_AGAIN)
+        bench_client_fail(account, "a stream has ended: %s: %s", mr_status_name(status), mr_message(listener->client));
     count(&account->operations, taken);
     if (measuring)
         count(&account->counted, taken);
+    return status == MR_OK;
 }
 
 void bench_listener_run(const struct bench_options *options, const struct bench_node *node, struct bench_shared *shared,
                         unsigned number)
 {
-    struct bench_client *account = &shared->clients[number];
+    struct listener listener = {
+        .shared = shared, .account = &shared->clients[number], .sample = options->sample, .untimed = options->sample};
     unsigned share = share_of(options, number);
     mr_stream **streams = calloc(share + 1, sizeof(mr_stream *));
     struct mr_event event;
-    mr_client *client;
-    mr_map *map = open_map(account, options, node, &client);
+    mr_map *map = open_map(listener.account, options, node, &listener.client);
 
     for (unsigned n = 0; n < share; n++)
         if (mr_map_events(map, (struct mr_bytes){NULL, 0}, false, &streams[n]) != MR_OK ||
             mr_stream_next(streams[n], MR_FOR_EVER, &event) != MR_OK)
-            bench_client_fail(account, "cannot listen: %s", mr_message(client));
-    wait_for_start(shared, account);
+            bench_client_fail(listener.account, "cannot listen: %s", mr_message(listener.client));
+    wait_for_start(shared, listener.account);
     while (atomic_load_explicit(&shared->phase, memory_order_acquire) != PHASE_END) {
+        bool more = false;
+        listener.now = 0;
         for (unsigned n = 0; n < share; n++)
-            drain(shared, account, client, streams[n]);
-        mr_run(client, (int64_t)(NS_PER_SECOND / 10), NULL);
+            more |= drain(&listener, streams[n]);
+        if (more)
+            sched_yield();
+        else
+            mr_run(listener.client, (int64_t)(NS_PER_SECOND / 10), NULL);
     }
-    mr_detach(client);
+    mr_detach(listener.client);
     _exit(0);
 }
 
@@ -136,17 +162,19 @@ void bench_writer_run(const struct bench_options *options, const struct bench_no
     size_t size = options->value_size > sizeof(uint64_t) ? options->value_size : sizeof(uint64_t);
     uint8_t *value = calloc(1, size);
     uint64_t puts = 0;
-    char key[32];
+    char keys[KEYS][9];
     mr_client *client;
     mr_map *map = open_map(writer.account, options, node, &client);
 
+    for (unsigned n = 0; n < KEYS; n++)
+        snprintf(keys[n], sizeof(keys[n]), "%08u", n);
     wait_for_start(shared, writer.account);
     while (atomic_load_explicit(&shared->phase, memory_order_acquire) != PHASE_END) {
         while (puts < slowest(options, shared) + options->pipeline && writer.in_flight < options->pipeline) {
             uint64_t now = bench_now();
             memcpy(value, &now, sizeof(now));
-            snprintf(key, sizeof(key), "%08u", (unsigned)(puts % KEYS));
-            if (mr_map_put_start(map, mr_text(key), (struct mr_bytes){value, size}, NULL,
+            struct mr_bytes key = {keys[puts % KEYS], sizeof(keys[0]) - 1};
+            if (mr_map_put_start(map, key, (struct mr_bytes){value, size}, NULL,
                                  (struct mr_then){.done = written, .arg = &writer}, NULL) != MR_OK)
                 break;
             writer.in_flight++;
