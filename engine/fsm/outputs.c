@@ -12,7 +12,9 @@
 enum {
     CHUNK_BYTES = 32 * 1024, /* the usual size */
     CHUNK_BYTES_MIN = 1024,  /* of the first, so that a quiet session is small */
-    RECORD_ALIGNMENT = 8
+    RECORD_ALIGNMENT = 8,
+    CACHE_LINE = 64,
+    AHEAD = 16 * CACHE_LINE /* bytes: so long before it is written memory is asked for */
 };
 
 static struct stored_output *record_at(struct output_chunk *chunk, uint32_t place)
@@ -71,6 +73,8 @@ static inline struct stored_output *make_room(struct outputs *outputs, size_t si
     struct stored_output *output = record_at(chunk, chunk->used);
     output->size = (uint32_t)size;
     output->place = chunk->used;
+    for (size_t i = 0; i < size && i < AHEAD; i += CACHE_LINE)
+        __builtin_prefetch((uint8_t *)output + AHEAD + i, 1);
     chunk->used += (uint32_t)size;
     chunk->records++;
     outputs->live += size;

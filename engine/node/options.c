@@ -163,8 +163,9 @@ static const struct option_row rows[OPTION_COUNT] = {
                                .most = MR_SNAPSHOT_BYTES_MAX,
                                .or_none = true,
                                .initial = MR_SNAPSHOT_BYTES_DEFAULT,
-                               .help = "a snapshot is taken whenever the log has grown by this; 0: only by `millrace "
-                                       "snapshot` and when the node stops"},
+                               .help = "a snapshot is taken whenever the log has grown by this, or by the last one's "
+                                       "size if that is more; 0: only by `millrace snapshot` and when the node "
+                                       "stops"},
     [OPTION_SESSION_OUTPUTS] = {.name = "session-outputs",
                                 .argument = "SIZE",
                                 .kind = KIND_SIZE,

@@ -161,9 +161,21 @@ static void drop_unsound(struct snapshots *snapshots)
     }
 }
 
+/* So much log is written between two: as much as the last one took, if that is more, so that a large state is not
+ * written more often than the log is; but no more than two such snapshots leave each half of the log. */
+static uint64_t spacing(const struct snapshots *snapshots)
+{
+    uint64_t last = snapshots->known_count > 0 ? snapshots->known[0].bytes : 0;
+    uint64_t half = snapshots->config.disk_limit / 2;
+
+    if (snapshots->config.disk_limit != 0 && last > half / 2)
+        last = half > last ? half - last : 0;
+    return last > snapshots->config.every ? last : snapshots->config.every;
+}
+
 static uint64_t due_after(const struct snapshots *snapshots, uint64_t grown)
 {
-    return snapshots->config.every != 0 ? grown + snapshots->config.every : UINT64_MAX;
+    return snapshots->config.every != 0 ? grown + spacing(snapshots) : UINT64_MAX;
 }
 
 void snapshots_begin(struct worker *worker, const struct snapshots_config *config)
@@ -181,6 +193,7 @@ void snapshots_found(struct worker *worker, const struct snapshot *snapshot)
         return;
     snapshots->known[snapshots->known_count++] =
         (struct known_snapshot){.point = snapshot->point, .bytes = snapshot->bytes};
+    snapshots->due = due_after(snapshots, 0);
     show(worker);
 }
 

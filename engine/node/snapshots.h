@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* When a worker takes snapshots of its partition, and what follows from each.
  *
- * One is taken when the log has grown by so many bytes since the last one, and when somebody asks for one, always after
- * a turn's answers are published: whatever has been applied is then behind its channel's head, so that a successor that
+ * One is taken when the log has grown by so many bytes since the last one, or by as many as that one has if they are
+ * more, and when somebody asks for one, always after a turn's answers are published: whatever has been applied is then behind its channel's head, so that a successor that
  * starts from the snapshot owes nobody an answer to what stands before it in the log. (Open commands whose outputs go
  * on: their clients name them again when they see that there is a new worker, as they do after any death.)
  *
@@ -23,7 +23,7 @@ struct worker;
 
 struct snapshots_config {
     struct snapshot_place place;
-    uint64_t every;      /* bytes of log; 0: only on demand and at a stop */
+    uint64_t every;      /* bytes of log, or the last one's size if that is more; 0: only on demand and at a stop */
     uint64_t disk_limit; /* bytes that log and snapshots may take; 0: what there is */
 };
 

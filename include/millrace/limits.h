@@ -38,7 +38,8 @@
 #define MR_SEGMENT_BYTES_MIN (64 * MR_KIB)
 #define MR_SEGMENT_BYTES_MAX (4 * MR_GIB)
 
-/* --snapshot-bytes: so much log is written between two snapshots; 0: only on demand and at an orderly stop. */
+/* --snapshot-bytes: so much log is written between two snapshots, or as much as the first one has if that is more; 0:
+ * only on demand and at an orderly stop. */
 #define MR_SNAPSHOT_BYTES_DEFAULT (256 * MR_MIB)
 #define MR_SNAPSHOT_BYTES_MIN (64 * MR_KIB)
 #define MR_SNAPSHOT_BYTES_MAX (1024 * MR_GIB)

@@ -172,6 +172,59 @@ static void taken_by_bytes_the_log_stays_small(void **state)
     }
 }
 
+/* A kilobyte under a new key, until the next one is there; by how much the log has grown between the two, as they
+ * began. */
+static uint64_t grown_until_next(struct scene *scene)
+{
+    const struct snapshots *known = &scene->harness->worker.snapshots;
+    uint64_t before = newest(scene->harness), grown = known->grown;
+    static const uint8_t value[1000];
+    struct harness_frame frame;
+    char key[24];
+
+    for (unsigned i = 0; newest(scene->harness) == before; i++) {
+        assert_true(i < 1000);
+        snprintf(key, sizeof(key), "%u", (unsigned)scene->next);
+        struct payload payload = write_payload(key, (struct slice){value, sizeof(value)}, NULL, 0);
+        request_command(&scene->request, scene->session, scene->map, scene->next++, "Put", payload_slice(&payload));
+        uint64_t position = scene_send(scene, FRAME_COMMAND);
+        harness_settle(scene->harness);
+        scene_take(scene, position, &frame);
+        assert_int_equal(frame.head.status, STATUS_OK);
+        if (i % 16 == 15)
+            put(scene, 1); /* and acknowledges */
+    }
+    return known->grown - grown;
+}
+
+/* The state gets many times as large as what is given: so much log lies between two as the first of them has bytes. */
+static void a_large_state_is_written_no_more_often_than_the_log(void **state)
+{
+    uint64_t disk_limit = *(const uint64_t *)*state;
+    enum { EVERY = 4 * BATCH, SOME = 4 * BATCH }; /* what a put takes on disk, with another and a KeepAlive */
+    struct scene scene;
+    uint64_t size = 0;
+
+    begin(&scene, DURABILITY_SYNC, EVERY);
+    scene.harness->worker.snapshots.config.disk_limit = disk_limit;
+    while (size < (disk_limit != 0 ? disk_limit / 3 : 12 * EVERY)) {
+        uint64_t grown = grown_until_next(&scene), spaced = size > EVERY ? size : EVERY;
+        if (disk_limit != 0 && spaced > disk_limit / 4)
+            spaced = spaced < disk_limit / 2 - EVERY ? disk_limit / 2 - spaced : EVERY;
+        assert_true(grown <= spaced + SOME);
+        assert_true(grown >= spaced || disk_limit != 0); /* there it also comes early, where a segment is wanting */
+        size = scene.harness->worker.snapshots.known[0].bytes;
+    }
+    if (disk_limit == 0) {
+        restart(&scene); /* what was read back counts as growth */
+        const struct snapshots *known = &scene.harness->worker.snapshots;
+        assert_int_equal(known->due, known->known[0].bytes);
+        grown_until_next(&scene);
+        assert_in_range(known->grown, size, size + SOME);
+    }
+    scene_end(&scene);
+}
+
 static void none_without_being_asked_where_it_is_off(void **state)
 {
     struct scene scene;
@@ -575,8 +628,11 @@ static void a_stop_while_one_is_written(void **state)
 
 int main(void)
 {
+    static uint64_t no_disk_limit = 0, disk_limit = 64 * 4 * BATCH;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(taken_by_bytes_the_log_stays_small),
+        cmocka_unit_test_prestate(a_large_state_is_written_no_more_often_than_the_log, &no_disk_limit),
+        cmocka_unit_test_prestate(a_large_state_is_written_no_more_often_than_the_log, &disk_limit),
         cmocka_unit_test(none_without_being_asked_where_it_is_off),
         cmocka_unit_test(who_asks_gets_all_that_was_applied),
         cmocka_unit_test(a_failure_is_told_and_tried_again_later),
