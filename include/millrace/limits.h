@@ -56,7 +56,8 @@
 
 /* Written to disk at once, and in flight. */
 #define MR_BATCHES_IN_FLIGHT 4
-#define MR_BATCH_EARLY_BYTES (64 * MR_KIB) /* a batch this large is written although others are in flight */
+#define MR_BATCH_EARLY_BYTES (128 * MR_KIB)     /* a batch this large is written although others are in flight */
+#define MR_BATCH_GATHERS (300 * MR_MICROSECOND) /* a smaller one waits so long at most, while more keeps coming */
 
 /* Channels of one partition; connections to the supervisor. --user-channels and --user-connections: what one user may
  * have of them, so that one alone cannot take them all. */
