@@ -46,6 +46,7 @@ static void enqueue(struct log *log, struct batch *batch)
     batch->segment->users++;
     batch->used = BATCH_HEADER_BYTES;
     batch->count = 0;
+    batch->gathers_since = 0;
     batch->first_index = log->next_index;
     batch->time = batch->last_time = log->time;
     if (log->memory)

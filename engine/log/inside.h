@@ -50,6 +50,7 @@ struct batch {
     struct segment *segment; /* where it will stand */
     uint64_t offset;
     uint64_t sequence, chain; /* known once it is sealed */
+    uint64_t gathers_since;   /* monotonic time from which on its write could have begun; 0: it was not looked at */
     uint64_t started;         /* monotonic time at which its write began */
 };
 

@@ -2,10 +2,11 @@
 /* Sealing, writing and completing batches; in `async`, flushing what was written.
  *
  * A batch's write starts when nothing is in flight, or when the batch has grown large, or cannot grow any more, and few
- * enough are in flight: what arrives during a write becomes the next one. Writes complete in any order; a batch is
- * durable when it and all before it are complete. What a batch claims in its header is, in `sync`, all that is durable;
- * in `async`, all that has been flushed: a claim has to be true after a power cut too. In `memory` nothing is written
- * and all is durable once sealed. */
+ * enough are in flight: what arrives during a write becomes the next one. Where nothing is in flight and more keeps
+ * coming, a batch is gathered for a moment longer: a write costs the processor as much as hundreds of small commands,
+ * whatever its size. Writes complete in any order; a batch is durable when it and all before it are complete. What a
+ * batch claims in its header is, in `sync`, all that is durable; in `async`, all that has been flushed: a claim has to
+ * be true after a power cut too. In `memory` nothing is written and all is durable once sealed. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -79,18 +80,41 @@ static void start(struct log *log, struct batch *batch)
                     token_make(TOKEN_BATCH, (uint64_t)(batch - log->pool)));
 }
 
+/* Is it still worth waiting for what comes? */
+static bool gathers(const struct log *log, struct batch *batch)
+{
+    uint64_t time = now(log);
+    if (batch->gathers_since == 0)
+        batch->gathers_since = time;
+    return time - batch->gathers_since < MR_BATCH_GATHERS;
+}
+
+static bool may_start(const struct log *log, struct batch *batch, bool more)
+{
+    bool closed = batch != log->open;
+    if (!closed && batch->count == 0)
+        return false;
+    if (log->memory)
+        return true;
+    if (closed || batch->used >= MR_BATCH_EARLY_BYTES)
+        return log->in_flight < MR_BATCHES_IN_FLIGHT;
+    return log->in_flight == 0 && !(more && gathers(log, batch));
+}
+
+static void submit(struct log *log, bool more)
+{
+    while (log->submitted != log->tail && !log->failing && may_start(log, queue_at(log, log->submitted), more))
+        start(log, queue_at(log, log->submitted));
+}
+
 void log_submit(struct log *log)
 {
-    while (log->submitted != log->tail && !log->failing) {
-        struct batch *batch = queue_at(log, log->submitted);
-        bool closed = batch != log->open;
-        bool large = closed || batch->used >= MR_BATCH_EARLY_BYTES;
-        if (!closed && batch->count == 0)
-            return;
-        if (!log->memory && log->in_flight > 0 && !(large && log->in_flight < MR_BATCHES_IN_FLIGHT))
-            return;
-        start(log, batch);
-    }
+    submit(log, false);
+}
+
+void log_submit_large(struct log *log)
+{
+    submit(log, true);
 }
 
 void batch_written(struct log *log, struct batch *batch, int64_t result)

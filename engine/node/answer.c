@@ -307,6 +307,9 @@ static void publish(struct worker *worker, struct worker_channel *channel)
 
     region->pair[other] = (struct cursor_pair){.request_head = head, .response_tail = channel->responses.tail};
     atomic_store_explicit(&region->current, other, memory_order_release);
+    /* Whose request is done often makes the next one at once, and need not wake who is awake. */
+    if (head != channel->requests.released)
+        channels_scan_again(worker, channel);
     /* Answers first: when the whole node dies, a client goes by what stands in the rings, and whatever the head has
      * passed must have its answer there. */
     if (ring_publish(&channel->responses))

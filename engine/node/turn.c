@@ -296,7 +296,7 @@ static bool clock_held(struct worker *worker)
 
 bool turn_run(struct worker *worker)
 {
-    bool any;
+    bool any, read = false;
 
     worker->now = worker->io->ops->monotonic(worker->io);
     worker->time = clock_read(&worker->clock, worker->now, clock_held(worker));
@@ -308,10 +308,14 @@ bool turn_run(struct worker *worker)
     }
     worker->walk_waits = UINT64_MAX;
     if (worker->accepting)
-        any |= scan(worker);
+        read = scan(worker);
+    any |= read;
     if (worker->log != NULL) {
         log_time(worker);
-        log_submit(worker->log);
+        if (read)
+            log_submit_large(worker->log);
+        else
+            log_submit(worker->log);
         any |= apply_durable(worker);
         worker->log_wants = log_tick(worker->log, worker->time);
         any |= attach_look(worker);

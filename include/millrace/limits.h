@@ -57,7 +57,8 @@
 
 /* Written to disk at once, and in flight. */
 #define MR_BATCHES_IN_FLIGHT 4
-#define MR_BATCH_EARLY_BYTES (64 * MR_KIB) /* a batch this large is written although others are in flight */
+#define MR_BATCH_EARLY_BYTES (128 * MR_KIB)     /* a batch this large is written although others are in flight */
+#define MR_BATCH_GATHERS (300 * MR_MICROSECOND) /* a smaller one waits so long at most, while more keeps coming */
 
 /* Channels of one partition; connections to the supervisor. --user-channels and --user-connections: what one user may
  * have of them, so that one alone cannot take them all. */
@@ -137,7 +138,8 @@
 
 /* Waiting. */
 #define MR_SPIN_LIMIT (50 * MR_MICROSECOND)      /* adaptive: at most this long before sleeping */
-#define MR_YIELD_IDLE (2 * MR_MICROSECOND)       /* a client that spins on its only processor yielded: to nobody */
+#define MR_SPIN_PATIENT (250 * MR_MICROSECOND)   /* ... a client that has seen that it pays */
+#define MR_YIELD_IDLE (2 * MR_MICROSECOND)       /* a client that spins yielded its processor: to nobody */
 #define MR_YIELD_DEAR (500 * MR_MICROSECOND)     /* to somebody who kept it */
 #define MR_PARK_AFTER (100 * MR_MILLISECOND)     /* a channel quiet this long is no longer scanned */
 #define MR_MARKER_AFTER (10 * MR_MILLISECOND)    /* an idle log is closed off by an empty batch */

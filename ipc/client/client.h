@@ -237,10 +237,11 @@ struct mr_client {
     bool in_callback;
     bool away;          /* the node is; it may come back (reconnect.c) */
     bool gone;          /* it has not come back in time; every later call is MR_NO_NODE */
+    bool patient;       /* spins longer before it sleeps (wait.c) */
     bool may_set_aside; /* a call waits for an answer behind results that nobody takes: copy those out of the way */
     int only_cpu;       /* that the process may use; -1: there are several */
 
-    uint64_t yield_at; /* only_cpu: not before that is it given away while spinning */
+    uint64_t yield_at; /* the processor is not given away before that while spinning */
 
     struct mr_options options; /* name_space is a copy */
     char *path;

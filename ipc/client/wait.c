@@ -213,25 +213,39 @@ static void spin(struct mr_client *client)
     }
 }
 
-/* Others may be on the only processor, too. Some do their part and give it back: clients whose answers come while this
- * one spins. Others keep it; that is tried as seldom as it is dear. */
+/* Others may want this processor, too. Some do their part and give it back: clients whose answers come while this one
+ * spins, the kernel's thread that ends the write that is waited for. Others keep it; that is tried as seldom as it is
+ * dear. */
 static void yield(struct mr_client *client, uint64_t now)
 {
     sched_yield();
     uint64_t after = now_ns();
     if (after - now > MR_YIELD_DEAR)
         client->yield_at = after + 16 * (after - now);
+    else if (client->only_cpu < 0)
+        client->yield_at = after + MR_SPIN_LIMIT;
     else if (after - now < MR_YIELD_IDLE)
         client->yield_at = after + 10 * MR_YIELD_IDLE;
+}
+
+/* Being woken takes the node and this process as long as half a durable write takes a disk. So who slept and had what
+ * it waited for soon after spins longer the next time, until that turns out to be in vain. */
+static void learn(struct mr_client *client, uint64_t since)
+{
+    client->patient = now_ns() - since < MR_SPIN_PATIENT;
 }
 
 enum mr_status client_wait(struct mr_client *client, client_done_fn *done, const void *argument, uint64_t deadline)
 {
     unsigned moved = client->moved;
-    uint64_t spin_until = 0;
+    uint64_t since = 0; /* nothing has come */
+    bool slept = false;
 
     for (;;) {
         client_run_once(client);
+        if (slept && client->moved != moved)
+            learn(client, since);
+        slept = false;
         if (done(client, argument))
             return MR_OK;
         if (client->gone)
@@ -239,19 +253,22 @@ enum mr_status client_wait(struct mr_client *client, client_done_fn *done, const
         uint64_t now = now_ns();
         if (now >= deadline)
             return MR_TIMEOUT;
-        if (spin_until == 0 || client->moved != moved)
-            spin_until = now + MR_SPIN_LIMIT;
+        if (since == 0 || client->moved != moved)
+            since = now;
         moved = client->moved;
-        if (now < spin_until && may_spin(client)) {
-            if (client->only_cpu >= 0 && now >= client->yield_at) {
+        if (now - since < (client->patient ? MR_SPIN_PATIENT : MR_SPIN_LIMIT) && may_spin(client)) {
+            bool yields = client->only_cpu >= 0 || now - since >= MR_SPIN_LIMIT;
+            if (yields && now >= client->yield_at) {
                 yield(client, now);
                 continue;
             }
             spin(client);
             if (done(client, argument))
                 return MR_OK;
-        } else if (client_arm(client) && !sleep_until(client, now, deadline)) {
-            return MR_CANCELED;
+        } else if (client_arm(client)) {
+            slept = true;
+            if (!sleep_until(client, now, deadline))
+                return MR_CANCELED;
         }
     }
 }

@@ -168,7 +168,7 @@ static void writes_start_by_the_rule(void **state)
     append(&fixture, 16000);
     log_submit(fixture.log);
     assert_int_equal(fake_io_in_flight(fixture.io), 1);
-    for (unsigned n = 0; n < 4; n++)
+    for (unsigned n = 0; n < MR_BATCH_EARLY_BYTES / 16000; n++)
         append(&fixture, 16000);
     log_submit(fixture.log);
     assert_int_equal(fake_io_in_flight(fixture.io), 2);
@@ -194,6 +194,50 @@ static void writes_start_by_the_rule(void **state)
     log_fixture_settle(&fixture);
     assert_int_equal(log_fixture_close(&fixture), 0);
     reopen(&fixture);
+    log_fixture_free(&fixture);
+}
+
+/* While more keeps coming: what is large at once; what is not when nothing more comes, or MR_BATCH_GATHERS is over. */
+static void a_small_batch_waits_for_more(void **state)
+{
+    (void)state;
+    struct log_fixture fixture;
+    struct fake_operation operation;
+    log_fixture_init(&fixture, 1, DURABILITY_SYNC);
+    fixture.config.batch_bytes = 256 * MR_KIB;
+    fixture.config.segment_bytes = 8 * MR_MIB;
+    assert_int_equal(log_fixture_open(&fixture), 0);
+    log_fixture_prepared(&fixture);
+    fake_machine_config(fixture.machine)->order = FAKE_MANUAL;
+    append(&fixture, 10);
+    log_submit_large(fixture.log);
+    assert_int_equal(fake_io_in_flight(fixture.io), 0);
+    fake_machine_advance(fixture.machine, MR_BATCH_GATHERS - 1);
+    append(&fixture, 10);
+    log_submit_large(fixture.log);
+    assert_int_equal(fake_io_in_flight(fixture.io), 0);
+    fake_machine_advance(fixture.machine, 1);
+    log_submit_large(fixture.log);
+    assert_int_equal(fake_io_in_flight(fixture.io), 1);
+    assert_true(fake_io_finish(fixture.io, 0));
+    log_fixture_complete(&fixture);
+    assert_int_equal(log_fixture_take(&fixture), 2);
+
+    append(&fixture, 10);
+    log_submit_large(fixture.log);
+    assert_int_equal(fake_io_in_flight(fixture.io), 0);
+    log_submit(fixture.log);
+    assert_int_equal(fake_io_in_flight(fixture.io), 1);
+    for (unsigned n = 0; n <= MR_BATCH_EARLY_BYTES / 16000; n++)
+        append(&fixture, 16000);
+    log_submit_large(fixture.log);
+    assert_int_equal(fake_io_in_flight(fixture.io), 2);
+    assert_true(fake_io_operation(fixture.io, 1, &operation));
+    assert_true(operation.size >= MR_BATCH_EARLY_BYTES);
+    fake_machine_config(fixture.machine)->order = FAKE_AT_ONCE;
+    fake_io_finish_all(fixture.io);
+    log_fixture_settle(&fixture);
+    assert_int_equal(log_fixture_close(&fixture), 0);
     log_fixture_free(&fixture);
 }
 
@@ -554,6 +598,7 @@ int main(void)
         cmocka_unit_test(a_replay_can_stop_the_opening),
         cmocka_unit_test(nothing_is_handed_out_before_it_is_durable_and_in_order),
         cmocka_unit_test(writes_start_by_the_rule),
+        cmocka_unit_test(a_small_batch_waits_for_more),
         cmocka_unit_test(a_large_entry_is_a_batch_alone),
         cmocka_unit_test(a_reservation_may_be_dropped_or_shortened),
         cmocka_unit_test(time_never_goes_backwards),

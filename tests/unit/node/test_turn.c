@@ -458,6 +458,62 @@ static void a_failing_disk_refuses_and_reads_go_on(void **state)
     scene_end(&scene);
 }
 
+/* While a write is in flight a worker sleeps, its channels parked. Whoever has its answer need not wake it. */
+static void whose_request_is_done_is_scanned_again(void **state)
+{
+    struct scene scene;
+    struct harness_frame frame;
+
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    struct worker *worker = &scene.harness->worker;
+    fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
+    uint64_t first = scene_increment(&scene, 1);
+    harness_settle(scene.harness);
+    assert_true(log_in_flight(worker->log));
+    assert_true(channels_park_all(worker));
+    assert_true(worker->channels[0].parked);
+    fake_io_finish_all(scene.harness->io);
+    turn_run(worker);
+    scene_take(&scene, first, &frame);
+    assert_false(worker->channels[0].parked);
+    assert_int_equal(atomic_load(&scene.client->channel.page->request.reader_sleeps), 0);
+    uint64_t second = scene_increment(&scene, 2);
+    turn_run(worker);
+    fake_io_finish_all(scene.harness->io);
+    harness_settle(scene.harness);
+    fake_io_finish_all(scene.harness->io);
+    harness_settle(scene.harness);
+    scene_take(&scene, second, &frame);
+    assert_int_equal(scene_number(&frame), 2);
+    scene_end(&scene);
+}
+
+/* A small batch waits for the next turn while turns find something to read, and no longer. */
+static void what_comes_turn_by_turn_is_written_together(void **state)
+{
+    struct scene scene;
+    struct fake_operation operation;
+
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    struct worker *worker = &scene.harness->worker;
+    fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
+    for (uint64_t n = 1; n <= 3; n++) {
+        scene_increment(&scene, n);
+        turn_run(worker);
+        assert_false(log_in_flight(worker->log));
+    }
+    turn_run(worker);
+    assert_true(log_in_flight(worker->log));
+    assert_true(fake_io_operation(scene.harness->io, 0, &operation));
+    assert_int_equal(operation.size, 4096);
+    fake_io_finish_all(scene.harness->io);
+    harness_settle(scene.harness);
+    assert_int_equal(fsm_index(worker->fsm), log_last_index(worker->log));
+    scene_end(&scene);
+}
+
 static void sleepers_are_woken(void **state)
 {
     struct scene scene;
@@ -551,6 +607,8 @@ int main(void)
         cmocka_unit_test(what_cannot_be_closes_that_channel_alone),
         cmocka_unit_test(over_the_size_limit_is_refused),
         cmocka_unit_test(a_failing_disk_refuses_and_reads_go_on),
+        cmocka_unit_test(whose_request_is_done_is_scanned_again),
+        cmocka_unit_test(what_comes_turn_by_turn_is_written_together),
         cmocka_unit_test(sleepers_are_woken),
         cmocka_unit_test(deadlines_fire_without_traffic_whatever_the_wall_clock_does),
         cmocka_unit_test(standing_still_ends_no_session),
