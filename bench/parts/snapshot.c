@@ -83,11 +83,11 @@ static void load_snapshot(struct fsm *fsm, const struct snapshot_place *place)
 
     if (snapshot_find(place, &list, &error) != 0 || list.count == 0)
         die("the snapshot is gone");
-    if (snapshot_load(place, &list.snapshots[0], &content, NULL, NULL, &error) != 0)
+    if (snapshot_load_begin(place, &list.snapshots[0], &content, NULL, NULL, &error) != 0)
         die("%s", error.text);
-    if (fsm_restore_telling(fsm, (struct slice){content.sections[0], content.sizes[0]},
-                            (struct slice){content.sections[1], content.sizes[1]}, snapshot_forget, &content,
-                            &error) != 0)
+    struct fsm_source source = {.need = snapshot_need, .passed = snapshot_forget, .context = &content};
+    if (fsm_restore_from(fsm, (struct slice){content.sections[0], content.sizes[0]},
+                         (struct slice){content.sections[1], content.sizes[1]}, &source, &error) != 0)
         die("%s", error.text);
     snapshot_unload(&content);
     snapshot_list_free(&list);

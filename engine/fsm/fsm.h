@@ -182,11 +182,19 @@ void fsm_write_extra(struct fsm *fsm, fsm_write_fn *write, void *context);
  * -1 with *error, saying what cannot be, and then the state is good for fsm_destroy() only. Nothing refers to the bytes
  * afterwards. */
 int fsm_restore(struct fsm *fsm, struct slice snapshot, struct slice extra, struct mr_error *error);
-/* The same, telling while it goes on which bytes of the snapshot it will not look at again, so that their memory can be
- * given to the state: every few megabytes, from where the service at hand begins up to where it is. */
-typedef void fsm_passed_fn(void *context, const uint8_t *from, const uint8_t *to);
-int fsm_restore_telling(struct fsm *fsm, struct slice snapshot, struct slice extra, fsm_passed_fn *passed,
-                        void *context, struct mr_error *error);
+/* Where the bytes of a snapshot come from that is read while it is restored. */
+struct fsm_source {
+    /* [from, to) has to be there now. The end of what is there from `from` on: `to`, or further; NULL with *error: it
+     * cannot be had. */
+    const uint8_t *(*need)(void *context, const uint8_t *from, const uint8_t *to, struct mr_error *error);
+    /* [from, to) will not be looked at again, so that its memory can be given to the state. Told every few megabytes;
+     * NULL: nobody wants to know. */
+    void (*passed)(void *context, const uint8_t *from, const uint8_t *to);
+    void *context;
+};
+/* The same of a snapshot of which only the extra is there at first. */
+int fsm_restore_from(struct fsm *fsm, struct slice snapshot, struct slice extra, const struct fsm_source *source,
+                     struct mr_error *error);
 
 /* Both sections, one behind the other: to compare states (tests). */
 void fsm_dump(struct fsm *fsm, fsm_write_fn *write, void *context);

@@ -20,6 +20,8 @@
 int restoring_wrong(const struct restoring *restoring, const char *what)
 {
     char where[96] = "";
+    if (restoring->lost)
+        return -1;
     if (restoring->service_id != 0)
         snprintf(where, sizeof(where), "service %" PRIu64 ": ", restoring->service_id);
     else if (restoring->sequence_num != 0)
@@ -28,6 +30,63 @@ int restoring_wrong(const struct restoring *restoring, const char *what)
     else if (restoring->session_id != 0)
         snprintf(where, sizeof(where), "session %" PRIu64 ": ", restoring->session_id);
     return error_set(restoring->error, "this cannot be a snapshot of a partition's state: %s%s", where, what);
+}
+
+/* ---- what is there ---- */
+
+/* So many bytes from where the reader of a part of the snapshot stands, or what is left of the part, if anything is.
+ * False: they cannot be had, and the reader reads no further. */
+static bool need(struct restoring *restoring, struct canonical_reader *reader, size_t size)
+{
+    const struct fsm_source *source = restoring->source;
+    const uint8_t *from = reader->at;
+    size_t left = (size_t)(reader->end - from);
+    const uint8_t *to = from + (size < left ? size : left);
+    if (source == NULL || left == 0 || (from >= restoring->there[0] && to <= restoring->there[1]))
+        return true;
+    const uint8_t *end = restoring->lost ? NULL : source->need(source->context, from, to, restoring->error);
+    if (end == NULL) {
+        restoring->lost = true;
+        canonical_fail(reader);
+        return false;
+    }
+    restoring->there[0] = from;
+    restoring->there[1] = end;
+    return true;
+}
+
+/* A tag with a number or a length behind it is shorter; and so are index and time of a partition. */
+enum { HEAD_MAX = 16, PARTITION_HEAD_MAX = 48 };
+
+/* canonical_message() where reader and message may not be there yet; then all of the message is. */
+static bool need_message(struct restoring *restoring, struct canonical_reader *reader, unsigned field,
+                         struct slice *bytes)
+{
+    if (!need(restoring, reader, HEAD_MAX) || !canonical_message(reader, field, bytes))
+        return false;
+    struct canonical_reader message = canonical_reader(*bytes);
+    if (!need(restoring, &message, bytes->size))
+        canonical_fail(reader);
+    return !reader->wrong;
+}
+
+bool restore_message(struct service_host *host, struct canonical_reader *reader, unsigned field, struct slice *bytes)
+{
+    struct restoring *restoring = container_of(host, struct fsm, services.host)->restoring;
+    mr_assert(restoring != NULL);
+    return need_message(restoring, reader, field, bytes);
+}
+
+void restore_passed(struct service_host *host, const uint8_t *at)
+{
+    enum { TELL_EVERY = 8 << 20 };
+    struct restoring *restoring = container_of(host, struct fsm, services.host)->restoring;
+    mr_assert(restoring != NULL);
+    const struct fsm_source *source = restoring->source;
+    if (source == NULL || source->passed == NULL || at - restoring->told < TELL_EVERY)
+        return;
+    restoring->told = at;
+    source->passed(source->context, restoring->data, at);
 }
 
 bool canonical_time(struct canonical_reader *reader, unsigned field, uint64_t *nanoseconds)
@@ -75,17 +134,6 @@ struct stream *stream_restore(struct service_host *host, uint64_t index, void *l
     stream->opening = service_opening(stream->session, restoring->service_id);
     list_append(&stream->opening->streams, &stream->of_opening);
     return stream;
-}
-
-void restore_passed(struct service_host *host, const uint8_t *at)
-{
-    enum { TELL_EVERY = 8 << 20 };
-    struct restoring *restoring = container_of(host, struct fsm, services.host)->restoring;
-    mr_assert(restoring != NULL);
-    if (restoring->passed == NULL || at - restoring->told < TELL_EVERY)
-        return;
-    restoring->told = at;
-    restoring->passed(restoring->context, restoring->data, at);
 }
 
 static bool opens(const struct service_type *type, struct slice name)
@@ -180,11 +228,15 @@ static struct service *restore_spec(const struct restoring *restoring, struct sl
 static int restore_service(struct restoring *restoring, struct slice bytes)
 {
     struct canonical_reader reader = canonical_reader(bytes);
-    uint64_t last = restoring->service_id, id = canonical_number(&reader, ROW(ServiceSnapshot, service_id));
-    struct slice spec = {NULL, 0};
-    bool has_spec = canonical_message(&reader, ROW(ServiceSnapshot, spec), &spec);
-    struct slice data = canonical_bytes(&reader, ROW(ServiceSnapshot, data));
-    struct slice sessions = canonical_bytes(&reader, ROW(ServiceSnapshot, sessions));
+    struct slice spec = {NULL, 0}, data = {NULL, 0}, sessions = {NULL, 0};
+    uint64_t last = restoring->service_id, id = 0;
+    if (need(restoring, &reader, HEAD_MAX))
+        id = canonical_number(&reader, ROW(ServiceSnapshot, service_id));
+    bool has_spec = need_message(restoring, &reader, ROW(ServiceSnapshot, spec), &spec);
+    if (need(restoring, &reader, HEAD_MAX))
+        data = canonical_bytes(&reader, ROW(ServiceSnapshot, data));
+    if (need(restoring, &reader, (size_t)(reader.end - reader.at)))
+        sessions = canonical_bytes(&reader, ROW(ServiceSnapshot, sessions));
     if (!canonical_end(&reader) || !has_spec)
         return restoring_wrong(restoring, "a service behind it is not a ServiceSnapshot");
     if (id <= last || id > restoring->fsm->index)
@@ -196,6 +248,9 @@ static int restore_service(struct restoring *restoring, struct slice bytes)
     if (service == NULL || restore_openings(restoring, service, sessions) != 0 || find_streams(restoring, service) != 0)
         return -1;
     restoring->data = restoring->told = data.data;
+    struct canonical_reader beginning = canonical_reader(data);
+    if (!need(restoring, &beginning, RESTORE_THERE))
+        return restoring_wrong(restoring, "its data is not there");
     if (!service->type->restore(service->state, data))
         return restoring_wrong(restoring, "its data cannot be what a service of its type writes");
     return settle_streams(restoring);
@@ -208,6 +263,8 @@ static int restore_partition(struct restoring *restoring, struct slice snapshot)
     struct fsm *fsm = restoring->fsm;
     struct canonical_reader reader = canonical_reader(snapshot);
     uint64_t limit = canonical_number(&restoring->extra, 1);
+    if (!need(restoring, &reader, PARTITION_HEAD_MAX))
+        return restoring_wrong(restoring, "it is not there");
     fsm->index = canonical_number(&reader, ROW(PartitionSnapshot, index));
     if (!canonical_time(&reader, ROW(PartitionSnapshot, timestamp), &fsm->time))
         return restoring_wrong(restoring, "it does not begin with an index and a time");
@@ -219,7 +276,7 @@ static int restore_partition(struct restoring *restoring, struct slice snapshot)
                          " bytes for a session's outputs, which is %" PRIu64 " now; it cannot be changed",
                          limit, fsm->config.session_output_limit);
     struct slice part;
-    while (canonical_message(&reader, ROW(PartitionSnapshot, sessions), &part))
+    while (need_message(restoring, &reader, ROW(PartitionSnapshot, sessions), &part))
         if (restore_session(restoring, part) != 0)
             return -1;
     restoring->session_id = restoring->sequence_num = 0;
@@ -227,7 +284,7 @@ static int restore_partition(struct restoring *restoring, struct slice snapshot)
         return restoring_wrong(restoring, "the SnapshotExtra goes on behind the last session");
     if (restoring->count > 0)
         qsort(restoring->streams, restoring->count, sizeof(restoring->streams[0]), by_service);
-    while (canonical_message(&reader, ROW(PartitionSnapshot, services), &part))
+    while (need(restoring, &reader, HEAD_MAX) && canonical_message(&reader, ROW(PartitionSnapshot, services), &part))
         if (restore_service(restoring, part) != 0)
             return -1;
     if (restoring->last < restoring->count)
@@ -239,15 +296,14 @@ static int restore_partition(struct restoring *restoring, struct slice snapshot)
 
 int fsm_restore(struct fsm *fsm, struct slice snapshot, struct slice extra, struct mr_error *error)
 {
-    return fsm_restore_telling(fsm, snapshot, extra, NULL, NULL, error);
+    return fsm_restore_from(fsm, snapshot, extra, NULL, error);
 }
 
-int fsm_restore_telling(struct fsm *fsm, struct slice snapshot, struct slice extra, fsm_passed_fn *passed,
-                        void *context, struct mr_error *error)
+int fsm_restore_from(struct fsm *fsm, struct slice snapshot, struct slice extra, const struct fsm_source *source,
+                     struct mr_error *error)
 {
     mr_assert(fsm->index == 0 && fsm->time == 0 && list_empty(&fsm->sessions) && list_empty(&fsm->services.order));
-    struct restoring restoring = {
-        .fsm = fsm, .error = error, .extra = canonical_reader(extra), .passed = passed, .context = context};
+    struct restoring restoring = {.fsm = fsm, .error = error, .extra = canonical_reader(extra), .source = source};
     fsm->restoring = &restoring;
     int result = restore_partition(&restoring, snapshot);
     fsm->restoring = NULL;

@@ -23,9 +23,11 @@ struct restoring {
     size_t count, capacity;
     size_t first, last; /* those of the service at hand: [first, last) */
 
-    fsm_passed_fn *passed; /* NULL: nobody wants to know */
-    void *context;
-    const uint8_t *data, *told; /* where the data of the service at hand begins, and up to where `passed` was told */
+    const struct fsm_source *source; /* of the snapshot; NULL: all of it is there */
+    const uint8_t *there[2];         /* from here to there it is, as far as is known */
+    const uint8_t *data;             /* where that of the service at hand begins */
+    const uint8_t *told;             /* up to where source->passed was told */
+    bool lost;                       /* it could not be had, and *error says why */
 
     /* For messages: where we are; 0: not there. */
     uint64_t session_id, sequence_num, service_id;

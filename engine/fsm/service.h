@@ -12,10 +12,11 @@
 #include "millrace/limits.h"
 #include "proto/messages.h"
 
-struct service_call;   /* the operation being answered: see below */
-struct stream;         /* a command that stays open: likewise */
-struct event;          /* what streams are given: only the state machine knows it */
-struct service_cursor; /* a query with many outputs: likewise */
+struct service_call;     /* the operation being answered: see below */
+struct stream;           /* a command that stays open: likewise */
+struct event;            /* what streams are given: only the state machine knows it */
+struct service_cursor;   /* a query with many outputs: likewise */
+struct canonical_reader; /* of a snapshot: canonical.h */
 
 enum operation_kind {
     OPERATION_COMMAND,     /* one output */
@@ -58,7 +59,8 @@ struct service_type {
      * must stand before it: the first time only to be counted. */
     void (*dump)(void *state, void (*write)(void *context, const void *data, size_t size), void *context);
     /* Fills a state that has just been created with what dump() wrote. The bytes come from a file: false if they cannot
-     * be what dump() writes. For each of its open streams the type calls stream_restore() once. */
+     * be what dump() writes. For each of its open streams the type calls stream_restore() once. The first RESTORE_THERE
+     * bytes are there; what comes behind them may not be read by other means than restore_message(). */
     bool (*restore)(void *state, struct slice data);
     /* Commands with these payloads, whatever operations they are for, will run soon: asks for the memory that they will
      * look at. Changes nothing; a payload may be any bytes. NULL: not worth while. */
@@ -165,6 +167,9 @@ bool stream_emit(struct stream *stream, struct service_call *output);
 /* While restore() runs: the open stream of the service whose command has this index, whose listener it becomes. NULL:
  * there is no such stream, or it has a listener. */
 struct stream *stream_restore(struct service_host *host, uint64_t index, void *listener);
+/* While restore() runs: canonical_message() of its data, which is read from its file as it is needed. */
+enum { RESTORE_THERE = 4096 };
+bool restore_message(struct service_host *host, struct canonical_reader *reader, unsigned field, struct slice *bytes);
 /* While restore() runs: what stands before `at` in its data will not be looked at again. For the sake of memory, where
  * there may be much. */
 void restore_passed(struct service_host *host, const uint8_t *at);

@@ -93,22 +93,32 @@ void snapshot_list_free(struct snapshot_list *list);
  * for snapshot_load(). */
 int snapshot_peek(const struct snapshot_place *place, struct snapshot *snapshot, struct mr_error *error);
 
-/* Its sections, each in one piece, every byte of them checked. */
+/* Its sections, each in one piece. */
 struct snapshot_content {
     const uint8_t *sections[2];
     uint64_t sizes[2];
-    void *memory;
-    uint64_t memory_size;
-    uint8_t *kept; /* up to here snapshot_forget() has been */
+    bool lost; /* snapshot_need() could not read it on */
+    struct snapshot_load *load;
 };
-/* `progress` (may be NULL) is told every few milliseconds. Completes *snapshot. 0; -1 with *error: code 0 and naming
- * file and offset if it is damaged (or of another version, naming both), else the errno. snapshot_unload() after 0. */
+/* Completes *snapshot and reads the second section; of the first one only sizes[0] and where it will stand are known
+ * then. `progress` (may be NULL) is told every few milliseconds of reading. Until snapshot_unload() nothing else may be
+ * under way in the place's io. 0; -1 with *error: code 0 and naming file and offset if it is damaged (or of another
+ * version, naming both), else the errno. snapshot_unload() after 0. */
+int snapshot_load_begin(const struct snapshot_place *place, struct snapshot *snapshot, struct snapshot_content *content,
+                        void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
+                        struct mr_error *error);
+/* Reads what of [from, to), a part of the first section, has not been read yet; what comes behind is read ahead
+ * meanwhile. The end of what is there from `from` on, `to` or further; NULL with *error: as above. Every byte that is
+ * there has been checked. `content` is void in this and the next one so that they fit where somebody asks for bytes and
+ * tells of them. */
+const uint8_t *snapshot_need(void *content, const uint8_t *from, const uint8_t *to, struct mr_error *error);
+/* What stands from `from` up to `to`, in one of its sections, is not needed any more: most of its memory is given back.
+ * For what grows out of it. */
+void snapshot_forget(void *content, const uint8_t *from, const uint8_t *to);
+/* All of it: snapshot_load_begin(), and then whatever there is is needed. */
 int snapshot_load(const struct snapshot_place *place, struct snapshot *snapshot, struct snapshot_content *content,
                   void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
                   struct mr_error *error);
-/* What stands from `from` up to `to`, in one of its sections, is not needed any more: most of its memory is given back.
- * For what grows out of it. `content` is void so that this fits where a function that takes bytes is asked for. */
-void snapshot_forget(void *content, const uint8_t *from, const uint8_t *to);
 void snapshot_unload(struct snapshot_content *content);
 
 /* Takes a damaged one out of the way, so that it is not one of the two that are kept: a file is renamed to

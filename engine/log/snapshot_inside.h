@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the writer and the reader of snapshots share: the head's bytes, as snapshot.h lays them down, names, and a look
- * at a memfd's first chunk. Nobody else includes it. */
+/* What the writer and the readers of snapshots share: the head's bytes, as snapshot.h lays them down, names, and how one
+ * chunk is read and checked. Nobody else includes it. */
 #ifndef ENGINE_LOG_SNAPSHOT_INSIDE_H
 #define ENGINE_LOG_SNAPSHOT_INSIDE_H
 
@@ -44,6 +44,28 @@ bool snapshot_parse_new_name(const char *name, uint64_t *epoch);
 /* A file of the place, opened for direct I/O if that can keep to SNAPSHOT_UNIT, else without. A descriptor, or a
  * negative errno. */
 int snapshot_open(const struct snapshot_place *place, int directory, const char *name, unsigned flags);
+
+/* ---- reading ---- */
+
+/* What is being read. */
+struct snapshot_source {
+    const struct snapshot_place *place;
+    const char *name;
+    int file;
+    uint64_t size; /* of the file */
+};
+
+/* Says in *error that it is, and what shows it. Returns -1. */
+int snapshot_damaged(const struct snapshot_source *source, uint64_t offset, const char *what, struct mr_error *error);
+/* Exactly that, or -1 with *error. */
+int snapshot_read_all(const struct snapshot_source *source, uint8_t *to, uint64_t size, uint64_t offset,
+                      struct mr_error *error);
+/* Checks the chunk that stands at `bytes`, of which `there` are there, as chunk `number`: all that can be said of it by
+ * itself. 0 and *head, or -1 with *error. */
+int snapshot_check_chunk(const struct snapshot_source *source, uint8_t *bytes, uint64_t there, uint64_t number,
+                         struct snapshot_head *head, struct mr_error *error);
+/* `memory`: the size of the memfd in this slot. 0, or -1 with *error. */
+int snapshot_memory_size(const struct snapshot_place *place, unsigned slot, uint64_t *size, struct mr_error *error);
 
 /* `memory`: makes the first chunk in this slot invalid. 0 or a negative errno. */
 int snapshot_invalidate(const struct snapshot_place *place, unsigned slot);

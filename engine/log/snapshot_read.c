@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Finding and reading snapshots, as snapshot.h lays them down. A snapshot is read in large pieces to where it stands in
- * the file, each while the one before is looked at: chunk by chunk, while it is in the cache, every byte is checked and
- * the payload moved up against the one before. No byte is given out before its chunk was found to be sound. */
+/* Finding snapshots, as snapshot.h lays them down, and reading one chunk of them; snapshot_load.c reads them whole. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -13,10 +11,6 @@
 #include "engine/log/snapshot_inside.h"
 #include "ipc/sys.h"
 #include "millrace/limits.h"
-
-#define READ_PIECE (8 * SNAPSHOT_CHUNK)
-#define READ_TOKEN 1 /* nothing else is under way while a snapshot is loaded */
-#define TELL_EVERY (5 * MR_MILLISECOND)
 
 static const char prefix[] = "snapshot-", new_prefix[] = "snapshot-new-";
 
@@ -78,29 +72,19 @@ int snapshot_open(const struct snapshot_place *place, int directory, const char 
 
 /* ---- one chunk ---- */
 
-/* What is being read. */
-struct source {
-    const struct snapshot_place *place;
-    const char *name;
-    int file;
-    uint64_t size; /* of the file */
-};
-
-static int damaged(const struct source *source, uint64_t offset, const char *what, struct mr_error *error)
+int snapshot_damaged(const struct snapshot_source *source, uint64_t offset, const char *what, struct mr_error *error)
 {
     return error_set(error, "%s/%s is damaged at offset %" PRIu64 ": %s", source->place->path, source->name, offset,
                      what);
 }
 
-/* Checks the chunk that stands at `bytes`, of which `there` are there, as chunk `number`: all that can be said of it by
- * itself. */
-static int check_chunk(const struct source *source, uint8_t *bytes, uint64_t there, uint64_t number,
-                       struct snapshot_head *head, struct mr_error *error)
+int snapshot_check_chunk(const struct snapshot_source *source, uint8_t *bytes, uint64_t there, uint64_t number,
+                         struct snapshot_head *head, struct mr_error *error)
 {
     uint64_t offset = number * SNAPSHOT_CHUNK;
     memcpy(head, bytes, sizeof *head);
     if (head->magic != SNAPSHOT_MAGIC)
-        return damaged(source, offset, "no chunk of a snapshot begins there", error);
+        return snapshot_damaged(source, offset, "no chunk of a snapshot begins there", error);
     if (head->version != SNAPSHOT_VERSION)
         return error_set(error,
                          "%s/%s has at offset %" PRIu64 " format version %" PRIu32
@@ -109,27 +93,27 @@ static int check_chunk(const struct source *source, uint8_t *bytes, uint64_t the
                          source->place->path, source->name, offset, head->version, SNAPSHOT_VERSION);
     uint64_t size = SNAPSHOT_HEAD_BYTES + (uint64_t)head->sizes[0] + head->sizes[1];
     if (size > there)
-        return damaged(source, offset, "the chunk is longer than what is there", error);
+        return snapshot_damaged(source, offset, "the chunk is longer than what is there", error);
     if (snapshot_sum(bytes, size, source->place->secret) != head->checksum)
-        return damaged(source, offset, "the chunk's checksum is wrong", error);
+        return snapshot_damaged(source, offset, "the chunk's checksum is wrong", error);
     if (head->partition != source->place->partition)
         return error_set(error, "%s/%s belongs to partition %" PRIu32 ", not to partition %" PRIu32,
                          source->place->path, source->name, head->partition, source->place->partition);
     if (head->chunk != number)
-        return damaged(source, offset, "another chunk stands in this one's place", error);
+        return snapshot_damaged(source, offset, "another chunk stands in this one's place", error);
     bool last = offset + there == source->size && there <= SNAPSHOT_CHUNK;
     if (head->last > 1 || (head->last == 1) != last)
-        return damaged(source, offset, last ? "the snapshot's end is missing" : "the snapshot ends before the file",
-                       error);
+        return snapshot_damaged(source, offset,
+                                last ? "the snapshot's end is missing" : "the snapshot ends before the file", error);
     if (last ? there - size >= SNAPSHOT_UNIT : size != SNAPSHOT_CHUNK)
-        return damaged(source, offset, "the chunk is shorter than what is there", error);
+        return snapshot_damaged(source, offset, "the chunk is shorter than what is there", error);
     for (uint64_t n = size; n < there; n++)
         if (bytes[n] != 0)
-            return damaged(source, offset + n, "there are not only zeros behind the end", error);
+            return snapshot_damaged(source, offset + n, "there are not only zeros behind the end", error);
     return 0;
 }
 
-static int64_t read_at(const struct source *source, uint8_t *to, uint64_t size, uint64_t offset)
+static int64_t read_at(const struct snapshot_source *source, uint8_t *to, uint64_t size, uint64_t offset)
 {
     struct io *io = source->place->io;
     if (!source->place->memory)
@@ -148,17 +132,17 @@ static int64_t read_at(const struct source *source, uint8_t *to, uint64_t size, 
     return (int64_t)done;
 }
 
-/* Exactly that, or -1 with *error. */
-static int read_all(const struct source *source, uint8_t *to, uint64_t size, uint64_t offset, struct mr_error *error)
+int snapshot_read_all(const struct snapshot_source *source, uint8_t *to, uint64_t size, uint64_t offset,
+                      struct mr_error *error)
 {
     int64_t got = read_at(source, to, size, offset);
     if (got < 0)
         return error_system(error, (int)-got, "cannot read %s/%s at offset %" PRIu64, source->place->path, source->name,
                             offset);
-    return (uint64_t)got == size ? 0 : damaged(source, offset + (uint64_t)got, "the file ends there", error);
+    return (uint64_t)got == size ? 0 : snapshot_damaged(source, offset + (uint64_t)got, "the file ends there", error);
 }
 
-static int memory_size(const struct snapshot_place *place, unsigned slot, uint64_t *size, struct mr_error *error)
+int snapshot_memory_size(const struct snapshot_place *place, unsigned slot, uint64_t *size, struct mr_error *error)
 {
     struct stat found;
     if (sys_fstat(place->memory[slot], &found) != 0)
@@ -171,8 +155,8 @@ int snapshot_look(const struct snapshot_place *place, unsigned slot, struct snap
 {
     *snapshot = (struct snapshot){.slot = slot};
     snprintf(snapshot->name, sizeof snapshot->name, "in memory, slot %u", slot);
-    struct source source = {.place = place, .name = snapshot->name, .file = place->memory[slot]};
-    if (memory_size(place, slot, &source.size, error) != 0)
+    struct snapshot_source source = {.place = place, .name = snapshot->name, .file = place->memory[slot]};
+    if (snapshot_memory_size(place, slot, &source.size, error) != 0)
         return -1;
     uint64_t there = source.size < SNAPSHOT_CHUNK ? source.size : SNAPSHOT_CHUNK;
     if (there < SNAPSHOT_UNIT)
@@ -182,8 +166,8 @@ int snapshot_look(const struct snapshot_place *place, unsigned slot, struct snap
         return error_set(error, "no memory for a look at a snapshot");
     struct snapshot_head head;
     struct mr_error unsound;
-    int result = read_all(&source, bytes, there, 0, error);
-    if (result == 0 && check_chunk(&source, bytes, there, 0, &head, &unsound) == 0) {
+    int result = snapshot_read_all(&source, bytes, there, 0, error);
+    if (result == 0 && snapshot_check_chunk(&source, bytes, there, 0, &head, &unsound) == 0) {
         snapshot->point = (struct snapshot_point){head.index, head.time, head.segment};
         snapshot->bytes = source.size;
         result = 1;
@@ -298,187 +282,26 @@ void snapshot_list_free(struct snapshot_list *list)
     *list = (struct snapshot_list){0};
 }
 
-/* ---- loading ---- */
-
-struct load {
-    struct source source;
-    struct snapshot_point point; /* as the first chunk says */
-    uint8_t *memory;             /* as large as the file */
-    uint64_t packed;             /* payload that stands at its beginning */
-    uint64_t sizes[2];
-    bool ahead; /* a piece is being read */
-    void (*progress)(void *context, uint64_t done, uint64_t total);
-    void *context;
-    uint64_t told; /* monotonic time */
-};
-
-/* The chunk stands at its place in the file; its payload moves up against what was packed before. */
-static int take_chunk(struct load *load, uint64_t number, struct mr_error *error)
-{
-    uint64_t offset = number * SNAPSHOT_CHUNK, left = load->source.size - offset;
-    uint8_t *bytes = load->memory + offset;
-    struct snapshot_head head;
-    if (check_chunk(&load->source, bytes, left < SNAPSHOT_CHUNK ? left : SNAPSHOT_CHUNK, number, &head, error) != 0)
-        return -1;
-    if (number == 0)
-        load->point = (struct snapshot_point){head.index, head.time, head.segment};
-    if (head.index != load->point.index || head.time != load->point.time || head.segment != load->point.segment)
-        return damaged(&load->source, offset, "the chunk is of another snapshot than the first", error);
-    if (load->sizes[1] > 0 && head.sizes[0] > 0)
-        return damaged(&load->source, offset, "the first section goes on behind the second", error);
-    uint64_t size = (uint64_t)head.sizes[0] + head.sizes[1];
-    memmove(load->memory + load->packed, bytes + SNAPSHOT_HEAD_BYTES, size);
-    load->packed += size;
-    load->sizes[0] += head.sizes[0];
-    load->sizes[1] += head.sizes[1];
-    return 0;
-}
-
-static void tell(struct load *load, uint64_t done)
-{
-    struct io *io = load->source.place->io;
-    uint64_t now = io->ops->monotonic(io);
-    if (!load->progress || now - load->told < TELL_EVERY)
-        return;
-    load->told = now;
-    load->progress(load->context, done, load->source.size);
-}
-
-static uint64_t piece_size(const struct load *load, uint64_t offset)
-{
-    uint64_t left = load->source.size - offset;
-    return left < READ_PIECE ? left : READ_PIECE;
-}
-
-/* Starts reading the piece at `offset`, if there is one and somebody who can. */
-static void begin_piece(struct load *load, uint64_t offset)
-{
-    const struct source *source = &load->source;
-    struct io *io = source->place->io;
-    load->ahead =
-        !source->place->memory && io->ops->read_ahead != NULL && offset < source->size &&
-        io->ops->read_ahead(io, source->file, load->memory + offset, piece_size(load, offset), offset, READ_TOKEN) == 0;
-}
-
-/* How many bytes of it are there; whatever kept it from being all is met again by whoever reads the rest. */
-static uint64_t end_piece(struct load *load)
-{
-    struct io *io = load->source.place->io;
-    struct io_completion completion;
-    if (!load->ahead)
-        return 0;
-    load->ahead = false;
-    while (io->ops->completions(io, &completion, 1) == 0)
-        io->ops->sleep(io, UINT64_MAX);
-    mr_assert(completion.token == READ_TOKEN);
-    return completion.result < 0 ? 0 : (uint64_t)completion.result & ~(uint64_t)(SNAPSHOT_UNIT - 1);
-}
-
-static int take_pieces(struct load *load, struct mr_error *error)
-{
-    uint64_t size = load->source.size;
-    begin_piece(load, 0);
-    for (uint64_t offset = 0; offset < size;) {
-        uint64_t there = end_piece(load), end = offset + piece_size(load, offset);
-        if (offset + there < end &&
-            read_all(&load->source, load->memory + offset + there, end - offset - there, offset + there, error) != 0)
-            return -1;
-        begin_piece(load, end);
-        for (; offset < end; offset += SNAPSHOT_CHUNK)
-            if (take_chunk(load, offset / SNAPSHOT_CHUNK, error) != 0)
-                return -1;
-        tell(load, offset < size ? offset : size);
-    }
-    return 0;
-}
-
-static int take_all(struct load *load, struct mr_error *error)
-{
-    int result = take_pieces(load, error);
-    (void)end_piece(load); /* into memory that will be somebody else's */
-    return result;
-}
-
-static int load_source(struct load *load, struct snapshot *snapshot, struct snapshot_content *content,
-                       struct mr_error *error)
-{
-    uint64_t size = load->source.size;
-    if (size < SNAPSHOT_UNIT || size % SNAPSHOT_UNIT != 0)
-        return damaged(&load->source, size, "no snapshot can end there, part of the file is missing", error);
-    load->memory = io_memory(size, error);
-    if (!load->memory)
-        return -1;
-    int result = take_all(load, error);
-    if (result == 0 && !load->source.place->memory && load->point.index != snapshot->point.index)
-        result = error_set(error, "%s/%s is damaged at offset 0: the state in it is that of index %" PRIu64,
-                           load->source.place->path, snapshot->name, load->point.index);
-    if (result != 0) {
-        io_memory_free(load->memory, size);
-        return -1;
-    }
-    snapshot->point = load->point;
-    snapshot->bytes = size;
-    *content = (struct snapshot_content){.sections = {load->memory, load->memory + load->sizes[0]},
-                                         .sizes = {load->sizes[0], load->sizes[1]},
-                                         .memory = load->memory,
-                                         .memory_size = size,
-                                         .kept = load->memory};
-    return 0;
-}
-
-static int load_file(struct load *load, struct snapshot *snapshot, struct snapshot_content *content,
-                     struct mr_error *error)
-{
-    const struct snapshot_place *place = load->source.place;
-    struct io *io = place->io;
-    int directory = io->ops->open_directory(io, place->path);
-    if (directory < 0)
-        return error_system(error, -directory, "cannot open the directory %s", place->path);
-    int file = snapshot_open(place, directory, snapshot->name, IO_READ | IO_DIRECT);
-    io->ops->close(io, directory);
-    if (file < 0)
-        return error_system(error, -file, "cannot open %s/%s", place->path, snapshot->name);
-    load->source.file = file;
-    int64_t size = io->ops->size(io, file);
-    load->source.size = size > 0 ? (uint64_t)size : 0;
-    int result = size < 0 ? error_system(error, (int)-size, "cannot get the size of %s/%s", place->path, snapshot->name)
-                          : load_source(load, snapshot, content, error);
-    io->ops->close(io, file);
-    return result;
-}
-
-int snapshot_load(const struct snapshot_place *place, struct snapshot *snapshot, struct snapshot_content *content,
-                  void (*progress)(void *context, uint64_t done, uint64_t total), void *context, struct mr_error *error)
-{
-    struct load load = {
-        .source = {.place = place, .name = snapshot->name, .file = -1}, .progress = progress, .context = context};
-    *content = (struct snapshot_content){0};
-    if (!place->memory)
-        return load_file(&load, snapshot, content, error);
-    load.source.file = place->memory[snapshot->slot];
-    if (memory_size(place, snapshot->slot, &load.source.size, error) != 0)
-        return -1;
-    return load_source(&load, snapshot, content, error);
-}
+/* ---- a look at one ---- */
 
 /* The first chunk of an open file. */
-static int peek_source(const struct source *source, struct snapshot *snapshot, struct mr_error *error)
+static int peek_source(const struct snapshot_source *source, struct snapshot *snapshot, struct mr_error *error)
 {
     struct snapshot_head head;
     uint64_t there = source->size < SNAPSHOT_CHUNK ? source->size : SNAPSHOT_CHUNK;
     if (there < SNAPSHOT_UNIT || there % SNAPSHOT_UNIT != 0)
-        return damaged(source, source->size, "no snapshot can end there, part of the file is missing", error);
+        return snapshot_damaged(source, source->size, "no snapshot can end there, part of the file is missing", error);
     uint8_t *bytes = io_memory(SNAPSHOT_CHUNK, error);
     if (!bytes)
         return -1;
-    int result = read_all(source, bytes, there, 0, error);
+    int result = snapshot_read_all(source, bytes, there, 0, error);
     if (result == 0)
-        result = check_chunk(source, bytes, there, 0, &head, error);
+        result = snapshot_check_chunk(source, bytes, there, 0, &head, error);
     io_memory_free(bytes, SNAPSHOT_CHUNK);
     if (result != 0)
         return -1;
     if (head.index != snapshot->point.index)
-        return damaged(source, 0, "the state in it is that of another index", error);
+        return snapshot_damaged(source, 0, "the state in it is that of another index", error);
     snapshot->point = (struct snapshot_point){head.index, head.time, head.segment};
     snapshot->bytes = source->size;
     return 0;
@@ -487,7 +310,7 @@ static int peek_source(const struct source *source, struct snapshot *snapshot, s
 int snapshot_peek(const struct snapshot_place *place, struct snapshot *snapshot, struct mr_error *error)
 {
     struct io *io = place->io;
-    struct source source = {.place = place, .name = snapshot->name};
+    struct snapshot_source source = {.place = place, .name = snapshot->name};
     if (place->memory)
         return 0; /* snapshot_find() has looked */
     int directory = io->ops->open_directory(io, place->path);
@@ -503,22 +326,6 @@ int snapshot_peek(const struct snapshot_place *place, struct snapshot *snapshot,
                           : peek_source(&source, snapshot, error);
     io->ops->close(io, source.file);
     return result;
-}
-
-void snapshot_forget(void *context, const uint8_t *from, const uint8_t *to)
-{
-    struct snapshot_content *content = context;
-    uint8_t *memory = content->memory, *begin = memory + (from - memory);
-    if (begin < content->kept)
-        begin = content->kept; /* a page that was needed in part is not any more */
-    if (begin < to)
-        content->kept = io_memory_forget(begin, (size_t)(to - begin));
-}
-
-void snapshot_unload(struct snapshot_content *content)
-{
-    io_memory_free(content->memory, content->memory_size);
-    *content = (struct snapshot_content){0};
 }
 
 int snapshot_set_aside(const struct snapshot_place *place, const struct snapshot *snapshot, struct mr_error *error)

@@ -86,15 +86,21 @@ static struct mr_error *no_memory(struct mr_error *error)
     return error;
 }
 
-/* 0: worker->fsm is what it says. 1: it is unsound, *error says why (code EIO: it cannot be read where it stands). -1
- * with *error: it could not be read just now. */
+/* 1: *error says that the snapshot is unsound, or cannot be read where it stands; -1: that it could not just now. */
+static int cannot_read(const struct mr_error *error)
+{
+    return error->code == 0 || error->code == EIO ? 1 : -1;
+}
+
+/* It is read while it is restored. 0: worker->fsm is what it says. 1: it is unsound, *error says why (code EIO: it
+ * cannot be read where it stands). -1 with *error: it could not be read just now. */
 static int restore(struct worker *worker, const struct snapshot_place *place, struct snapshot *snapshot,
                    const struct fsm_config *state, struct progress *progress, struct mr_error *error)
 {
     struct snapshot_content content;
 
-    if (snapshot_load(place, snapshot, &content, progressed, progress, error) != 0)
-        return error->code == 0 || error->code == EIO ? 1 : -1;
+    if (snapshot_load_begin(place, snapshot, &content, progressed, progress, error) != 0)
+        return cannot_read(error);
     worker->fsm = fsm_create(state);
     if (worker->fsm == NULL) {
         snapshot_unload(&content);
@@ -103,7 +109,9 @@ static int restore(struct worker *worker, const struct snapshot_place *place, st
     }
     struct slice first = {.data = content.sections[0], .size = content.sizes[0]};
     struct slice second = {.data = content.sections[1], .size = content.sizes[1]};
-    int result = fsm_restore_telling(worker->fsm, first, second, snapshot_forget, &content, error);
+    struct fsm_source source = {.need = snapshot_need, .passed = snapshot_forget, .context = &content};
+    int result = fsm_restore_from(worker->fsm, first, second, &source, error);
+    bool lost = content.lost;
     snapshot_unload(&content);
     if (result == 0 && fsm_index(worker->fsm) == snapshot->point.index && fsm_time(worker->fsm) == snapshot->point.time)
         return 0;
@@ -111,11 +119,11 @@ static int restore(struct worker *worker, const struct snapshot_place *place, st
     if (result == 0)
         error_set(error, "%s/%s holds a state of index %llu, not of the one that it is named after", place->path,
                   snapshot->name, (unsigned long long)fsm_index(worker->fsm));
-    else
+    else if (!lost)
         error_set(error, "%s/%s: %.250s", place->path, snapshot->name, what.text);
     fsm_destroy(worker->fsm);
     worker->fsm = NULL;
-    return 1;
+    return lost ? cannot_read(error) : 1;
 }
 
 /* Newest first, until one is sound. 0: worker->fsm and *start are its, or worker->fsm is still NULL and *unsound says

@@ -339,7 +339,7 @@ static bool restore(void *state, struct slice data)
     struct canonical_reader snapshot = canonical_reader(data);
     struct map_listening listening;
     uint64_t last = 0;
-    while (map_read_listener(&snapshot, &listening)) {
+    while (map_read_listener(map->entries.host, &snapshot, &listening)) {
         if (listening.index <= last)
             return false;
         last = listening.index;
@@ -352,7 +352,7 @@ static bool restore(void *state, struct slice data)
     }
     struct map_kept kept[MAP_RESTORED_AT_ONCE];
     const uint8_t *first = snapshot.at;
-    for (size_t count; (count = map_read_kept(&snapshot, kept, MAP_RESTORED_AT_ONCE)) > 0;) {
+    for (size_t count; (count = map_read_kept(map->entries.host, &snapshot, kept, MAP_RESTORED_AT_ONCE)) > 0;) {
         table_reserve(&map->entries.by_key,
                       guess_count((size_t)(snapshot.end - snapshot.at), (size_t)(snapshot.at - first), count));
         if (!map_restore(&map->entries, kept, count))

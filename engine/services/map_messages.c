@@ -291,10 +291,10 @@ void map_write_snapshot(const struct map_entries *entries, const struct map_list
     }
 }
 
-bool map_read_listener(struct canonical_reader *snapshot, struct map_listening *listening)
+bool map_read_listener(struct service_host *host, struct canonical_reader *snapshot, struct map_listening *listening)
 {
     struct slice bytes;
-    if (!canonical_message(snapshot, 1, &bytes))
+    if (!restore_message(host, snapshot, 1, &bytes))
         return false;
     struct canonical_reader reader = canonical_reader(bytes);
     listening->index = canonical_number(&reader, 1);
@@ -305,10 +305,10 @@ bool map_read_listener(struct canonical_reader *snapshot, struct map_listening *
     return false;
 }
 
-static bool read_kept(struct canonical_reader *snapshot, struct map_kept *kept)
+static bool read_kept(struct service_host *host, struct canonical_reader *snapshot, struct map_kept *kept)
 {
     struct slice entry_bytes, key_bytes, value_bytes;
-    if (!canonical_message(snapshot, 2, &entry_bytes))
+    if (!restore_message(host, snapshot, 2, &entry_bytes))
         return false;
     struct canonical_reader entry = canonical_reader(entry_bytes);
     if (!canonical_message(&entry, 1, &key_bytes) || !canonical_message(&entry, 2, &value_bytes))
@@ -322,11 +322,11 @@ static bool read_kept(struct canonical_reader *snapshot, struct map_kept *kept)
     return sound && canonical_end(&entry) && canonical_end(&key) && canonical_end(&value) && utf8_valid(kept->key);
 }
 
-size_t map_read_kept(struct canonical_reader *snapshot, struct map_kept *kept, size_t most)
+size_t map_read_kept(struct service_host *host, struct canonical_reader *snapshot, struct map_kept *kept, size_t most)
 {
     size_t count = 0;
     for (; count < most && snapshot->at != snapshot->end; count++) {
-        if (!read_kept(snapshot, &kept[count])) {
+        if (!read_kept(host, snapshot, &kept[count])) {
             canonical_fail(snapshot);
             return 0;
         }

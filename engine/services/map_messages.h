@@ -48,7 +48,8 @@ struct map_listening { /* MapListener */
     uint64_t index;
     struct slice key;
 };
-bool map_read_listener(struct canonical_reader *snapshot, struct map_listening *listening);
-size_t map_read_kept(struct canonical_reader *snapshot, struct map_kept *kept, size_t most); /* MapEntry: how many */
+bool map_read_listener(struct service_host *host, struct canonical_reader *snapshot, struct map_listening *listening);
+/* MapEntry: how many. */
+size_t map_read_kept(struct service_host *host, struct canonical_reader *snapshot, struct map_kept *kept, size_t most);
 
 #endif

@@ -495,11 +495,29 @@ static void one_listener_each(void **state)
 /* ---- what is told on the way ---- */
 
 struct passed {
-    uint8_t *data; /* of the snapshot */
+    uint8_t *data;        /* of the snapshot, as far as it was needed */
+    const uint8_t *whole; /* all of it */
     size_t size;
+    size_t more;     /* so many bytes come at once beyond what is needed */
     size_t from, to; /* what the last one said */
-    unsigned told;
+    unsigned told, needed;
+    unsigned lost; /* from this need on nothing comes; 0: all do */
 };
+
+static const uint8_t *needed(void *context, const uint8_t *from, const uint8_t *to, struct mr_error *error)
+{
+    struct passed *passed = context;
+    assert_true(from >= passed->data && to >= from && to <= passed->data + passed->size);
+    if (++passed->needed == passed->lost) {
+        error_set(error, "the disk is gone");
+        return NULL;
+    }
+    assert_true(passed->lost == 0 || passed->needed < passed->lost);
+    size_t begin = (size_t)(from - passed->data), end = (size_t)(to - passed->data);
+    end += passed->size - end < passed->more ? passed->size - end : passed->more;
+    memcpy(passed->data + begin, passed->whole + begin, end - begin);
+    return passed->data + end;
+}
 
 /* The bytes are gone. */
 static void passed(void *context, const uint8_t *from, const uint8_t *to)
@@ -529,8 +547,9 @@ static void put_value(struct partition *partition, uint64_t number, uint8_t *roo
     partition_submit(partition);
 }
 
-/* What was told to be passed is not looked at again, and of a large map that is most of it. */
-static void tells_what_is_passed(void **state)
+/* What has not been asked for is not looked at, nor is again what is told to be passed; of a large map that is most of
+ * it. If something cannot be had, nothing more is asked for, and why is told. */
+static void asks_for_what_it_reads(void **state)
 {
     (void)state;
     struct partition *partition = partition_create_with(7, UINT64_C(1) << 30, all_types());
@@ -538,21 +557,39 @@ static void tells_what_is_passed(void **state)
     partition_open_session(partition, MR_HOUR);                /* 1 */
     partition_create_service(partition, 1, MAP_TYPE, "large"); /* 2 */
     partition_create_service(partition, 1, MAP_TYPE, "small"); /* 3 */
+    partition_create_service(partition, 1, MAP_TYPE, "empty"); /* 4 */
     for (uint64_t number = 1; number <= 100; number++)
         put_value(partition, number, room, (300 << 10) - number);
     send(partition, 1, 2, 101, "Events", events_payload("k", false));
     send(partition, 1, 3, 102, "Events", events_payload("k", false)); /* its name stands far before its service */
     struct bytes bytes = bytes_of(partition);
-    uint8_t *copy = malloc(bytes.size);
-    memcpy(copy, bytes.data, bytes.size);
-    struct passed passing = {.data = copy, .size = bytes.snapshot};
-    struct fsm *fsm = fsm_create(&partition->config);
+    uint8_t *copy = malloc(bytes.snapshot);
+    struct slice first = {copy, bytes.snapshot}, second = {bytes.data + bytes.snapshot, bytes.size - bytes.snapshot};
+    struct passed passing = {.data = copy, .whole = bytes.data, .size = bytes.snapshot};
+    struct fsm_source source = {.need = needed, .passed = passed, .context = &passing};
     struct mr_error error;
-    assert_int_equal(fsm_restore_telling(fsm, (struct slice){copy, bytes.snapshot},
-                                         (struct slice){copy + bytes.snapshot, bytes.size - bytes.snapshot}, passed,
-                                         &passing, &error),
-                     0);
-    assert_true(passing.told >= 3 && passing.to - passing.from >= 24 << 20);
+    struct fsm *fsm = NULL;
+    for (unsigned times = 0; times < 2; times++) {
+        fsm_destroy(fsm);
+        fsm = fsm_create(&partition->config);
+        memset(copy, 0xff, bytes.snapshot);
+        passing.more = times * 5000000;
+        passing.told = passing.needed = 0;
+        passing.to = 0;
+        assert_int_equal(fsm_restore_from(fsm, first, second, &source, &error), 0);
+        assert_true(passing.told >= 3 && passing.to - passing.from >= 24 << 20);
+    }
+    passing.more = 0;
+    for (unsigned lost = 1; lost <= 100; lost += 1 + lost / 4) {
+        struct fsm *other = fsm_create(&partition->config);
+        passing.told = passing.needed = 0;
+        passing.to = 0;
+        passing.lost = lost;
+        assert_int_equal(fsm_restore_from(other, first, second, &source, &error), -1);
+        assert_string_equal(error.text, "the disk is gone");
+        assert_int_equal(passing.needed, lost);
+        fsm_destroy(other);
+    }
     free(copy);
     fsm_destroy(partition->fsm);
     partition->fsm = fsm;
@@ -584,7 +621,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(random_changes),
         cmocka_unit_test(what_cannot_be),
         cmocka_unit_test(one_listener_each),
-        cmocka_unit_test(tells_what_is_passed),
+        cmocka_unit_test(asks_for_what_it_reads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

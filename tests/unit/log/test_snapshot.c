@@ -172,6 +172,16 @@ static void expect(struct shelf *shelf, unsigned count, const uint64_t *indexes,
     snapshot_list_free(&list);
 }
 
+static struct snapshot newest(struct shelf *shelf)
+{
+    struct snapshot_list list;
+    assert_int_equal(snapshot_find(&shelf->place, &list, &shelf->error), 0);
+    assert_true(list.count > 0);
+    struct snapshot snapshot = list.snapshots[0];
+    snapshot_list_free(&list);
+    return snapshot;
+}
+
 /* ---- what goes in comes out ---- */
 
 static void all_sizes_come_back(void **state)
@@ -198,6 +208,67 @@ static void all_sizes_come_back(void **state)
             assert_int_equal(list.snapshots[0].point.index, n + 1);
             snapshot_list_free(&list);
         }
+        shelf_free(&shelf);
+    }
+}
+
+/* Of a section that is read bit by bit, in any order: what was needed is there, and whatever is said to be. */
+static void what_is_needed_comes(void **state)
+{
+    (void)state;
+    const uint64_t sizes[][2] = {{9 * payload + 17, 3 * payload}, {6 * payload, 6 * payload}, {5 * payload - 1, 1}};
+    for (unsigned n = 0; n < 2 * sizeof sizes / sizeof *sizes; n++) {
+        struct shelf shelf;
+        shelf_init(&shelf, n, n % 2 == 1);
+        uint64_t size = sizes[n / 2][0];
+        assert_int_equal(write_one(&shelf, 4, 1, size, sizes[n / 2][1]), 0);
+        struct snapshot snapshot = newest(&shelf);
+        struct snapshot_content content;
+        assert_int_equal(snapshot_load_begin(&shelf.place, &snapshot, &content, NULL, NULL, &shelf.error), 0);
+        assert_int_equal(content.sizes[0], size);
+        assert_int_equal(content.sizes[1], sizes[n / 2][1]);
+        for (uint64_t at = 0; at < content.sizes[1]; at++)
+            if (content.sections[1][at] != byte_at(4, 1, at))
+                fail_msg("section 1 differs at %llu", (unsigned long long)at);
+        for (unsigned times = 0; times < 12; times++) {
+            uint64_t from = times * 7919 * 7919 % size, to = from + times * 99991 % (size - from + 1);
+            const uint8_t *first = content.sections[0],
+                          *end = snapshot_need(&content, first + from, first + to, &shelf.error);
+            assert_true(end >= first + to && end <= first + size);
+            for (uint64_t at = from; at < (uint64_t)(end - first); at++)
+                if (first[at] != byte_at(4, 0, at))
+                    fail_msg("section 0 differs at %llu", (unsigned long long)at);
+        }
+        snapshot_unload(&content);
+        shelf_free(&shelf);
+    }
+}
+
+/* Damage is met where it stands, and what came before it was sound; so is a disk that cannot be read there. */
+static void what_is_needed_may_be_lost(void **state)
+{
+    (void)state;
+    for (unsigned unreadable = 0; unreadable < 2; unreadable++) {
+        struct shelf shelf;
+        shelf_init(&shelf, 1, false);
+        assert_int_equal(write_one(&shelf, 4, 1, 9 * payload, 100), 0);
+        if (!unreadable)
+            fake_file_flip(shelf.machine, DIRECTORY, "snapshot-00000000000000000004", 6 * SNAPSHOT_CHUNK + 77, 1);
+        struct snapshot snapshot = newest(&shelf);
+        struct snapshot_content content;
+        assert_int_equal(snapshot_load_begin(&shelf.place, &snapshot, &content, NULL, NULL, &shelf.error), 0);
+        const uint8_t *first = content.sections[0];
+        assert_non_null(snapshot_need(&content, first, first + 2 * payload, &shelf.error));
+        assert_false(content.lost);
+        if (unreadable)
+            fake_machine_fail(shelf.machine, FAKE_READ, NULL, 1, 10, EIO);
+        assert_null(snapshot_need(&content, first + 3 * payload, first + 7 * payload, &shelf.error));
+        assert_true(content.lost);
+        assert_int_equal(shelf.error.code, unreadable ? EIO : 0);
+        if (!unreadable)
+            assert_non_null(strstr(shelf.error.text, "offset 6291456: the chunk's checksum is wrong"));
+        assert_null(snapshot_need(&content, first + 6 * payload, first + 7 * payload, &shelf.error));
+        snapshot_unload(&content);
         shelf_free(&shelf);
     }
 }
@@ -336,11 +407,13 @@ static void any_call_may_fail(void **state)
     struct snapshot_list list;
     assert_int_equal(snapshot_find(&shelf.place, &list, &shelf.error), 0);
     /* A piece that could not be read ahead is read once more, and then believed. */
-    fake_machine_fail(shelf.machine, FAKE_READ, NULL, 1, 1, EIO);
+    fake_machine_fail(shelf.machine, FAKE_READ, NULL, 2, 1, EIO);
     assert_int_equal(load(&shelf, &list.snapshots[0], 3 * payload, 100), 0);
-    fake_machine_fail(shelf.machine, FAKE_READ, NULL, 1, 2, EIO);
-    assert_int_equal(load(&shelf, &list.snapshots[0], 3 * payload, 100), -1);
-    assert_int_equal(shelf.error.code, EIO);
+    for (unsigned nth = 1; nth <= 2; nth++) { /* the last piece comes first, and not ahead */
+        fake_machine_fail(shelf.machine, FAKE_READ, NULL, nth, 2, EIO);
+        assert_int_equal(load(&shelf, &list.snapshots[0], 3 * payload, 100), -1);
+        assert_int_equal(shelf.error.code, EIO);
+    }
     snapshot_list_free(&list);
     shelf_free(&shelf);
 }
@@ -454,16 +527,6 @@ static void half_a_snapshot_in_memory_does_not_count(void **state)
 
 /* ---- damage ---- */
 
-static struct snapshot newest(struct shelf *shelf)
-{
-    struct snapshot_list list;
-    assert_int_equal(snapshot_find(&shelf->place, &list, &shelf->error), 0);
-    assert_true(list.count > 0);
-    struct snapshot snapshot = list.snapshots[0];
-    snapshot_list_free(&list);
-    return snapshot;
-}
-
 static void damage_names_file_and_offset(void **state)
 {
     (void)state;
@@ -523,7 +586,7 @@ static void parts_of_others_are_refused(void **state)
         uint64_t from = 1 << 20;
         switch (way) {
         case 0:
-            expected = "offset 1048576: the chunk is of another snapshot than the first";
+            expected = "offset 1048576: the chunk is of another snapshot than the rest";
             fake_file_read(shelf.machine, DIRECTORY, older, chunk, sizeof chunk, from);
             fake_file_write(shelf.machine, DIRECTORY, snapshot.name, chunk, sizeof chunk, from);
             break;
@@ -586,6 +649,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_sizes_come_back),
+        cmocka_unit_test(what_is_needed_comes),
+        cmocka_unit_test(what_is_needed_may_be_lost),
         cmocka_unit_test(the_same_state_gives_the_same_bytes),
         cmocka_unit_test(a_real_disk_has_it_too),
         cmocka_unit_test(two_are_kept),
