@@ -5,9 +5,9 @@
  * and the directory is sound.
  *
  * What the honest client's latencies are to show is what the node does to it, not whom the kernel gives a processor
- * that all of them want: so all clients are kept off the processor that the worker is pinned to, and the honest one goes
- * before the others on theirs. Each turn of the calm ones is compared with that of the attackers behind it, so that
- * what else the machine does meanwhile is in both. */
+ * that all of them want: so all clients are kept off the processor that the worker is pinned to, and the honest one
+ * goes before the others on theirs. Each turn of the calm ones is compared with that of the attackers behind it, so
+ * that what else the machine does meanwhile is in both. */
 #include "tests/attack/bout.h"
 
 #include <dirent.h>
@@ -101,6 +101,14 @@ static bool leave_workers_core(void)
     return sched_setaffinity(0, sizeof(cores), &cores) == 0;
 }
 
+/* It has a processor before all that wait for one in the usual way. False: that is not allowed. */
+static bool goes_first(pid_t pid)
+{
+    const struct sched_param first = {.sched_priority = 1};
+
+    return sched_setscheduler(pid, SCHED_RR, &first) == 0;
+}
+
 static int run_attacker(void *argument)
 {
     const struct part *part = argument;
@@ -118,8 +126,7 @@ static int run_calm(void *argument)
 static int run_honest(void *argument)
 {
     const struct part *part = argument;
-    const struct sched_param first = {.sched_priority = 1};
-    part->board->goes_first = leave_workers_core() && sched_setscheduler(0, SCHED_RR, &first) == 0;
+    part->board->goes_first = leave_workers_core() && goes_first(0);
     return honest_live(part->board);
 }
 
@@ -298,6 +305,8 @@ static void begin(struct bout *bout)
     bout->worker = now.pid;
     bout->sessions = now.sessions;
     bout->channels = (unsigned)now.channels;
+    if (bout->setup->worker_first && !goes_first(bout->worker))
+        fail_bout(bout, "the worker cannot be made to go first");
     note_descriptors(bout);
 }
 

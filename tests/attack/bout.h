@@ -13,7 +13,8 @@ struct bout_setup {
     const char *durability;
     const char *only; /* attacks whose name contains this; NULL: all */
     unsigned wait_ms;
-    unsigned turn_ms; /* how long calm ones and attackers have their turns */
+    unsigned turn_ms;  /* how long calm ones and attackers have their turns */
+    bool worker_first; /* it has its processor before anybody else */
     /* Called now and then: so many rounds are over. */
     void (*progress)(uint64_t next);
 };
