@@ -28,41 +28,42 @@ static const char *const durabilities[] = {"memory", "sync"};
 
 static struct {
     uint64_t rounds, seed, from, bout;
-    unsigned wait_ms, calm_ms;
+    unsigned wait_ms, turn_ms;
     const char *planted, *only;
-    bool table;
-} options = {.rounds = 20000, .seed = 1, .from = 1, .bout = 50000, .calm_ms = 5000};
+    bool table, worker_first;
+} options = {.rounds = 20000, .seed = 1, .from = 1, .bout = 50000, .turn_ms = 500};
 
 static struct bout_result totals;
 static uint64_t started_ms, said_ms;
 
 static void usage(FILE *to)
 {
-    fputs("usage: attack [--rounds N] [--seed N] [--from ROUND] [--bout ROUNDS] [--wait SECONDS] [--calm SECONDS]\n"
-          "              [--only NAME] [--table] [--planted FAULT]\n"
-          "  --bout     rounds on one node; with the next ones it is another, in `memory` and `sync` in turn\n"
-          "  --wait     how long to wait for what must come\n"
-          "  --calm     how long the honest client is timed beside well-behaved ones, in each bout\n"
-          "  --only     attacks whose name contains this; the others are left out\n"
-          "  --table    prints how often each attack was made\n"
-          "  --planted  a fault of ipc/planted.h, which must be found\n"
-          "The node is the one that MILLRACE_BIN names.\n",
-          to);
+    fputs(
+        "usage: attack [--rounds N] [--seed N] [--from ROUND] [--bout ROUNDS] [--wait SECONDS] [--turn MILLISECONDS]\n"
+        "              [--worker-first] [--only NAME] [--table] [--planted FAULT]\n"
+        "  --bout     rounds on one node; with the next ones it is another, in `memory` and `sync` in turn\n"
+        "  --wait     how long to wait for what must come\n"
+        "  --turn     how long attackers and well-behaved clients have their turns\n"
+        "  --worker-first\n"
+        "             the worker has its processor before anybody else, for machines that have other things to do too;\n"
+        "             in `sync` only with TMPDIR in memory, or what the kernel does for the disk waits behind it\n"
+        "  --only     attacks whose name contains this; the others are left out\n"
+        "  --table    prints how often each attack was made, and beside it how many calls of the honest client took\n"
+        "             over twice their p99 beside calm ones\n"
+        "  --planted  a fault of ipc/planted.h, which must be found\n"
+        "The node is the one that MILLRACE_BIN names.\n",
+        to);
 }
 
 static void read_options(int argc, char **argv)
 {
-    static const struct option known[] = {{"rounds", required_argument, NULL, 'r'},
-                                          {"seed", required_argument, NULL, 's'},
-                                          {"from", required_argument, NULL, 'f'},
-                                          {"bout", required_argument, NULL, 'b'},
-                                          {"wait", required_argument, NULL, 'w'},
-                                          {"calm", required_argument, NULL, 'c'},
-                                          {"table", no_argument, NULL, 't'},
-                                          {"only", required_argument, NULL, 'o'},
-                                          {"planted", required_argument, NULL, 'p'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {NULL, 0, NULL, 0}};
+    static const struct option known[] = {
+        {"rounds", required_argument, NULL, 'r'}, {"seed", required_argument, NULL, 's'},
+        {"from", required_argument, NULL, 'f'},   {"bout", required_argument, NULL, 'b'},
+        {"wait", required_argument, NULL, 'w'},   {"turn", required_argument, NULL, 'u'},
+        {"worker-first", no_argument, NULL, 'k'}, {"table", no_argument, NULL, 't'},
+        {"only", required_argument, NULL, 'o'},   {"planted", required_argument, NULL, 'p'},
+        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
     int letter;
 
     options.wait_ms = 2 * WAIT_MS;
@@ -83,8 +84,11 @@ static void read_options(int argc, char **argv)
         case 'w':
             options.wait_ms = (unsigned)argument_number("attack", optarg) * 1000;
             break;
-        case 'c':
-            options.calm_ms = (unsigned)argument_number("attack", optarg) * 1000;
+        case 'u':
+            options.turn_ms = (unsigned)argument_number("attack", optarg);
+            break;
+        case 'k':
+            options.worker_first = true;
             break;
         case 'o':
             options.only = optarg;
@@ -123,23 +127,47 @@ static void say_progress(uint64_t next)
     fflush(stdout);
 }
 
-static void say_latency(const char *what, const struct histogram *histogram)
+static void say_latency(const char *what, const struct bout_result *result, enum beside beside)
 {
-    printf("    beside %-18s %9" PRIu64 " increments, p50 %8.1f us, p99 %8.1f us\n", what, histogram->count,
-           (double)histogram_percentile(histogram, 50) / 1e3, (double)histogram_percentile(histogram, 99) / 1e3);
+    const struct histogram *histogram = &result->latency[beside];
+
+    printf("    beside %-15s %9" PRIu64 " increments, p50 %8.1f us, p99 %8.1f us, longest %8.1f ms; each used %.2f of "
+           "a processor\n",
+           what, histogram->count, (double)histogram_percentile(histogram, 50) / 1e3,
+           (double)histogram_percentile(histogram, 99) / 1e3, (double)histogram->max / 1e6, result->share[beside]);
 }
 
-static void say_bout(const struct bout_result *result, const char *durability)
+static int compare(const void *one, const void *other)
 {
-    double calm = (double)histogram_percentile(&result->latency[BESIDE_CALM], 99);
-    double attacked = (double)histogram_percentile(&result->latency[BESIDE_ATTACK], 99);
+    double a = *(const double *)one, b = *(const double *)other;
 
-    printf("%s: the honest client, %" PRIu64 " increments, all exact; each of %d attackers used %.2f of a processor\n",
-           durability, result->calls, ATTACKERS, result->share);
-    say_latency("the attackers", &result->latency[BESIDE_ATTACK]);
-    say_latency("calm neighbours", &result->latency[BESIDE_CALM]);
-    printf("    p99 beside the attackers is %.2f of that beside calm ones; the node's memory grew by %" PRIu64 " KiB\n",
-           calm > 0 ? attacked / calm : 0.0, result->anonymous_bytes / 1024);
+    return (a > b) - (a < b);
+}
+
+static void say_ratios(struct bout_result *result)
+{
+    uint64_t calm = histogram_percentile(&result->latency[BESIDE_CALM], 99);
+    uint64_t attacked = histogram_percentile(&result->latency[BESIDE_ATTACK], 99);
+    unsigned turns = result->turns;
+
+    if (turns == 0)
+        return;
+    qsort(result->ratios, turns, sizeof(result->ratios[0]), compare);
+    printf(
+        "    p99 beside the attackers is %.2f of that beside calm ones; of %u turns each, half are from %.2f to %.2f, "
+        "the median is %.2f\n",
+        calm > 0 ? (double)attacked / (double)calm : 0.0, turns, result->ratios[turns / 4],
+        result->ratios[turns * 3 / 4], result->ratios[turns / 2]);
+}
+
+static void say_bout(struct bout_result *result, const char *durability)
+{
+    printf("%s: the honest client, %" PRIu64 " increments, all exact; the node's memory grew by %" PRIu64 " KiB%s\n",
+           durability, result->calls, result->anonymous_bytes / 1024,
+           result->goes_first ? "" : "; it and the others run where the kernel likes, and the times say little");
+    say_latency("attackers", result, BESIDE_ATTACK);
+    say_latency("calm neighbours", result, BESIDE_CALM);
+    say_ratios(result);
     fflush(stdout);
 }
 
@@ -149,6 +177,7 @@ static void add_up(const struct bout_result *result)
         totals.begun[i] += result->begun[i];
         totals.closed[i] += result->closed[i];
         totals.took[i] += result->took[i];
+        totals.slow[i] += result->slow[i];
     }
     totals.opened += result->opened;
     totals.calls += result->calls;
@@ -163,8 +192,9 @@ static void say_totals(void)
         begun += totals.begun[i];
         closed += totals.closed[i];
         if (options.table)
-            printf("%9" PRIu64 "  %-32s %9" PRIu64 " channels closed %9" PRIu64 " us each\n", totals.begun[i],
-                   attack_numbered(i)->name, totals.closed[i], totals.took[i] / (totals.begun[i] + 1));
+            printf("%9" PRIu64 "  %-32s %9" PRIu64 " channels closed %9" PRIu64 " us each %9" PRIu64 " slow calls\n",
+                   totals.begun[i], attack_numbered(i)->name, totals.closed[i], totals.took[i] / (totals.begun[i] + 1),
+                   totals.slow[i]);
     }
     printf("%" PRIu64 " attacks, %" PRIu64 " channels opened, %" PRIu64
            " closed by the node with the right reason; %" PRIu64 " increments of the honest client, all exact\n",
@@ -201,7 +231,8 @@ static uint64_t run_bout(uint64_t first, bool *well)
                                .end = end,
                                .durability = durability,
                                .wait_ms = options.wait_ms,
-                               .calm_ms = options.calm_ms,
+                               .turn_ms = options.turn_ms,
+                               .worker_first = options.worker_first,
                                .only = options.only,
                                .progress = say_progress};
     *well = bout_run(&setup, result);

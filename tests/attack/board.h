@@ -26,6 +26,7 @@ struct attacker_account {
     uint64_t begun[ATTACKS_MAX];  /* rounds of each attack */
     uint64_t closed[ATTACKS_MAX]; /* of these, that ended with the channel closed by the node */
     uint64_t took[ATTACKS_MAX];   /* microseconds, with all that came of them */
+    uint64_t slow[ATTACKS_MAX];   /* by the honest client: its slow calls that ended meanwhile */
     uint64_t opened;              /* channels */
     uint64_t session;             /* of the last life; 0: none */
     char failure[600];            /* empty: none */
@@ -34,6 +35,7 @@ struct attacker_account {
 struct honest_account {
     _Atomic bool ready, ended; /* its services are open; all was as it should when it looked the last time */
     _Atomic uint64_t calls;
+    _Atomic uint32_t beside; /* enum beside: where its calls of now are counted */
     struct histogram latency[BESIDES];
     char failure[600];
 };
@@ -52,7 +54,9 @@ struct board {
     _Atomic bool stop;          /* attackers and calm ones: no more */
     _Atomic bool finish;        /* the honest one: one last look, then go */
     _Atomic uint32_t beside;    /* enum beside */
+    bool goes_first;            /* the honest one has a processor before others, none has the worker's */
     double share;               /* of a processor: what each calm one uses */
+    _Atomic uint64_t slow_ns;   /* a call of the honest one's that takes longer is slow */
     struct attacker_account attackers[ATTACKERS];
     struct calm_account calm[ATTACKERS];
     struct honest_account honest;

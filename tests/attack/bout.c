@@ -1,12 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A bout from beginning to end: see bout.h. The order is: the node and the honest client; a warm-up of some rounds,
- * after which what the node holds is noted; calm neighbours, who use as much of the processors as the attackers did;
- * all other rounds; what the node holds is compared; everybody stops in order, and the directory is sound. */
+ * after which what the node holds is noted; calm neighbours, who use as much of the processors as the attackers did,
+ * and attackers in turn, until all other rounds are over; what the node holds is compared; everybody stops in order,
+ * and the directory is sound.
+ *
+ * What the honest client's latencies are to show is what the node does to it, not whom the kernel gives a processor
+ * that all of them want: so all clients are kept off the processor that the worker is pinned to, and the honest one
+ * goes before the others on theirs. Each turn of the calm ones is compared with that of the attackers behind it, so
+ * that what else the machine does meanwhile is in both. */
 #include "tests/attack/bout.h"
 
 #include <dirent.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -42,8 +49,9 @@ struct bout {
     pid_t honest, others[ATTACKERS];
     uint64_t sessions; /* of the honest client */
     unsigned channels;
-    unsigned supervisor_fds, worker_fds; /* before the attack */
-    uint64_t anonymous;                  /* bytes, after the warm-up */
+    unsigned supervisor_fds, worker_fds;   /* before the attack */
+    uint64_t anonymous;                    /* bytes, after the warm-up */
+    double used[BESIDES], passed[BESIDES]; /* milliseconds, by the others' processes: processor time, and wall */
     bool failed;
 };
 
@@ -69,21 +77,56 @@ struct part {
     unsigned number;
 };
 
+/* The first processor is the worker's; -1: there is no other. */
+static int workers_core(void)
+{
+    cpu_set_t cores;
+
+    if (sched_getaffinity(0, sizeof(cores), &cores) != 0 || CPU_COUNT(&cores) < 2)
+        return -1;
+    for (unsigned core = 0; core < CPU_SETSIZE; core++)
+        if (CPU_ISSET(core, &cores))
+            return (int)core;
+    return -1;
+}
+
+static bool leave_workers_core(void)
+{
+    int core = workers_core();
+    cpu_set_t cores;
+
+    if (core < 0 || sched_getaffinity(0, sizeof(cores), &cores) != 0)
+        return false;
+    CPU_CLR((unsigned)core, &cores);
+    return sched_setaffinity(0, sizeof(cores), &cores) == 0;
+}
+
+/* It has a processor before all that wait for one in the usual way. False: that is not allowed. */
+static bool goes_first(pid_t pid)
+{
+    const struct sched_param first = {.sched_priority = 1};
+
+    return sched_setscheduler(pid, SCHED_RR, &first) == 0;
+}
+
 static int run_attacker(void *argument)
 {
     const struct part *part = argument;
+    (void)leave_workers_core();
     return attacker_live(part->board, part->number);
 }
 
 static int run_calm(void *argument)
 {
     const struct part *part = argument;
+    (void)leave_workers_core();
     return calm_live(part->board, part->number);
 }
 
 static int run_honest(void *argument)
 {
     const struct part *part = argument;
+    part->board->goes_first = leave_workers_core() && goes_first(0);
     return honest_live(part->board);
 }
 
@@ -216,7 +259,10 @@ static void compare_holdings(struct bout *bout)
 
 static void begin(struct bout *bout)
 {
-    const char *const options[] = {"--durability",
+    char core[16] = "none";
+    const char *const options[] = {"--cpus",
+                                   core,
+                                   "--durability",
                                    bout->setup->durability,
                                    "--socket",
                                    bout->node.socket,
@@ -237,6 +283,8 @@ static void begin(struct bout *bout)
                                    NULL};
     struct board *board = bout->board;
 
+    if (workers_core() >= 0)
+        snprintf(core, sizeof(core), "%d", workers_core());
     strcpy(bout->socket_folder, "/tmp/millrace-attack-XXXXXX");
     if (mkdtemp(bout->socket_folder) == NULL || chmod(bout->socket_folder, 0755) != 0) {
         perror(bout->socket_folder);
@@ -257,6 +305,8 @@ static void begin(struct bout *bout)
     bout->worker = now.pid;
     bout->sessions = now.sessions;
     bout->channels = (unsigned)now.channels;
+    if (bout->setup->worker_first && !goes_first(bout->worker))
+        fail_bout(bout, "the worker cannot be made to go first");
     note_descriptors(bout);
 }
 
@@ -280,19 +330,32 @@ static double children_time(void)
            (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e3;
 }
 
+/* From now on the honest client's calls are made beside these; nothing is still being counted elsewhere. */
+static void say_beside(struct bout *bout, enum beside beside)
+{
+    struct board *board = bout->board;
+
+    atomic_store(&board->beside, beside);
+    while (!bout->failed && atomic_load(&board->honest.beside) != beside) {
+        check_honest(bout);
+        wait_pause();
+    }
+}
+
 /* Starts one process for each attacker and looks after everybody until they end: by themselves, or, in
- * `milliseconds`, told so. */
+ * `milliseconds`, told so; then the processors that each has used are board->share. */
 static void run_others(struct bout *bout, int (*run)(void *), enum beside beside, unsigned milliseconds)
 {
     struct board *board = bout->board;
     uint64_t begun = wait_now_ms(), looked = begun;
     double time_before = children_time();
     unsigned left = ATTACKERS;
+    bool calm = run == run_calm;
 
     if (bout->failed)
         return;
     atomic_store(&board->stop, false);
-    atomic_store(&board->beside, beside);
+    say_beside(bout, beside);
     for (unsigned i = 0; i < ATTACKERS; i++)
         bout->others[i] = start(bout, run, i);
     while (left > 0) {
@@ -303,33 +366,61 @@ static void run_others(struct bout *bout, int (*run)(void *), enum beside beside
             bout->others[i] = 0;
             left--;
             if (status != 0)
-                fail_bout(bout, "%s %u: %s (status %x)", beside == BESIDE_CALM ? "calm neighbour" : "attacker", i,
-                          beside == BESIDE_CALM ? board->calm[i].failure : board->attackers[i].failure,
-                          (unsigned)status);
+                fail_bout(bout, "%s %u: %s (status %x)", calm ? "calm neighbour" : "attacker", i,
+                          calm ? board->calm[i].failure : board->attackers[i].failure, (unsigned)status);
         }
         check_honest(bout);
         if (wait_now_ms() - looked >= LOOK_EVERY_MS) {
             looked = wait_now_ms();
             check_node(bout);
-            if (beside == BESIDE_ATTACK && bout->setup->progress != NULL)
+            if (!calm && bout->setup->progress != NULL)
                 bout->setup->progress(atomic_load(&board->next));
         }
-        if (beside == BESIDE_CALM && wait_now_ms() - begun >= milliseconds)
+        if (wait_now_ms() - begun >= milliseconds)
             atomic_store(&board->stop, true);
         wait_pause();
     }
-    atomic_store(&board->beside, BESIDE_NOBODY);
-    if (beside == BESIDE_ATTACK)
-        board->share = (children_time() - time_before) / 1e6 / (double)(wait_now_ms() - begun + 1) / ATTACKERS;
+    double used = (children_time() - time_before) / 1e6, passed = (double)(wait_now_ms() - begun + 1);
+    say_beside(bout, BESIDE_NOBODY);
+    if (!calm)
+        board->share = used / passed / ATTACKERS;
+    bout->used[beside] += used;
+    bout->passed[beside] += passed;
     check_node(bout);
 }
 
-static void attack(struct bout *bout, uint64_t first, uint64_t end)
+/* Rounds up to `end`, or as many as the time allows. */
+static void attack(struct bout *bout, uint64_t end, enum beside beside, unsigned milliseconds)
 {
-    atomic_store(&bout->board->next, first);
     atomic_store(&bout->board->end, end);
-    run_others(bout, run_attacker, BESIDE_ATTACK, 0);
+    run_others(bout, run_attacker, beside, milliseconds);
     wait_empty(bout);
+}
+
+/* What was counted beside these since the last time; its 99th percentile. */
+static uint64_t take_latencies(struct bout *bout, enum beside beside)
+{
+    struct histogram *latency = &bout->board->honest.latency[beside];
+    uint64_t p99 = histogram_percentile(latency, 99);
+
+    histogram_merge(&bout->result->latency[beside], latency);
+    memset(latency, 0, sizeof(*latency));
+    return p99;
+}
+
+/* Calm ones and attackers, a turn each. */
+static void take_turns(struct bout *bout)
+{
+    const struct bout_setup *setup = bout->setup;
+    struct bout_result *result = bout->result;
+
+    run_others(bout, run_calm, BESIDE_CALM, setup->turn_ms);
+    uint64_t calm = take_latencies(bout, BESIDE_CALM);
+    atomic_store(&bout->board->slow_ns, 2 * calm);
+    attack(bout, setup->end, BESIDE_ATTACK, setup->turn_ms);
+    uint64_t attacked = take_latencies(bout, BESIDE_ATTACK);
+    if (!bout->failed && calm > 0 && result->turns < TURNS_MAX)
+        result->ratios[result->turns++] = (double)attacked / (double)calm;
 }
 
 static void end_well(struct bout *bout)
@@ -366,14 +457,15 @@ static void add_up(struct bout *bout)
             result->begun[n] += board->attackers[i].begun[n];
             result->closed[n] += board->attackers[i].closed[n];
             result->took[n] += board->attackers[i].took[n];
+            result->slow[n] += board->attackers[i].slow[n];
         }
         result->opened += board->attackers[i].opened;
         result->calm_calls += board->calm[i].calls;
     }
     result->calls += board->honest.calls;
     for (unsigned n = 0; n < BESIDES; n++)
-        histogram_merge(&result->latency[n], &board->honest.latency[n]);
-    result->share = board->share;
+        result->share[n] = bout->passed[n] > 0 ? bout->used[n] / bout->passed[n] / ATTACKERS : 0;
+    result->goes_first = board->goes_first;
 }
 
 static void kill_all(struct bout *bout)
@@ -401,10 +493,12 @@ bool bout_run(const struct bout_setup *setup, struct bout_result *result)
         exit(2);
     }
     begin(&bout);
-    attack(&bout, setup->first, setup->first + warm_up);
+    atomic_store(&bout.board->next, setup->first);
+    attack(&bout, setup->first + warm_up, BESIDE_NOBODY, UINT_MAX);
+    atomic_store(&bout.board->next, setup->first + warm_up);
     bout.anonymous = anonymous_bytes(bout.supervisor) + anonymous_bytes(bout.worker);
-    run_others(&bout, run_calm, BESIDE_CALM, setup->calm_ms);
-    attack(&bout, setup->first + warm_up, setup->end);
+    while (!bout.failed && atomic_load(&bout.board->next) < setup->end)
+        take_turns(&bout);
     compare_holdings(&bout);
     end_well(&bout);
     add_up(&bout);

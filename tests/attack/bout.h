@@ -6,20 +6,27 @@
 
 #include "tests/attack/board.h"
 
+#define TURNS_MAX 1000 /* of one bout, of which the ratio is noted */
+
 struct bout_setup {
     uint64_t seed, first, end; /* rounds from first up to, and without, end */
     const char *durability;
-    const char *only;          /* attacks whose name contains this; NULL: all */
-    unsigned wait_ms, calm_ms; /* how long the honest client is timed beside calm ones */
+    const char *only; /* attacks whose name contains this; NULL: all */
+    unsigned wait_ms;
+    unsigned turn_ms;  /* how long calm ones and attackers have their turns */
+    bool worker_first; /* it has its processor before anybody else */
     /* Called now and then: so many rounds are over. */
     void (*progress)(uint64_t next);
 };
 
 struct bout_result {
-    uint64_t begun[ATTACKS_MAX], closed[ATTACKS_MAX], took[ATTACKS_MAX];
+    uint64_t begun[ATTACKS_MAX], closed[ATTACKS_MAX], took[ATTACKS_MAX], slow[ATTACKS_MAX];
     uint64_t opened, calls, calm_calls;
     struct histogram latency[BESIDES];
-    double share;             /* of a processor, that each attacker used */
+    double ratios[TURNS_MAX]; /* of p99 in the attackers' turn to that in the calm ones' before it */
+    unsigned turns;
+    double share[BESIDES];    /* of a processor, that each attacker and each calm one used */
+    bool goes_first;          /* the honest client, and nobody was where the worker is */
     uint64_t anonymous_bytes; /* that worker and supervisor had more at the end than after the warm-up; 0: less */
 };
 

@@ -15,7 +15,8 @@ int attackers_clean_up(struct board *board);
 /* Until board->finish: counts and puts, one call after the other, each answer exactly what it must be, and timed; then
  * looks at all that it has left. */
 int honest_live(struct board *board);
-/* Until board->stop: counts in batches, using as much of a processor as the board says, as the attackers' user. */
+/* Until board->stop: counts in batches and computes between them, using as much of a processor as the board says, as
+ * the attackers' user. */
 int calm_live(struct board *board, unsigned number);
 
 #endif

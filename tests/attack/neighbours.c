@@ -15,6 +15,8 @@
 
 #define KEYS 64
 #define BATCH 64
+#define CALLS_AT_ONCE 16 /* of the honest one, then it pauses */
+#define WORK_NS 10e6     /* at most, of calm ones between calls */
 #define HOUR INT64_C(3600000000000)
 
 static uint64_t clock_ns(clockid_t clock)
@@ -105,23 +107,38 @@ static int put_once(struct honest *honest, unsigned key, uint64_t number)
     return 0;
 }
 
-/* Only increments are timed: one kind of call, the same beside everybody. */
+/* What the attackers were at when a call turned out slow. */
+static void note_slow(struct board *board)
+{
+    for (unsigned i = 0; i < ATTACKERS; i++)
+        board->attackers[i].slow[atomic_load(&board->attackers[i].attack)]++;
+}
+
+/* Only increments are timed: one kind of call, the same beside everybody. The pauses leave the others of what may be
+ * one processor for all of them. */
 static int live(struct honest *honest)
 {
     struct honest_account *account = honest->account;
+    struct board *board = honest->board;
 
-    for (uint64_t call = 1; !atomic_load(&honest->board->finish); call++) {
+    for (uint64_t call = 1; !atomic_load(&board->finish); call++) {
         unsigned key = (unsigned)(call * 7 % KEYS);
-        uint32_t beside = atomic_load(&honest->board->beside);
+        uint32_t beside = atomic_load(&board->beside);
+        atomic_store(&account->beside, beside);
         uint64_t begun = clock_ns(CLOCK_MONOTONIC);
         if (count_once(honest) != 0)
             return 1;
-        histogram_add(&account->latency[beside], clock_ns(CLOCK_MONOTONIC) - begun);
+        uint64_t took = clock_ns(CLOCK_MONOTONIC) - begun;
+        histogram_add(&account->latency[beside], took);
+        if (beside == BESIDE_ATTACK && took > atomic_load(&board->slow_ns))
+            note_slow(board);
         if (call % 4 == 0 && put_once(honest, key, call) != 0)
             return 1;
         if (call % 8 == 0 && check_key(honest, (unsigned)(call * 13 % KEYS)) != 0)
             return 1;
         atomic_store(&account->calls, call);
+        if (call % CALLS_AT_ONCE == 0)
+            wait_pause();
     }
     return 0;
 }
@@ -180,9 +197,33 @@ static bool count_batch(mr_client *client, mr_counter *counter)
     return started > 0;
 }
 
+/* Wall and processor time. */
+struct times {
+    double passed, used;
+};
+
+static struct times times_since(const struct times *before)
+{
+    return (struct times){.passed = (double)clock_ns(CLOCK_MONOTONIC) - before->passed,
+                          .used = (double)clock_ns(CLOCK_PROCESS_CPUTIME_ID) - before->used};
+}
+
+/* Whoever waits for answers uses less than its share of a processor: it makes up for that by computing, as programs do
+ * between calls. */
+static void compute(const struct times *all, double share)
+{
+    const struct times never = {0, 0};
+    double lacking = (share * all->passed - all->used) / (1 - (share < 0.9 ? share : 0.9));
+    double end = times_since(&never).used + (lacking < WORK_NS ? lacking : WORK_NS);
+
+    while (times_since(&never).used < end)
+        continue;
+}
+
 int calm_live(struct board *board, unsigned number)
 {
     struct calm_account *account = &board->calm[number];
+    const struct times never = {0, 0}, begun = times_since(&never);
     mr_client *client = NULL;
     mr_counter *counter = NULL;
     char name[32];
@@ -193,10 +234,9 @@ int calm_live(struct board *board, unsigned number)
         snprintf(account->failure, sizeof(account->failure), "cannot begin: %s", mr_message(client));
         return 1;
     }
-    uint64_t begun = clock_ns(CLOCK_MONOTONIC), used_before = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
     while (!atomic_load(&board->stop)) {
-        double used = (double)(clock_ns(CLOCK_PROCESS_CPUTIME_ID) - used_before);
-        if (used > board->share * (double)(clock_ns(CLOCK_MONOTONIC) - begun)) {
+        struct times all = times_since(&begun), before = times_since(&never);
+        if (all.used >= board->share * all.passed) {
             wait_pause();
             continue;
         }
@@ -205,6 +245,10 @@ int calm_live(struct board *board, unsigned number)
             return 1;
         }
         atomic_fetch_add(&account->calls, BATCH);
+        struct times batch = times_since(&before);
+        all = times_since(&begun);
+        if (batch.used < board->share * batch.passed)
+            compute(&all, board->share);
     }
     mr_close(client);
     return 0;

@@ -26,7 +26,7 @@ class Attack(unittest.TestCase):
 
     @unittest.skipUnless(os.geteuid() == 0, "takes root, for the attackers are to be of another user")
     def test_some_thousand_rounds(self):
-        status, said = attack("--rounds", 4000, "--bout", 2000, "--calm", 1, "--table")
+        status, said = attack("--rounds", 4000, "--bout", 2000, "--turn", 500, "--table")
         self.assertEqual(status, 0, said)
         self.assertIn("4000 rounds of seed 1 from 1 on", said)
         self.assertIn("all is well", said)
@@ -41,7 +41,7 @@ class Attack(unittest.TestCase):
         for fault, only in (("LENGTH_READ_TWICE", "length jumps"), ("CHECKED_BEFORE_COPIED", "body rewritten"),
                             ("TAIL_BELIEVED", "tail"), ("BELL_GIVEN_AWAY", "bell")):
             with self.subTest(fault):
-                status, said = attack("--rounds", 8000, "--calm", 1, "--wait", 5, "--planted", fault, "--only", only)
+                status, said = attack("--rounds", 8000, "--turn", 500, "--wait", 5, "--planted", fault, "--only", only)
                 self.assertEqual(status, 1, said)
                 self.assertRegex(said, "has died|is stopped|is not closed|takes nothing more|TIMEOUT")
                 self.assertIn(f"SEED=1 FROM=1 ROUNDS=8000 BOUT=50000 ATTACK_OPTIONS='--planted {fault} --only", said)
