@@ -143,8 +143,8 @@ static int examine_segment(struct tail *tail, uint64_t start, struct mr_error *e
         if (fits && batch_header_sound(bytes, recovery->config->secret)) {
             if (examine_header(tail, offset, bytes, error) != 0)
                 return -1;
-        } else if (!anything && offset == recovery->end && segment == &recovery->segments[recovery->current]) {
-            /* Not even a header where the next batch would begin, and not zeros either. */
+        } else if (!anything && offset == start) {
+            /* Not even a header where the next batch would begin, here or in a segment begun since, nor zeros. */
             count_torn(recovery, segment, offset, segment->block);
         }
     }

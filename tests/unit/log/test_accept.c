@@ -170,6 +170,29 @@ static void remains_of_a_recycled_segment_say_nothing(void **state)
     fake_machine_destroy(hand.machine);
 }
 
+/* A batch that was the first in its segment is torn in its header: that is told, once. */
+static void a_torn_beginning_of_a_segment_is_told(void **state)
+{
+    (void)state;
+    struct hand hand;
+    hand_init(&hand);
+    put_log(&hand);
+    put_segment(&hand, 1, 2);
+    hand.next.segment = 2;
+    put_batch(&hand, 1, 1, hand.next);
+    uint8_t wrong = 0xff;
+    fake_file_write(hand.machine, DIRECTORY, "segment-0001", &wrong, 1, BLOCK + 70);
+    assert_int_equal(hand_open(&hand, 0), 0);
+    assert_int_equal(hand.replayed, 3);
+    assert_int_equal(hand.report.torn_batches, 1);
+    assert_int_equal(hand.report.torn_bytes, BLOCK);
+    assert_string_equal(hand.report.torn_file, "segment-0001");
+    assert_int_equal(hand.report.torn_offset, BLOCK);
+    assert_int_equal(hand_open(&hand, 0), 0);
+    assert_int_equal(hand.report.torn_batches, 0);
+    fake_machine_destroy(hand.machine);
+}
+
 /* An epoch that begins in a later segment cuts off what it does not continue after, there and in between. */
 static void a_later_epoch_cuts_off(void **state)
 {
@@ -246,8 +269,11 @@ static void a_copied_segment_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(only_what_follows_on_is_accepted), cmocka_unit_test(remains_of_a_recycled_segment_say_nothing),
-        cmocka_unit_test(a_later_epoch_cuts_off),           cmocka_unit_test(a_log_may_begin_later),
+        cmocka_unit_test(only_what_follows_on_is_accepted),
+        cmocka_unit_test(remains_of_a_recycled_segment_say_nothing),
+        cmocka_unit_test(a_torn_beginning_of_a_segment_is_told),
+        cmocka_unit_test(a_later_epoch_cuts_off),
+        cmocka_unit_test(a_log_may_begin_later),
         cmocka_unit_test(a_copied_segment_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
