@@ -169,6 +169,12 @@ void fsm_more_parts(struct fsm *fsm, size_t count)
 
 /* ---- answers ---- */
 
+void fsm_describe_rest(struct slice *parts, const struct stored_output *output)
+{
+    for (size_t i = 1; i < output_part_count(output); i++)
+        parts[i] = output_part(output, i);
+}
+
 /* The entry being applied and where its answer goes. */
 struct application {
     struct fsm *fsm;

@@ -60,6 +60,9 @@ static inline struct slice *fsm_parts(struct fsm *fsm, size_t count)
     return fsm->parts;
 }
 
+/* The parts of an output behind its first. */
+void fsm_describe_rest(struct slice *parts, const struct stored_output *output);
+
 /* A stored output as an answer, valid until the next one is described. */
 static inline void fsm_describe(struct fsm *fsm, const struct session *session, const struct stored_output *output,
                                 bool last, struct fsm_answer *answer)
@@ -67,8 +70,8 @@ static inline void fsm_describe(struct fsm *fsm, const struct session *session, 
     size_t count = output_part_count(output);
     struct slice *parts = fsm_parts(fsm, count);
     parts[0] = output_part(output, 0);
-    for (size_t i = 1; __builtin_expect(i < count, 0); i++)
-        parts[i] = output_part(output, i);
+    if (__builtin_expect(count > 1, 0))
+        fsm_describe_rest(parts, output);
     *answer = (struct fsm_answer){.session_id = session->id,
                                   .sequence_num = output->sequence_num,
                                   .number = output->number,
