@@ -98,8 +98,8 @@ static inline enum ring_result ring_free(struct ring_writer *writer, uint64_t at
     return result;
 }
 
-/* One end goes on from `at` by `size` bytes: asks for as many, or some of them, ahead. Inlined by order: a function that
- * does nothing else gcc takes for one without effect. (Whether it is to write has to be a constant.) */
+/* One end goes on from `at` by `size` bytes: asks for as many, or some of them, ahead. Inlined by order: a function
+ * that does nothing else gcc takes for one without effect. (Whether it is to write has to be a constant.) */
 #define RING_ASK(writes, address) ((writes) ? __builtin_prefetch(address, 1) : __builtin_prefetch(address, 0))
 static inline __attribute__((always_inline)) void ring_ask_ahead(const uint8_t *data, uint64_t at, uint64_t capacity,
                                                                  uint64_t size, bool writes)

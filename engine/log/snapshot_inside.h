@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the writer and the readers of snapshots share: the head's bytes, as snapshot.h lays them down, names, and how one
- * chunk is read and checked. Nobody else includes it. */
+/* What the writer and the readers of snapshots share: the head's bytes, as snapshot.h lays them down, names, and how
+ * one chunk is read and checked. Nobody else includes it. */
 #ifndef ENGINE_LOG_SNAPSHOT_INSIDE_H
 #define ENGINE_LOG_SNAPSHOT_INSIDE_H
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading a snapshot whole, as snapshot.h lays it down: in pieces of some chunks, each when it is asked for, and the one
- * behind it while that one is looked at. Chunk by chunk, every byte of a piece is checked, and the payload copied to
- * where it belongs between the others': what is given out is each section in one piece, of which only what was asked for
- * is there. So whoever makes a state of it, and forgets what is behind, needs memory for the state and a few pieces; and
- * the device works meanwhile.
+/* Reading a snapshot whole, as snapshot.h lays it down: in pieces of some chunks, each when it is asked for, and the
+ * one behind it while that one is looked at. Chunk by chunk, every byte of a piece is checked, and the payload copied
+ * to where it belongs between the others': what is given out is each section in one piece, of which only what was
+ * asked for is there. So whoever makes a state of it, and forgets what is behind, needs memory for the state and a few
+ * pieces; and the device works meanwhile.
  *
  * Where a chunk's payload belongs is known from its number, since all but the last are full. Where the second section
  * begins only the chunk knows in which the first one ends; so it begins with the last pieces, backwards until there is

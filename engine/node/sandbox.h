@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a worker gives up before it reads the first byte that somebody else may have written: privileges, new ones
- * and old (capabilities), system calls that it does not use, and files that are not its partition's. Its children keep
- * to the same. (The ring, whose operations no filter of system calls sees, is restricted where it is made:
+/* What a worker gives up before it reads the first byte that somebody else may have written: privileges, new ones and
+ * old (capabilities), system calls that it does not use, and files that are not its partition's. Its children keep to
+ * the same. (The ring, whose operations no filter of system calls sees, is restricted where it is made:
  * engine/io/uring_setup.c.) */
 #ifndef ENGINE_NODE_SANDBOX_H
 #define ENGINE_NODE_SANDBOX_H

@@ -2,15 +2,16 @@
 /* When a worker takes snapshots of its partition, and what follows from each.
  *
  * One is taken when the log has grown by so many bytes since the last one, or by as many as that one has if they are
- * more, and when somebody asks for one, always after a turn's answers are published: whatever has been applied is then behind its channel's head, so that a successor that
- * starts from the snapshot owes nobody an answer to what stands before it in the log. (Open commands whose outputs go
- * on: their clients name them again when they see that there is a new worker, as they do after any death.)
+ * more, and when somebody asks for one, always after a turn's answers are published: whatever has been applied is then
+ * behind its channel's head, so that a successor that starts from the snapshot owes nobody an answer to what stands
+ * before it in the log. (Open commands whose outputs go on: their clients name them again when they see that there is
+ * a new worker, as they do after any death.)
  *
  * A child writes it (io->child()), from the memory as it was at the fork; the worker goes on meanwhile. When the child
- * has succeeded the two newest snapshots are known, and the log forgets what is older than the older one needs. When it
- * has failed nothing is lost; it is tried again after a pause that doubles, or as soon as the disk's trouble is over.
- * On a full disk one is also taken before it is due, for the room that the log then gives back; the one being written
- * does not count against a limit, because it makes room. At an orderly stop the worker writes one itself. */
+ * has succeeded the two newest snapshots are known, and the log forgets what is older than the older one needs. When
+ * it has failed nothing is lost; it is tried again after a pause that doubles, or as soon as the disk's trouble is
+ * over. On a full disk one is also taken before it is due, for the room that the log then gives back; the one being
+ * written does not count against a limit, because it makes room. At an orderly stop the worker writes one itself. */
 #ifndef ENGINE_NODE_SNAPSHOTS_H
 #define ENGINE_NODE_SNAPSHOTS_H
 

@@ -223,8 +223,9 @@ struct mr_then {
 MR_API void mr_flush(mr_client *client);
 
 /* Flushes, meets the answers that are there, and runs their callbacks. If there are none it waits for the first one up
- * to wait_ns (MR_NO_WAIT: not at all; MR_FOR_EVER, or any other negative value: without end): first spinning a few
- * microseconds, then asleep. *completed (may be NULL) is how many results were met, those for mr_take() included.
+ * to wait_ns (MR_NO_WAIT: not at all; MR_FOR_EVER, or any other negative value: without end): first spinning, for up
+ * to 50 us, or 250 us where that was found to be when answers come; then asleep. *completed (may be NULL) is how many
+ * results were met, those for mr_take() included.
  *
  * MR_OK: it is worth looking on: something was met, or results wait for mr_take(), or the ring has room again, or the
  * node went away or came back. MR_AGAIN: nothing came in time, or no request (nor stream) is open and the node is
