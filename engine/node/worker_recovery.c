@@ -191,12 +191,14 @@ int worker_recover(struct worker *worker, const struct log_config *log, const st
         worker->replaying = true;
         result = log_open(&config, &start, replay, worker, found, &worker->log, error);
         worker->replaying = false;
-        /* A snapshot whose log is gone was only tried because newer ones could not be had. */
-        if (result != 0 && error->code == 0 && unsound.text[0] != '\0' &&
-            (start.segment == 0 || found->start_missing)) {
+        /* An old snapshot, behind which the log may be gone, was only tried because newer ones could not be had. What
+         * cannot be read now may be another time. */
+        bool none = start.segment == 0 || found->start_missing;
+        if (result != 0 && error->code == 0 && unsound.text[0] != '\0' && (none || unsound.code != 0)) {
             struct mr_error what = *error;
-            error_set(error, "%.170s; and no snapshot can be believed: %.170s", what.text, unsound.text);
-            error->code = unsound.code; /* what cannot be read now may be another time */
+            error_set(error, "%.170s; and %s: %.170s", what.text,
+                      none ? "no snapshot can be believed" : "a newer snapshot cannot be read", unsound.text);
+            error->code = unsound.code;
         }
     }
     if (result != 0) {

@@ -553,6 +553,57 @@ static void a_disk_that_cannot_be_read_is_no_damage(void **state)
     scene_end(&scene);
 }
 
+/* The segment with this number. */
+static const char *segment_of(const struct harness *harness, uint64_t number)
+{
+    const char *name;
+    uint64_t found;
+
+    for (unsigned n = 0; (name = fake_file_name(harness->machine, FOLDER, n)) != NULL; n++)
+        if (strncmp(name, "segment-", 8) == 0 &&
+            fake_file_read(harness->machine, FOLDER, name, &found, sizeof(found), 24) == sizeof(found) &&
+            found == number)
+            break;
+    return name;
+}
+
+/* What is wrong with the log behind an old snapshot is no damage while a newer one may only not be read just now: that
+ * log may have been given up, piece by piece. */
+static void an_old_one_is_no_proof_of_damage_while_a_newer_cannot_be_read(void **state)
+{
+    struct scene scene;
+    char names[8][SNAPSHOT_NAME_SIZE];
+
+    (void)state;
+    begin(&scene, DURABILITY_SYNC, 0);
+    for (unsigned i = 0; i < 4; i++) {
+        put(&scene, 400);
+        assert_true(harness_snapshot(scene.harness));
+    }
+    assert_int_equal(snapshots(scene.harness, names), 2);
+    struct dump before = dump_state(scene.harness);
+    const struct known_snapshot *known = scene.harness->worker.snapshots.known;
+    assert_true(known[0].point.segment > known[1].point.segment + 1);
+    const char *between = segment_of(scene.harness, known[1].point.segment + 1);
+    harness_kill(scene.harness);
+    fake_file_flip(scene.harness->machine, FOLDER, between, 4096 + 200, 3);
+    fake_machine_fail(scene.harness->machine, FAKE_OPEN, names[1], 1, UINT64_MAX, EIO);
+    assert_int_equal(harness_start(scene.harness), -1);
+    assert_int_equal(scene.harness->error.code, EIO);
+    assert_non_null(strstr(scene.harness->error.text, between));
+    assert_non_null(strstr(scene.harness->error.text, "a newer snapshot cannot be read"));
+    harness_kill(scene.harness);
+    fake_machine_heal(scene.harness->machine);
+    assert_int_equal(harness_start(scene.harness), 0);
+    assert_same_state(scene.harness, &before);
+    /* That it is damaged itself is another matter. */
+    harness_kill(scene.harness);
+    flip(scene.harness, names[1]);
+    assert_int_equal(harness_start(scene.harness), -1);
+    assert_int_equal(scene.harness->error.code, 0);
+    scene_end(&scene);
+}
+
 /* ---- the end ---- */
 
 static void a_start_after_a_stop_reads_no_entries(void **state)
@@ -642,6 +693,7 @@ int main(void)
         cmocka_unit_test(a_damaged_one_is_passed_over_and_told),
         cmocka_unit_test(without_a_sound_one_and_the_beginning_it_is_stopped),
         cmocka_unit_test(a_disk_that_cannot_be_read_is_no_damage),
+        cmocka_unit_test(an_old_one_is_no_proof_of_damage_while_a_newer_cannot_be_read),
         cmocka_unit_test(a_start_after_a_stop_reads_no_entries),
         cmocka_unit_test(a_failure_at_the_end_is_a_warning),
         cmocka_unit_test(a_stop_while_one_is_written),
