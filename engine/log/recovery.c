@@ -260,13 +260,15 @@ static int survey(struct recovery *recovery, struct mr_error *error)
         if (result == 0 && recovery->count > sound)
             note_sound(recovery, &recovery->segments[sound], begins_at);
     }
-    for (unsigned n = 0; recovery->blanks && n < recovery->blank_count; n++)
-        recovery->blanks[n].file = -1;
     free(names.slots);
-    for (unsigned n = 0; recovery->segments && n < recovery->count; n++)
+    if (result != 0)
+        return -1;
+    for (unsigned n = 0; n < recovery->blank_count; n++)
+        recovery->blanks[n].file = -1;
+    for (unsigned n = 0; n < recovery->count; n++)
         if (recovery->segments[n].number >= recovery->start.segment)
             recovery->reader.bytes_total += recovery->segments[n].size;
-    return result == 0 && sort_segments(recovery, error) == 0 ? find_start(recovery, error) : -1;
+    return sort_segments(recovery, error) == 0 ? find_start(recovery, error) : -1;
 }
 
 /* ---- scan ---- */
