@@ -124,9 +124,14 @@ static enum handshake_result receive_packet(int socket, uint8_t *packet, size_t 
         header.msg_control = control;
         header.msg_controllen = sizeof(control);
     }
-    do
+    /* Reset is said once, ahead of all that stands there to be read: the peer has left something unread, and perhaps
+     * told why. */
+    for (bool reset = false;;) {
         count = sys_recvmsg(socket, &header, MSG_CMSG_CLOEXEC);
-    while (count < 0 && errno == EINTR);
+        if (count >= 0 || (errno != EINTR && (errno != ECONNRESET || reset)))
+            break;
+        reset = reset || errno == ECONNRESET;
+    }
     if (count < 0) {
         if (errno == EAGAIN || errno == EWOULDBLOCK)
             return HANDSHAKE_AGAIN;

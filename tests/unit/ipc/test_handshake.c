@@ -291,6 +291,33 @@ static void the_peer_went_away(void **state)
 }
 
 /* A packet of any bytes with any number of descriptors, from `from`. */
+/* Who is refused has said Hello meanwhile: the reason still comes. */
+static void the_peer_went_away_with_a_word(void **state)
+{
+    struct fixture *f = *state;
+    Millrace__V1__GetStatus get_status = MILLRACE__V1__GET_STATUS__INIT;
+    ClientMessage message = MILLRACE__V1__CLIENT_MESSAGE__INIT;
+    Millrace__V1__Refused refused = MILLRACE__V1__REFUSED__INIT;
+    NodeMessage answer = MILLRACE__V1__NODE_MESSAGE__INIT, *received = NULL;
+    int fds[HANDSHAKE_FDS];
+    unsigned count = 0;
+
+    message.message_case = MILLRACE__V1__CLIENT_MESSAGE__MESSAGE_GET_STATUS;
+    message.get_status = &get_status;
+    answer.message_case = MILLRACE__V1__NODE_MESSAGE__MESSAGE_REFUSED;
+    answer.refused = &refused;
+    refused.fatal = true;
+    assert_int_equal(handshake_send_node(f->node, &answer, NULL, 0, &f->error), HANDSHAKE_OK);
+    assert_int_equal(handshake_send_client(f->client, &message, &f->error), HANDSHAKE_OK);
+    close(f->node); /* with that unread */
+    f->node = -1;
+    f->descriptors--;
+    assert_int_equal(handshake_receive_node(f->client, &received, fds, &count, &f->error), HANDSHAKE_OK);
+    assert_int_equal(received->message_case, MILLRACE__V1__NODE_MESSAGE__MESSAGE_REFUSED);
+    millrace__v1__node_message__free_unpacked(received, NULL);
+    assert_int_equal(handshake_receive_node(f->client, &received, fds, &count, &f->error), HANDSHAKE_CLOSED);
+}
+
 static void send_raw(int from, const void *bytes, size_t size, unsigned fd_count)
 {
     _Alignas(struct cmsghdr) char control[CMSG_SPACE(253 * sizeof(int))] = {0};
@@ -489,8 +516,9 @@ static void failing_calls(void **state)
     sys_fault_arm(SYS_RECVMSG, 1, ENOMEM, false);
     assert_int_equal(handshake_receive_client(f->node, &received, &f->error), HANDSHAKE_FAILED);
     assert_int_equal(f->error.code, ENOMEM);
-    sys_fault_arm(SYS_RECVMSG, 1, ECONNRESET, false);
+    sys_fault_arm(SYS_RECVMSG, 1, ECONNRESET, true);
     assert_int_equal(handshake_receive_client(f->node, &received, &f->error), HANDSHAKE_CLOSED);
+    sys_fault_clear();
     sys_fault_arm(SYS_RECVMSG, 1, EINTR, false);
     assert_int_equal(handshake_receive_client(f->node, &received, &f->error), HANDSHAKE_OK);
     millrace__v1__client_message__free_unpacked(received, NULL);
@@ -565,6 +593,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(status_of_many_partitions, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nothing_there_and_no_room, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_peer_went_away, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_peer_went_away_with_a_word, set_up, tear_down),
         cmocka_unit_test_setup_teardown(truncated_messages, set_up, tear_down),
         cmocka_unit_test_setup_teardown(unknown_members_are_the_receivers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(oversized_packets, set_up, tear_down),
