@@ -215,7 +215,7 @@ static void test_who_is_busy_makes_no_system_calls(void **state)
 static void test_a_call_in_time_limit(void **state)
 {
     (void)state;
-    start(NULL, (int64_t)(50 * MR_MILLISECOND));
+    start(NULL, (int64_t)(500 * MR_MILLISECOND));
     open_counter();
     fake_node_hold(node);
     assert_int_equal(mr_counter_increment(counter, 1, NULL), MR_TIMEOUT);
@@ -238,7 +238,7 @@ static void test_a_late_answer_is_dropped_but_counts(void **state)
     (void)state;
     int64_t value;
 
-    start(NULL, (int64_t)(50 * MR_MILLISECOND));
+    start(NULL, (int64_t)(500 * MR_MILLISECOND));
     open_counter();
     fake_node_hold(node);
     for (int i = 0; i < 10; i++)
@@ -259,7 +259,7 @@ static void test_time_wakes_a_sleeper(void **state)
     (void)state;
     unsigned completed;
 
-    start(NULL, (int64_t)(50 * MR_MILLISECOND));
+    start(NULL, (int64_t)(500 * MR_MILLISECOND));
     open_counter();
     fake_node_hold(node);
     increment();
