@@ -44,7 +44,7 @@ struct attacker {
     uint64_t answered;         /* response ring: read up to here */
     uint64_t overwritten;      /* its tail, when an attack put something else there */
     char closed[160];          /* why the node closed it; empty: it has not */
-    bool leaves_bell;          /* what wakes it is not waited on: an attack has it as it is to be */
+    bool leaves_bell;          /* what wakes it is not waited on, as long as it is connected: an attack has spoilt it */
     struct meddler meddler;
     uint64_t session, counter, map, sequence; /* session 0: none */
     unsigned session_rounds;

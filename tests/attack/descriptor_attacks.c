@@ -93,7 +93,7 @@ static unsigned bell_misused(struct attacker *attacker)
     (void)epoll_ctl(nest, EPOLL_CTL_ADD, bell, &event);
     (void)epoll_ctl(bell, EPOLL_CTL_ADD, nest, &event); /* a circle */
     must_fail(attacker, epoll_ctl(bell, EPOLL_CTL_DEL, (int)draw(attacker, 64) + 64, NULL) == 0, "taking a watch away");
-    attacker->leaves_bell = true;
+    attacker->leaves_bell = true; /* from now on it always looks as if it rang */
     meddler->descriptor = bell;
     meddler_start(meddler, MEDDLE_BLOCKING);
     for (uint64_t times = 1 + draw(attacker, 50); times > 0; times--) {
@@ -102,7 +102,6 @@ static unsigned bell_misused(struct attacker *attacker)
             break;
     }
     meddler_stop(meddler);
-    attacker->leaves_bell = false;
     close(nest);
     return draw(attacker, 2) == 0 ? LEAVE_ALL : STAYS;
 }
