@@ -95,14 +95,17 @@ static void apply_entry(struct worker *worker, const struct log_entry *entry, co
 }
 
 /* The same of a KeepAlive that looks at many commands: its user's next one waits until the others have had the rest of
- * the time. */
+ * the time. Up to a limit, since what is measured need not be the worker's own time: it may have had no processor. */
 static void apply_walk(struct worker *worker, const struct log_entry *entry, const struct command_input *command)
 {
     uint64_t began = worker->io->ops->monotonic(worker->io);
 
     apply_entry(worker, entry, command, false);
     uint64_t took = worker->io->ops->monotonic(worker->io) - began;
-    worker->walk_shares[entry->origin.uid % WORKER_WALK_USERS] = began + MR_WALK_SHARE * took;
+    uint64_t others = (MR_WALK_SHARE - 1) * took;
+    if (others > MR_WALK_WAITS_MAX)
+        others = MR_WALK_WAITS_MAX;
+    worker->walk_shares[entry->origin.uid % WORKER_WALK_USERS] = began + took + others;
 }
 
 int turn_apply(struct worker *worker, const struct log_entry *entry, struct mr_error *error)

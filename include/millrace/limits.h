@@ -82,7 +82,8 @@
 /* Of KeepAlives that may have to look at more commands than this, one at a time is logged: the next when it is
  * applied, and the same user's next when this share of the worker's time is the most that his have had. */
 #define MR_WALK_AT_ONCE 16384
-#define MR_WALK_SHARE 16 /* one in so many */
+#define MR_WALK_SHARE 16                  /* one in so many */
+#define MR_WALK_WAITS_MAX (1 * MR_SECOND) /* and not longer than this, however long the last one seemed to take */
 /* What one query with many outputs may give in a turn: others are not kept waiting for longer than that takes. */
 #define MR_TURN_OUTPUTS 256
 #define MR_TURN_OUTPUT_BYTES (64 * MR_KIB)

@@ -138,23 +138,29 @@ static void long_keep_alives_come_one_by_one(void **state)
 
 static struct harness *slow;
 static const struct io_ops *slow_real_ops;
+static uint64_t slow_pause;
 
-/* Time passes whenever somebody looks. */
+/* Time passes whenever somebody looks, and more when a long KeepAlive has just been applied. */
 static uint64_t slow_clock(struct io *io)
 {
+    const struct worker *worker = &slow->worker;
+
     fake_machine_advance(slow->machine, MR_MILLISECOND);
+    if (worker->walk_index > 0 && worker->walk_index == fsm_index(worker->fsm)) {
+        fake_machine_advance(slow->machine, slow_pause);
+        slow_pause = 0;
+    }
     return slow_real_ops->monotonic(io);
 }
 
-/* One such KeepAlive behind the other: what the first has taken, the others get many times before the second. */
-static void long_keep_alives_get_a_share_of_the_time(void **state)
+/* One such KeepAlive behind the other, in the first of which the worker pauses: the second waits for `most` at most. */
+static void send_long_keep_alives(uint64_t pause, uint64_t most)
 {
     enum { AT_ONCE = 1024, MANY = 17 * AT_ONCE };
     struct scene scene;
     struct harness_frame frame;
     uint8_t filter[2 + MR_FILTER_BITS_MIN / 8];
 
-    (void)state;
     scene_begin(&scene, DURABILITY_SYNC, 4 * MR_MIB);
     struct worker *worker = &scene.harness->worker;
     memset(filter, 0xff, sizeof(filter));
@@ -167,6 +173,7 @@ static void long_keep_alives_get_a_share_of_the_time(void **state)
             assert_true(harness_take(scene.client, &frame));
     }
     slow = scene.harness;
+    slow_pause = pause;
     slow_real_ops = worker->io->ops;
     struct io_ops slow_ops = *slow_real_ops;
     slow_ops.monotonic = slow_clock;
@@ -184,7 +191,7 @@ static void long_keep_alives_get_a_share_of_the_time(void **state)
     for (unsigned i = 0; i < 3; i++)
         assert_true(harness_take(scene.client, &frame));
     assert_false(harness_take(scene.client, &frame));
-    assert_in_range(worker->walk_waits, worker->now + 1, worker->now + MR_WALK_SHARE * MR_MILLISECOND);
+    assert_in_range(worker->walk_waits, worker->now + 1, worker->now + most);
     assert_true(turn_next(worker) <= worker->walk_waits); /* the worker does not sleep for longer */
     fake_machine_advance(scene.harness->machine, worker->walk_waits - worker->now);
     harness_settle(scene.harness);
@@ -192,6 +199,20 @@ static void long_keep_alives_get_a_share_of_the_time(void **state)
     assert_int_equal(frame.head.status, STATUS_OK);
     worker->io->ops = slow_real_ops;
     scene_end(&scene);
+}
+
+/* What the first has taken, the others get many times before the second. */
+static void long_keep_alives_get_a_share_of_the_time(void **state)
+{
+    (void)state;
+    send_long_keep_alives(0, MR_WALK_SHARE * MR_MILLISECOND);
+}
+
+/* A worker that had no processor meanwhile, or whose pages had to be read, has not worked for so long. */
+static void a_pause_in_a_long_keep_alive_is_not_held_against_its_user(void **state)
+{
+    (void)state;
+    send_long_keep_alives(4 * MR_SECOND, MR_WALK_WAITS_MAX);
 }
 
 static void a_refusal_waits_for_what_is_before_it(void **state)
@@ -600,6 +621,7 @@ int main(void)
         cmocka_unit_test(a_large_batch_is_answered_in_pieces),
         cmocka_unit_test(long_keep_alives_come_one_by_one),
         cmocka_unit_test(long_keep_alives_get_a_share_of_the_time),
+        cmocka_unit_test(a_pause_in_a_long_keep_alive_is_not_held_against_its_user),
         cmocka_unit_test(a_refusal_waits_for_what_is_before_it),
         cmocka_unit_test(a_query_waits_for_its_index_alone),
         cmocka_unit_test(too_many_waiting_queries_hold_up_nothing),
