@@ -229,10 +229,10 @@ void clients_lost(struct sim *sim, uint64_t index)
         if (lost)
             session_lost(session);
     }
-    /* A stream that had begun begins again. */
+    /* Outputs of a stream that stood behind are to be read again: acknowledged now, they would be others. */
     for (struct op *op = sim->ops; op != NULL; op = op->next)
-        if (op->index == 0 && !op->done)
-            op->received = 0;
+        if (!op->done && op->received > op->output_count)
+            op->received = op->output_count;
 }
 
 /* ---- a client's turn ---- */
