@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "tests/support/worker_scene.h"
+#include "tests/support/snapshot_scene.h"
 
 #define TOLD_MOST 400
 
@@ -49,14 +49,8 @@ static void begin(struct scene *scene, struct told *told)
 
 static void put(struct scene *scene, unsigned count)
 {
-    struct harness_frame frame;
-
-    for (unsigned i = 0; i < count; i++) {
-        uint64_t position = scene_put(scene, scene->next++, 1000);
-        harness_settle(scene->harness);
-        scene_take(scene, position, &frame);
-        assert_int_equal(frame.head.status, STATUS_OK);
-    }
+    for (unsigned i = 0; i < count; i++)
+        assert_true(snapshot_scene_put(scene));
 }
 
 static void start_slowly(struct scene *scene, struct told *told)

@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/support/snapshot_scene.h"
 #include "tests/support/sudden_death.h"
-#include "tests/support/worker_scene.h"
 
 #define RING (64 * MR_KIB)
 
@@ -312,22 +312,10 @@ static bool live(struct mix *mix, unsigned calls)
     return true;
 }
 
-static void add(void *context, const void *data, size_t size)
-{
-    struct record *record = context; /* of bytes, here */
-    uint8_t *bytes = realloc(record->frames, record->count + size);
-
-    assert_non_null(bytes);
-    memcpy(bytes + record->count, data, size);
-    record->frames = (void *)bytes;
-    record->count += (unsigned)size;
-}
-
 static bool die_at(unsigned n, unsigned again, enum fake_fate fate, enum durability durability)
 {
     static struct mix mix; /* survives the jump */
     static const struct mix nothing;
-    struct record before = {.count = 0}, after = {.count = 0};
     bool died;
 
     mix = nothing;
@@ -353,15 +341,11 @@ static bool die_at(unsigned n, unsigned again, enum fake_fate fate, enum durabil
     }
     assert_int_equal(opened, OPENED);
     assert_int_equal(fsm_session_count(mix.scene.harness->worker.fsm), 1 + OPENED);
-    fsm_dump(mix.scene.harness->worker.fsm, add, &before);
+    struct state_dump before = state_dump(mix.scene.harness);
     config->on_call = NULL;
     die_and_start(&mix.scene);
-    fsm_dump(mix.scene.harness->worker.fsm, add, &after);
-    assert_int_equal(after.count, before.count);
-    assert_memory_equal(after.frames, before.frames, before.count);
+    assert_same_state(mix.scene.harness, &before);
     assert_int_equal(mix.scene.harness->warnings, 0);
-    free(before.frames);
-    free(after.frames);
     scene_end(&mix.scene);
     leaks_are_meant(false);
     return died;

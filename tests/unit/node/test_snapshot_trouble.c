@@ -11,10 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "tests/support/worker_scene.h"
+#include "tests/support/snapshot_scene.h"
 
-#define RING (64 * MR_KIB)
-#define FOLDER "/partition-0001"
 #define BLOCK 4096
 #define BATCH MR_BATCH_BYTES_MIN
 
@@ -25,14 +23,9 @@ static uint64_t used(struct harness *harness)
     const char *name;
     uint64_t bytes = 0;
 
-    for (unsigned i = 0; (name = fake_file_name(harness->machine, FOLDER, i)) != NULL; i++)
-        bytes += ((uint64_t)fake_file_size(harness->machine, FOLDER, name) + BLOCK - 1) / BLOCK * BLOCK;
+    for (unsigned i = 0; (name = fake_file_name(harness->machine, PARTITION_FOLDER, i)) != NULL; i++)
+        bytes += ((uint64_t)fake_file_size(harness->machine, PARTITION_FOLDER, name) + BLOCK - 1) / BLOCK * BLOCK;
     return bytes;
-}
-
-static uint64_t newest(const struct harness *harness)
-{
-    return harness->worker.snapshots.known_count > 0 ? harness->worker.snapshots.known[0].point.index : 0;
 }
 
 static const char *trouble(const struct harness *harness)
@@ -40,32 +33,12 @@ static const char *trouble(const struct harness *harness)
     return log_trouble(harness->worker.log);
 }
 
-static void begin(struct scene *scene, enum durability durability, uint64_t every)
-{
-    *scene = (struct scene){.harness = harness_create(1)};
-    scene->harness->durability = durability;
-    scene->harness->snapshot_bytes = every;
-    assert_int_equal(harness_start(scene->harness), 0);
-    scene->client = harness_client(scene->harness, 0, SCENE_USER, RING);
-    scene_open_all(scene);
-}
-
-/* A put of a kilobyte, and its acknowledgement. False: refused. */
+/* A put, and its acknowledgement. False: refused. */
 static bool put(struct scene *scene)
 {
-    struct harness_frame frame;
-    uint64_t position = scene_put(scene, scene->next, 1000);
-
-    harness_settle(scene->harness);
-    scene_take(scene, position, &frame);
-    if (frame.head.status != STATUS_OK) {
-        assert_int_equal(frame.head.status, STATUS_UNAVAILABLE);
+    if (!snapshot_scene_put(scene))
         return false;
-    }
-    request_keep_alive(&scene->request, scene->session, (struct slice){NULL, 0}, scene->next++, NULL, 0);
-    scene_send(scene, FRAME_COMMAND);
-    harness_settle(scene->harness);
-    assert_true(harness_take(scene->client, &frame));
+    snapshot_scene_acknowledge(scene);
     return true;
 }
 
@@ -102,15 +75,15 @@ static void what_was_left_unfinished_makes_room(void **state)
     struct scene scene;
 
     (void)state;
-    begin(&scene, DURABILITY_SYNC, 0);
+    snapshot_scene_begin(&scene, DURABILITY_SYNC, 0);
     put_some(&scene, 20);
-    fake_file_write(scene.harness->machine, FOLDER, "snapshot-new-1", half, sizeof(half), 0);
+    fake_file_write(scene.harness->machine, PARTITION_FOLDER, "snapshot-new-1", half, sizeof(half), 0);
     harness_kill(scene.harness);
     assert_int_equal(harness_start(scene.harness), 0);
     harness_settle(scene.harness);
     fake_machine_config(scene.harness->machine)->space = used(scene.harness);
     assert_true(harness_snapshot(scene.harness));
-    assert_int_equal(fake_file_size(scene.harness->machine, FOLDER, "snapshot-new-1"), -1);
+    assert_int_equal(fake_file_size(scene.harness->machine, PARTITION_FOLDER, "snapshot-new-1"), -1);
     scene_end(&scene);
 }
 
@@ -119,13 +92,13 @@ static void a_full_disk_is_helped_by_a_snapshot(void **state)
     struct scene scene;
 
     (void)state;
-    begin(&scene, DURABILITY_SYNC, 64 * MR_MIB); /* not due for long */
+    snapshot_scene_begin(&scene, DURABILITY_SYNC, 64 * MR_MIB); /* not due for long */
     make_history(&scene);
-    uint64_t before = newest(scene.harness);
+    uint64_t before = snapshot_newest(scene.harness);
     /* For a snapshot, but no segment: two are made before the last segment is full, and nobody is refused. */
     fake_machine_config(scene.harness->machine)->space = used(scene.harness) + 8 * BLOCK;
     put_some(&scene, 1000);
-    assert_true(newest(scene.harness) > before);
+    assert_true(snapshot_newest(scene.harness) > before);
     scene_end(&scene);
 }
 
@@ -134,7 +107,7 @@ static void a_restart_uses_what_no_snapshot_needs(void **state)
     struct scene scene;
 
     (void)state;
-    begin(&scene, DURABILITY_SYNC, 0); /* none by itself, but at the end */
+    snapshot_scene_begin(&scene, DURABILITY_SYNC, 0); /* none by itself, but at the end */
     make_history(&scene);
     fill(&scene, 8 * BLOCK);
     assert_int_equal(harness_stop(scene.harness), 0);
@@ -168,7 +141,7 @@ static void at_the_limit_a_snapshot_is_asked_for(void **state)
     struct harness_frame frame;
 
     (void)state;
-    begin(&scene, DURABILITY_SYNC, 0); /* none by itself */
+    snapshot_scene_begin(&scene, DURABILITY_SYNC, 0); /* none by itself */
     make_history(&scene);
     fill_to_limit(&scene, 2);
     request_query(&scene.request, scene.session, scene.counter, "Get", (struct slice){NULL, 0});
@@ -197,7 +170,7 @@ static void the_log_stays_below_its_limit(void **state)
     harness->disk_limit = 8 * harness->segment_bytes;
     harness->snapshot_bytes = MR_GIB;
     assert_int_equal(harness_start(harness), 0);
-    scene.client = harness_client(harness, 0, SCENE_USER, RING);
+    scene.client = harness_client(harness, 0, SCENE_USER, SNAPSHOT_SCENE_RING);
     scene_open_all(&scene);
     for (unsigned n = 0; n < 200000 && log_grown(harness->worker.log) < 10 * harness->disk_limit; n++) {
         if (!put(&scene)) {
@@ -222,7 +195,7 @@ static void a_limit_below_what_is_there(void **state)
     struct scene scene;
 
     (void)state;
-    begin(&scene, DURABILITY_SYNC, 0);
+    snapshot_scene_begin(&scene, DURABILITY_SYNC, 0);
     put_some(&scene, 60);
     assert_true(harness_snapshot(scene.harness));
     while (log_bytes(scene.harness->worker.log) < 12 * scene.harness->segment_bytes)
@@ -281,7 +254,7 @@ static void a_state_past_the_limit_can_be_made_smaller(void **state)
     harness->disk_limit = 8 * harness->segment_bytes;
     harness->snapshot_bytes = harness->disk_limit / 4;
     assert_int_equal(harness_start(harness), 0);
-    scene.client = harness_client(harness, 0, SCENE_USER, RING);
+    scene.client = harness_client(harness, 0, SCENE_USER, SNAPSHOT_SCENE_RING);
     scene_open_all(&scene);
     do {
         assert_true(held < 2000);
@@ -316,11 +289,11 @@ static void an_unreadable_one_is_passed_over(void **state)
     char name[SNAPSHOT_NAME_SIZE];
 
     (void)state;
-    begin(&scene, DURABILITY_SYNC, 0);
+    snapshot_scene_begin(&scene, DURABILITY_SYNC, 0);
     make_history(&scene);
     put_some(&scene, 5);
     uint64_t index = fsm_index(scene.harness->worker.fsm);
-    snprintf(name, sizeof(name), "snapshot-%020llu", (unsigned long long)newest(scene.harness));
+    snprintf(name, sizeof(name), "snapshot-%020llu", (unsigned long long)snapshot_newest(scene.harness));
     harness_kill(scene.harness);
     fake_machine_fail(scene.harness->machine, FAKE_READ, name, 1, UINT64_MAX, EIO);
     if (harness_start(scene.harness) != 0)
@@ -330,11 +303,11 @@ static void an_unreadable_one_is_passed_over(void **state)
     assert_int_equal(scene.harness->warnings, 1);
     assert_non_null(strstr(scene.harness->warning, name));
     /* the next one takes its place */
-    uint64_t sound = newest(scene.harness);
+    uint64_t sound = snapshot_newest(scene.harness);
     put_some(&scene, 5);
     assert_true(harness_snapshot(scene.harness));
     assert_int_equal(scene.harness->worker.snapshots.known[1].point.index, sound);
-    assert_int_equal(fake_file_size(scene.harness->machine, FOLDER, name), -1);
+    assert_int_equal(fake_file_size(scene.harness->machine, PARTITION_FOLDER, name), -1);
     /* if none can be read it is the disk, and no damage */
     harness_kill(scene.harness);
     fake_machine_fail(scene.harness->machine, FAKE_READ, NULL, 1, UINT64_MAX, EIO);
@@ -352,20 +325,20 @@ static void an_old_one_that_came_back_is_no_damage(void **state)
     char names[3][SNAPSHOT_NAME_SIZE];
 
     (void)state;
-    begin(&scene, DURABILITY_SYNC, 0);
+    snapshot_scene_begin(&scene, DURABILITY_SYNC, 0);
     int64_t size = 0;
     for (unsigned i = 0; i < 3; i++) {
         put_some(&scene, 200);
         assert_true(harness_snapshot(scene.harness));
-        snprintf(names[i], sizeof(names[i]), "snapshot-%020llu", (unsigned long long)newest(scene.harness));
+        snprintf(names[i], sizeof(names[i]), "snapshot-%020llu", (unsigned long long)snapshot_newest(scene.harness));
         if (i == 0)
-            size = fake_file_read(scene.harness->machine, FOLDER, names[0], bytes, sizeof(bytes), 0);
+            size = fake_file_read(scene.harness->machine, PARTITION_FOLDER, names[0], bytes, sizeof(bytes), 0);
     }
     put_some(&scene, 200); /* what the first one needs is used again */
     uint64_t index = fsm_index(scene.harness->worker.fsm);
     harness_kill(scene.harness);
-    assert_int_equal(fake_file_size(scene.harness->machine, FOLDER, names[0]), -1);
-    fake_file_write(scene.harness->machine, FOLDER, names[0], bytes, (size_t)size, 0);
+    assert_int_equal(fake_file_size(scene.harness->machine, PARTITION_FOLDER, names[0]), -1);
+    fake_file_write(scene.harness->machine, PARTITION_FOLDER, names[0], bytes, (size_t)size, 0);
     fake_machine_fail(scene.harness->machine, FAKE_READ, names[1], 1, UINT64_MAX, EIO);
     fake_machine_fail(scene.harness->machine, FAKE_READ, names[2], 1, UINT64_MAX, EIO);
     assert_int_equal(harness_start(scene.harness), -1);
@@ -393,13 +366,13 @@ static void a_failed_flush_spoils_a_snapshot(void **state)
     struct scene scene;
 
     (void)state;
-    begin(&scene, DURABILITY_ASYNC, 0);
+    snapshot_scene_begin(&scene, DURABILITY_ASYNC, 0);
     put_some(&scene, 20);
     fake_machine_fail(scene.harness->machine, FAKE_SYNC, NULL, 1, UINT64_MAX, EIO);
     settle_for(scene.harness, 50 * MR_MILLISECOND);
     assert_non_null(trouble(scene.harness));
     assert_false(harness_snapshot(scene.harness));
-    assert_int_equal(newest(scene.harness), 0);
+    assert_int_equal(snapshot_newest(scene.harness), 0);
     fake_machine_heal(scene.harness->machine);
     settle_for(scene.harness, 3 * MR_SECOND);
     assert_null(trouble(scene.harness));
@@ -409,7 +382,7 @@ static void a_failed_flush_spoils_a_snapshot(void **state)
     struct fake_config *config = fake_machine_config(scene.harness->machine);
     config->order = FAKE_MANUAL;
     snapshots_ask(&scene.harness->worker, &(struct snapshot_question){.number = 0});
-    uint64_t before = newest(scene.harness);
+    uint64_t before = snapshot_newest(scene.harness);
     scene.harness->worker.answered = NULL; /* nobody is answered before it is over */
     turn_run(&scene.harness->worker);
     assert_true(fake_io_child_runs(scene.harness->io));
@@ -423,7 +396,7 @@ static void a_failed_flush_spoils_a_snapshot(void **state)
     assert_non_null(trouble(scene.harness));
     turn_run(&scene.harness->worker);
     assert_false(fake_io_child_runs(scene.harness->io));
-    assert_int_equal(newest(scene.harness), before);
+    assert_int_equal(snapshot_newest(scene.harness), before);
     scene_end(&scene);
 }
 
@@ -434,10 +407,10 @@ static void in_memory_the_sound_one_stays(void **state)
     struct scene scene;
 
     (void)state;
-    begin(&scene, DURABILITY_MEMORY, 0);
+    snapshot_scene_begin(&scene, DURABILITY_MEMORY, 0);
     make_history(&scene);
     put_some(&scene, 5);
-    uint64_t sound = newest(scene.harness), index = fsm_index(scene.harness->worker.fsm);
+    uint64_t sound = snapshot_newest(scene.harness), index = fsm_index(scene.harness->worker.fsm);
     /* all of it is as it was written, and yet it is no state */
     struct snapshot_place place = harness_snapshots(scene.harness).place;
     struct snapshot_point point = {
@@ -450,7 +423,7 @@ static void in_memory_the_sound_one_stays(void **state)
     harness_kill(scene.harness);
     assert_int_equal(harness_start(scene.harness), 0);
     harness_settle(scene.harness);
-    assert_int_equal(newest(scene.harness), sound);
+    assert_int_equal(snapshot_newest(scene.harness), sound);
     assert_true(scene.harness->warnings > 0);
     /* the next one does not begin by overwriting what there is */
     put_some(&scene, 5);
