@@ -172,10 +172,20 @@ static void check_same_summary(const struct summary *one, const struct summary *
     }
 }
 
-/* Machine `n` goes on with what comes back from its own bytes. */
+static void cursors_close(unsigned slot)
+{
+    for (unsigned n = 0; n < 2; n++) {
+        fsm_cursor_close(run.machines[n].cursors[slot]);
+        run.machines[n].cursors[slot] = NULL;
+    }
+}
+
+/* Machine `n` goes on with what comes back from its own bytes. Cursors are no part of them. */
 static void restore(unsigned n)
 {
     struct summary before, after;
+    for (unsigned slot = 0; slot < CURSORS; slot++)
+        cursors_close(slot);
     summarize(run.machines[n].partition->fsm, &before);
     partition_restore(run.machines[n].partition);
     summarize(run.machines[n].partition->fsm, &after);
@@ -386,14 +396,6 @@ static void cursor_next(unsigned slot)
         return;
     FUZZ_CHECK(replies[0]->status == replies[1]->status && replies[0]->last == replies[1]->last);
     FUZZ_CHECK(replies[0]->payload_size == replies[1]->payload_size);
-}
-
-static void cursors_close(unsigned slot)
-{
-    for (unsigned n = 0; n < 2; n++) {
-        fsm_cursor_close(run.machines[n].cursors[slot]);
-        run.machines[n].cursors[slot] = NULL;
-    }
 }
 
 /* To the next deadline or a little beside it, or by any step. */
