@@ -91,6 +91,7 @@ static void carry(struct map_entries *entries, struct stand *stand, struct map_e
 /* It is nowhere then, as at the end. */
 static void take_away(struct map_entries *entries, struct stand *stand)
 {
+    mr_assert(stand->entry != NULL);
     stand->entry->cursors = 0;
     stand->entry = NULL;
     if (stand == entries->latest)
@@ -161,10 +162,6 @@ void map_cursors_move(struct map_entries *entries, const struct map_entry *from,
 
 void map_cursors_leave(struct map_entries *entries, const struct map_entry *entry)
 {
-    while (entry == NULL && !list_empty(&entries->stand_order))
-        take_away(entries, container_of(entries->stand_order.next, struct stand, order));
-    if (entry == NULL)
-        return;
     struct stand *stand = find(entries, entry);
     struct map_entry *next = next_of(entries, entry);
     if (next != NULL && !next->cursors) {
@@ -177,6 +174,12 @@ void map_cursors_leave(struct map_entries *entries, const struct map_entry *entr
         take_away(entries, there);
         put_at(entries, unite(stand, there), next);
     }
+}
+
+void map_cursors_end(struct map_entries *entries)
+{
+    while (!list_empty(&entries->stand_order))
+        take_away(entries, container_of(entries->stand_order.next, struct stand, order));
 }
 
 /* ---- cursors ---- */

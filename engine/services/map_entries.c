@@ -376,7 +376,7 @@ void map_clear(struct map_entries *entries)
 {
     if (list_empty(&entries->order))
         return;
-    map_cursors_leave(entries, NULL);
+    map_cursors_end(entries);
     struct cleared *cleared = memory_allocate(sizeof(*cleared));
     list_take(&cleared->order, &entries->order);
     garbage_add(entries->host->garbage, &cleared->item, free_cleared);

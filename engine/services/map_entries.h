@@ -104,8 +104,10 @@ uint64_t map_remaining(const struct map_entry *entry, uint64_t now);
 
 void map_cursors_init(struct map_entries *entries);
 void map_cursors_free(struct map_entries *entries); /* there is none any more */
-/* The cursors that stand at the entry, which is about to go, move on; NULL: all go, and every cursor is at its end. */
+/* The cursors that stand at the entry, which is about to go, move on. */
 void map_cursors_leave(struct map_entries *entries, const struct map_entry *entry);
+/* All entries are about to go: every cursor is at its end. */
+void map_cursors_end(struct map_entries *entries);
 /* The entry lies elsewhere now: those that stand at it go with it. */
 void map_cursors_move(struct map_entries *entries, const struct map_entry *from, struct map_entry *to);
 
