@@ -141,13 +141,18 @@ def goal_text(goal):
     return f"{sign} {limit} x {goal.than}"
 
 
+def decided(line):
+    """Do all turns say the same as the median? Only then the machine's noise has no part in it."""
+    return meets(line.goal, line.least) == meets(line.goal, line.most)
+
+
 def cells(line):
     if line.reached is None:
         return [line.goal.what, goal_text(line.goal), "-", "", "", "", "not measured: " + line.why.splitlines()[0]]
     spread = f"{number(line.least)} .. {number(line.most)}"
     over, under = ("", "") if line.goal.under is None else (number(line.over), number(line.under))
     return [line.goal.what, goal_text(line.goal), with_unit(line.reached, line.goal.unit), spread, over, under,
-            "yes" if line.met else "NO"]
+            ("yes" if line.met else "NO") + ("" if decided(line) else ", by the median")]
 
 
 HEAD = ["what", "goal", "reached", "least .. most", "ours", "theirs", "met"]
@@ -177,4 +182,5 @@ def as_json(lines):
     return [{"id": line.goal.id, "what": line.goal.what, "goal": goal_text(line.goal), "sense": line.goal.sense,
              "limit": line.goal.limit, "unit": line.goal.unit, "over": line.goal.over, "under": line.goal.under,
              "reached": line.reached, "least": line.least, "most": line.most, "over_median": line.over,
-             "under_median": line.under, "met": line.met, "why": line.why} for line in lines]
+             "under_median": line.under, "met": line.met,
+             "decided": None if line.met is None else decided(line), "why": line.why} for line in lines]

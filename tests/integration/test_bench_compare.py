@@ -69,6 +69,14 @@ class Judging(unittest.TestCase):
         self.assertTrue(self.judge("large", (80, 100)).met)
         self.assertFalse(self.judge("large", (79, 100)).met)
 
+    def test_turns_that_disagree_are_told(self):
+        for percents, cell in (((80, 85, 90), "yes"), ((79, 85, 90), "yes, by the median"),
+                               ((70, 75, 79), "NO"), ((70, 75, 80), "NO, by the median")):
+            pairs = [(percent, 100) for percent in percents]
+            self.assertEqual(goals.cells(self.judge("large", *pairs))[-1], cell)
+        turns = [{"ours": {"stall_ms": value}} for value in (10, 12, 20.5)]
+        self.assertEqual(goals.cells(goals.judge(a_goal("snapshot-stall"), turns))[-1], "yes, by the median")
+
     def test_goals_without_a_counterpart_stand_for_themselves(self):
         stall = a_goal("snapshot-stall")
         turns = [{"ours": {"stall_ms": value}} for value in (30, 10, 12)]

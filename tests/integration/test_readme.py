@@ -26,7 +26,7 @@ MARK = "-- end of command"
 # What commands in the `sh` blocks print: the whole of standard output as a pattern. Every other command prints what it
 # likes; all must succeed.
 PRINTS = {
-    "./runs": r"visit 1, by nobody\n",
+    "./visit": r"visit 1, by nobody\n",
     "build/millrace counter increment visits 1": r"2\n",
     "build/millrace counter get visits": r"2\n",
     "build/millrace map put notes greeting 'hello, world' --ttl 1h": r"\d+\n",
@@ -42,7 +42,8 @@ def read(path):
 
 README = read("README.md")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-SPANS = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL))
+PROSE = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+SPANS = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", PROSE)]
 INDENTED = re.findall(r"^    (\S.*)$", README, re.MULTILINE)
 
 
@@ -68,9 +69,6 @@ class Commands(unittest.TestCase):
             os.symlink(os.path.join(OUT, name), f"{self.work}/build/{name}")
         for name in ["include", "tests"]:
             os.symlink(os.path.join(TOP, name), f"{self.work}/{name}")
-        (program,) = blocks("c")
-        with open(self.work + "/runs.c", "w", encoding="utf-8") as file:
-            file.write(program)
         if SANITIZE:
             self.script("cc", f'exec {os.environ.get("MILLRACE_CC", "gcc")} -fsanitize={SANITIZE} "$@"')
         self.environment = {name: value for name, value in os.environ.items()
@@ -124,7 +122,7 @@ class Commands(unittest.TestCase):
         wait_until(lambda: millrace("status", "--socket", data + "/millrace.sock").returncode == 3, "the node ended")
 
     def test_after_make_install(self):
-        """`cc runs.c $(pkg-config ...)`, as it stands in the text."""
+        """`cc ... $(pkg-config ...)`, as it stands in the text."""
         (line,) = [span for span in SPANS if "pkg-config" in span]
         root = self.work + "/root"
         subprocess.run(["make", "install", f"DESTDIR={root}", "PREFIX=/usr/local"], cwd=TOP, check=True,
@@ -164,6 +162,8 @@ class Words(unittest.TestCase):
         for command in ["counter", "map", "status", "raw", "snapshot", "verify", "log", "snapshot dump", "log dump"]:
             others |= options(millrace(*command.split(), "--help").stdout.decode())
         others |= options(millrace("--help").stdout.decode()) | {"--version"}
+        bench = subprocess.run([os.path.join(OUT, "millrace-bench"), "--help"], stdout=subprocess.PIPE, text=True, check=True)
+        others |= options(bench.stdout)
         spans = [span for span in SPANS if "pkg-config" not in span and not span.startswith("make ")]
         text = "\n".join(spans + blocks("sh"))
         self.assertEqual(options(text) - serve - others, set())
