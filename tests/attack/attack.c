@@ -131,10 +131,12 @@ static void say_latency(const char *what, const struct bout_result *result, enum
 {
     const struct histogram *histogram = &result->latency[beside];
 
-    printf("    beside %-15s %9" PRIu64 " increments, p50 %8.1f us, p99 %8.1f us, longest %8.1f ms; each used %.2f of "
-           "a processor\n",
-           what, histogram->count, (double)histogram_percentile(histogram, 50) / 1e3,
-           (double)histogram_percentile(histogram, 99) / 1e3, (double)histogram->max / 1e6, result->share[beside]);
+    printf("    beside %-15s %9" PRIu64 " increments, p50 %8.1f us, p99 %8.1f us, longest %8.1f ms", what,
+           histogram->count, (double)histogram_percentile(histogram, 50) / 1e3,
+           (double)histogram_percentile(histogram, 99) / 1e3, (double)histogram->max / 1e6);
+    if (result->share[beside] > 0)
+        printf("; each used %.2f of a processor", result->share[beside]);
+    putchar('\n');
 }
 
 static int compare(const void *one, const void *other)
@@ -167,6 +169,7 @@ static void say_bout(struct bout_result *result, const char *durability)
            result->goes_first ? "" : "; it and the others run where the kernel likes, and the times say little");
     say_latency("attackers", result, BESIDE_ATTACK);
     say_latency("calm neighbours", result, BESIDE_CALM);
+    say_latency("nobody", result, BESIDE_NOBODY);
     say_ratios(result);
     fflush(stdout);
 }

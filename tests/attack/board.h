@@ -17,8 +17,8 @@
 /* Attackers and well-behaved neighbours are of this user, the honest client of the node's own. */
 #define STRANGER 54321
 
-/* Beside whom the honest client's calls are made. */
-enum beside { BESIDE_NOBODY, BESIDE_CALM, BESIDE_ATTACK, BESIDES };
+/* Beside whom the honest client's calls are made. Uncounted: in the warm-up, and while others come and go. */
+enum beside { BESIDE_UNCOUNTED, BESIDE_NOBODY, BESIDE_CALM, BESIDE_ATTACK, BESIDES };
 
 struct attacker_account {
     _Atomic uint64_t round; /* that it is at; 0: none yet */

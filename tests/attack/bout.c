@@ -36,6 +36,7 @@
 #define HONEST_CHANNELS 2 /* its own, and its helper thread's */
 #define WARM_UP_ROUNDS 1500
 #define WARM_UP_PART 4 /* of a short bout: at most a quarter */
+#define ALONE_PART 4   /* of a turn, before it */
 /* Heaps do not give everything back: what may be more than after the warm-up. */
 #define MORE_BYTES_MAX (48u << 20)
 
@@ -381,12 +382,25 @@ static void run_others(struct bout *bout, int (*run)(void *), enum beside beside
         wait_pause();
     }
     double used = (children_time() - time_before) / 1e6, passed = (double)(wait_now_ms() - begun + 1);
-    say_beside(bout, BESIDE_NOBODY);
+    say_beside(bout, BESIDE_UNCOUNTED);
     if (!calm)
         board->share = used / passed / ATTACKERS;
     bout->used[beside] += used;
     bout->passed[beside] += passed;
     check_node(bout);
+}
+
+/* The honest client has its processor for itself. */
+static void leave_alone(struct bout *bout, unsigned milliseconds)
+{
+    uint64_t begun = wait_now_ms();
+
+    say_beside(bout, BESIDE_NOBODY);
+    while (!bout->failed && wait_now_ms() - begun < milliseconds) {
+        check_honest(bout);
+        wait_pause();
+    }
+    say_beside(bout, BESIDE_UNCOUNTED);
 }
 
 /* Rounds up to `end`, or as many as the time allows. */
@@ -408,12 +422,14 @@ static uint64_t take_latencies(struct bout *bout, enum beside beside)
     return p99;
 }
 
-/* Calm ones and attackers, a turn each. */
+/* Nobody for a moment, then calm ones and attackers, a turn each. */
 static void take_turns(struct bout *bout)
 {
     const struct bout_setup *setup = bout->setup;
     struct bout_result *result = bout->result;
 
+    leave_alone(bout, setup->turn_ms / ALONE_PART);
+    take_latencies(bout, BESIDE_NOBODY);
     run_others(bout, run_calm, BESIDE_CALM, setup->turn_ms);
     uint64_t calm = take_latencies(bout, BESIDE_CALM);
     atomic_store(&bout->board->slow_ns, 2 * calm);
@@ -494,7 +510,7 @@ bool bout_run(const struct bout_setup *setup, struct bout_result *result)
     }
     begin(&bout);
     atomic_store(&bout.board->next, setup->first);
-    attack(&bout, setup->first + warm_up, BESIDE_NOBODY, UINT_MAX);
+    attack(&bout, setup->first + warm_up, BESIDE_UNCOUNTED, UINT_MAX);
     atomic_store(&bout.board->next, setup->first + warm_up);
     bout.anonymous = anonymous_bytes(bout.supervisor) + anonymous_bytes(bout.worker);
     while (!bout.failed && atomic_load(&bout.board->next) < setup->end)
