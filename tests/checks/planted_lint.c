@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/checks/planted_lint.h"
+
 char *planted_null(void)
 {
     char *text = malloc(4);
@@ -22,7 +24,7 @@ int planted_index(int n)
 
 double planted_half(int n)
 {
-    return n / 2;
+    return n / 2 + planted_third(n);
 }
 
 int planted_comparison(const char *text)
