@@ -97,13 +97,19 @@ void scene_open_all(struct scene *scene)
     scene->next = 1;
 }
 
+void scene_start(struct scene *scene, uint64_t ring_bytes)
+{
+    if (harness_start(scene->harness) != 0)
+        fail_msg("%s", scene->harness->error.text);
+    scene->client = harness_client(scene->harness, 0, SCENE_USER, ring_bytes);
+    scene_open_all(scene);
+}
+
 void scene_begin(struct scene *scene, enum durability durability, uint64_t ring_bytes)
 {
     *scene = (struct scene){.harness = harness_create(1)};
     scene->harness->durability = durability;
-    assert_int_equal(harness_start(scene->harness), 0);
-    scene->client = harness_client(scene->harness, 0, SCENE_USER, ring_bytes);
-    scene_open_all(scene);
+    scene_start(scene, ring_bytes);
 }
 
 struct scene scene_beside(const struct scene *scene, uint32_t slot, uint64_t ring_bytes)

@@ -19,6 +19,8 @@ struct scene {
 
 /* A new machine, a worker that has started, and its client in slot 0. */
 void scene_begin(struct scene *scene, enum durability durability, uint64_t ring_bytes);
+/* The same with a harness that the caller has made and set, in scene->harness. */
+void scene_start(struct scene *scene, uint64_t ring_bytes);
 void scene_end(struct scene *scene);
 /* Session, counter and map for a scene that has a client already. */
 void scene_open_all(struct scene *scene);

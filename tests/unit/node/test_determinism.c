@@ -134,9 +134,7 @@ static void run(uint64_t seed, const struct conditions *conditions, struct outco
     scene = (struct scene){.harness = harness_create(seed)};
     scene.harness->durability = conditions->durability;
     scene.harness->hash_seed = conditions->hash_seed;
-    assert_int_equal(harness_start(scene.harness), 0);
-    scene.client = harness_client(scene.harness, 0, SCENE_USER, conditions->ring_bytes);
-    scene_open_all(&scene);
+    scene_start(&scene, conditions->ring_bytes);
     fake_machine_config(scene.harness->machine)->order = conditions->order;
     for (unsigned n = 0; n < COMMANDS; n++) {
         make_command(&scene, n, &random);

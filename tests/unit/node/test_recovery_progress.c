@@ -42,9 +42,7 @@ static void begin(struct scene *scene, struct told *told)
     *scene = (struct scene){.harness = harness_create(1)};
     scene->harness->progress = note;
     scene->harness->progress_context = told;
-    assert_int_equal(harness_start(scene->harness), 0);
-    scene->client = harness_client(scene->harness, 0, SCENE_USER, 64 * MR_KIB);
-    scene_open_all(scene);
+    scene_start(scene, 64 * MR_KIB);
 }
 
 static void put(struct scene *scene, unsigned count)

@@ -169,9 +169,7 @@ static void the_log_stays_below_its_limit(void **state)
     harness->durability = durability;
     harness->disk_limit = 8 * harness->segment_bytes;
     harness->snapshot_bytes = MR_GIB;
-    assert_int_equal(harness_start(harness), 0);
-    scene.client = harness_client(harness, 0, SCENE_USER, SNAPSHOT_SCENE_RING);
-    scene_open_all(&scene);
+    scene_start(&scene, SNAPSHOT_SCENE_RING);
     for (unsigned n = 0; n < 200000 && log_grown(harness->worker.log) < 10 * harness->disk_limit; n++) {
         if (!put(&scene)) {
             refused++;
@@ -253,9 +251,7 @@ static void a_state_past_the_limit_can_be_made_smaller(void **state)
     harness->durability = durability;
     harness->disk_limit = 8 * harness->segment_bytes;
     harness->snapshot_bytes = harness->disk_limit / 4;
-    assert_int_equal(harness_start(harness), 0);
-    scene.client = harness_client(harness, 0, SCENE_USER, SNAPSHOT_SCENE_RING);
-    scene_open_all(&scene);
+    scene_start(&scene, SNAPSHOT_SCENE_RING);
     do {
         assert_true(held < 2000);
         snprintf(key, sizeof(key), "%u", held++);

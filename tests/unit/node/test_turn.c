@@ -70,9 +70,7 @@ static void a_large_batch_is_answered_in_pieces(void **state)
     struct worker *worker = &scene.harness->worker;
     scene.harness->batch_bytes = MR_BATCH_BYTES_DEFAULT;
     scene.harness->segment_bytes = 16 * MR_BATCH_BYTES_DEFAULT;
-    assert_int_equal(harness_start(scene.harness), 0);
-    scene.client = harness_client(scene.harness, 0, SCENE_USER, 2 * MR_MIB);
-    scene_open_all(&scene);
+    scene_start(&scene, 2 * MR_MIB);
     fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
     for (uint64_t n = 1; n <= COMMANDS; n++)
         scene_increment(&scene, n);

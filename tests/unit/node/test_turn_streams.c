@@ -217,9 +217,7 @@ static void an_event_too_large_for_the_ring_ends_the_request(void **state)
     (void)state;
     scene = (struct scene){.harness = harness_create(1)};
     scene.harness->max_payload = 16 * MR_KIB;
-    assert_int_equal(harness_start(scene.harness), 0);
-    scene.client = harness_client(scene.harness, 0, SCENE_USER, RING);
-    scene_open_all(&scene);
+    scene_start(&scene, RING);
     struct scene small = scene_beside(&scene, 1, MR_RING_BYTES_MIN);
     uint64_t position = scene_listen(&small, 1000, "", false);
     harness_settle(scene.harness);

@@ -38,9 +38,7 @@ static void a_walk_in_a_crowded_channel_ends(void **state)
     struct harness_frame frame;
     (void)state;
     scene.harness->max_payload = 16 * MR_KIB;
-    assert_int_equal(harness_start(scene.harness), 0);
-    scene.client = harness_client(scene.harness, 0, SCENE_USER, 64 * MR_KIB);
-    scene_open_all(&scene);
+    scene_start(&scene, 64 * MR_KIB);
     put_large(&scene, "a", MR_RING_BYTES_MIN / 2 - 150);
     put_large(&scene, "b", 10);
     struct scene small = scene_beside(&scene, 1, MR_RING_BYTES_MIN);
@@ -76,9 +74,7 @@ static void all_that_is_owed_ends_at_once(void **state)
     scene = (struct scene){.harness = harness_create(1)};
     scene.harness->session_output_limit = 1 * MR_GIB;
     scene.harness->segment_bytes = 256 * MR_MIB;
-    assert_int_equal(harness_start(scene.harness), 0);
-    scene.client = harness_client(scene.harness, 0, SCENE_USER, 2 * MR_MIB);
-    scene_open_all(&scene);
+    scene_start(&scene, 2 * MR_MIB);
     struct scene talker = scene_beside(&scene, 1, 64 * MR_KIB);
     for (unsigned i = 0; i < count; i++) {
         scene_listen(&scene, 100000 + i, "key", false);
@@ -225,9 +221,7 @@ static void walks_do_not_lock_each_other_out(void **state)
     unsigned over = 0;
     (void)state;
     scene.harness->max_payload = 16 * MR_KIB;
-    assert_int_equal(harness_start(scene.harness), 0);
-    scene.client = harness_client(scene.harness, 0, SCENE_USER, 64 * MR_KIB);
-    scene_open_all(&scene);
+    scene_start(&scene, 64 * MR_KIB);
     put_large(&scene, "a", 10);
     put_large(&scene, "b", MR_RING_BYTES_MIN / 2 - 150);
     put_large(&scene, "c", MR_RING_BYTES_MIN / 2 - 150);
@@ -257,9 +251,7 @@ static void a_walk_keeps_no_bytes(void **state)
 
     (void)state;
     scene.harness->max_payload = 16 * MR_KIB;
-    assert_int_equal(harness_start(scene.harness), 0);
-    scene.client = harness_client(scene.harness, 0, SCENE_USER, 64 * MR_KIB);
-    scene_open_all(&scene);
+    scene_start(&scene, 64 * MR_KIB);
     put_large(&scene, "a", 10000);
     put_large(&scene, "b", 10000);
     const struct worker_channel *channel = &scene.harness->worker.channels[0];
