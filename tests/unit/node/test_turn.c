@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A worker's turns: what is answered when, whom a misbehaving client hurts, when deadlines fire. On a machine in
- * memory; real processes stand in tests/integration. */
+/* A worker's turns: what is answered when, whom a misbehaving client hurts. On a machine in memory; real processes
+ * stand in tests/integration. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -566,51 +566,6 @@ static void sleepers_are_woken(void **state)
     scene_end(&scene);
 }
 
-/* Tenths of a second until the session of ten seconds has ended, on an idle partition, the wall clock stepping by this
- * much half-way. */
-static int life_of_a_session(int64_t step)
-{
-    struct scene scene;
-    int tenths = 0;
-
-    scene_begin(&scene, DURABILITY_SYNC, RING);
-    for (; tenths < 200 && fsm_session_count(scene.harness->worker.fsm) > 0; tenths++) {
-        if (tenths == 50)
-            fake_machine_step_wall(scene.harness->machine, step);
-        fake_machine_advance(scene.harness->machine, 100 * MR_MILLISECOND);
-        harness_settle(scene.harness);
-    }
-    scene_end(&scene);
-    return tenths;
-}
-
-static void deadlines_fire_without_traffic_whatever_the_wall_clock_does(void **state)
-{
-    (void)state;
-    assert_int_equal(life_of_a_session(0), 100);
-    assert_int_equal(life_of_a_session((int64_t)MR_HOUR), 100);
-    assert_int_equal(life_of_a_session(-(int64_t)MR_HOUR), 100);
-}
-
-static void standing_still_ends_no_session(void **state)
-{
-    struct scene scene;
-
-    (void)state;
-    scene_begin(&scene, DURABILITY_SYNC, RING);
-    fake_machine_advance(scene.harness->machine, MR_HOUR); /* SIGSTOP */
-    harness_settle(scene.harness);
-    fake_machine_step_wall(scene.harness->machine, (int64_t)MR_HOUR);
-    harness_settle(scene.harness);
-    assert_int_equal(fsm_session_count(scene.harness->worker.fsm), 1);
-    harness_kill(scene.harness);
-    fake_machine_advance(scene.harness->machine, MR_HOUR);
-    assert_int_equal(harness_start(scene.harness), 0);
-    harness_settle(scene.harness);
-    assert_int_equal(fsm_session_count(scene.harness->worker.fsm), 1);
-    scene_end(&scene);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -630,8 +585,6 @@ int main(void)
         cmocka_unit_test(whose_request_is_done_is_scanned_again),
         cmocka_unit_test(what_comes_turn_by_turn_is_written_together),
         cmocka_unit_test(sleepers_are_woken),
-        cmocka_unit_test(deadlines_fire_without_traffic_whatever_the_wall_clock_does),
-        cmocka_unit_test(standing_still_ends_no_session),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The promises of a worker where two things meet: an owed answer and a parked channel, a refusal and a death, a
- * deadline and a failing disk, a standstill and a sleep. On a machine in memory. */
+/* The promises of a worker where two things meet: an owed answer and a parked channel, a broken channel and a wake that
+ * is on its way, the end of a session and what it was asked, a refusal and a death. On a machine in memory. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,17 +8,10 @@
 
 #include <cmocka.h>
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
-#undef MAP_TYPE /* the kernel's; the requests have one too */
-
-#include "engine/services/types.h"
-#include "proto/reader.h"
 #include "tests/support/sudden_death.h"
 #include "tests/support/worker_scene.h"
 
@@ -304,86 +297,23 @@ static void an_answer_that_is_owed_outlives_its_session(void **state)
 
 /* ---- deaths in `memory`, where an entry is durable as soon as it is sealed ---- */
 
-static jmp_buf death;
-static unsigned looks_to_live;
+static struct countdown death;
 static const struct io_ops *real_ops;
 static struct io_ops mortal_ops;
-static int segments[64];
-static unsigned segment_count;
 
 /* Every look at the clock is a place to die; there are no others between the sealing of a batch and its answers. */
 static uint64_t mortal_monotonic(struct io *io)
 {
-    if (looks_to_live > 0 && --looks_to_live == 0)
-        longjmp(death, 1);
+    count_down(&death, io, FAKE_CALLS, NULL); /* none of the machine's own */
     return real_ops->monotonic(io);
 }
 
-static int give_segment(void *context, uint32_t slot, struct mr_error *error)
+static void make_mortal(struct io *io)
 {
-    (void)context;
-    if (slot < segment_count)
-        return segments[slot];
-    if (slot >= 64 || (segments[slot] = memfd_create("segment", MFD_CLOEXEC)) < 0 ||
-        ftruncate(segments[slot], 16 * MR_BATCH_BYTES_MIN) != 0)
-        return error_set(error, "no segment %u", slot);
-    segment_count = slot + 1;
-    return segments[slot];
-}
-
-static void closed(void *context, uint32_t slot, uint64_t channel_id, const char *why)
-{
-    struct harness *harness = context;
-    (void)channel_id, (void)why;
-    harness->clients[slot].closed = true;
-    harness->region->channels[slot].channel_id = 0;
-}
-
-/* harness_start() for a log in memory. */
-static void start_in_memory(struct harness *harness)
-{
-    struct worker *worker = &harness->worker;
-    struct log_config log = {.path = "/partition-0001",
-                             .partition = 1,
-                             .secret = 42,
-                             .durability = DURABILITY_MEMORY,
-                             .batch_bytes = MR_BATCH_BYTES_MIN,
-                             .segment_bytes = 16 * MR_BATCH_BYTES_MIN,
-                             .largest_body = (uint32_t)harness->max_payload,
-                             .memory_segment = give_segment,
-                             .memory_slots = segment_count};
-    struct fsm_config fsm = {
-        .hash_seed = 7, .session_output_limit = harness->session_output_limit, .types = service_types};
-
-    log.io = harness->io = fake_io_create(harness->machine);
-    real_ops = harness->io->ops;
+    real_ops = io->ops;
     mortal_ops = *real_ops;
     mortal_ops.monotonic = mortal_monotonic;
-    harness->io->ops = &mortal_ops;
-    *worker = (struct worker){.partition = 1,
-                              .max_payload = harness->max_payload,
-                              .io = harness->io,
-                              .region = harness->region,
-                              .closed = closed,
-                              .closed_context = harness};
-    assert_int_equal(channels_init(worker, &harness->error), 0);
-    worker->now = real_ops->monotonic(harness->io);
-    for (uint32_t slot = 0; slot < HARNESS_CLIENTS; slot++) {
-        struct channel channel;
-        const struct channel *theirs = &harness->clients[slot].channel;
-        if (harness->region->channels[slot].channel_id == 0)
-            continue;
-        assert_int_equal(channel_map(&channel, dup(theirs->memory_fd), dup(theirs->node_wake_fd),
-                                     dup(theirs->client_wake_fd), 1, theirs->channel_id, theirs->ring_bytes,
-                                     &harness->error),
-                         0);
-        channels_add(worker, slot, &channel);
-    }
-    struct snapshots_config snapshots = harness_snapshots(harness);
-    if (worker_recover(worker, &log, &snapshots, &fsm, &harness->found, &harness->error) != 0)
-        fail_msg("%s", harness->error.text);
-    worker_resume_channels(worker);
-    worker->accepting = true;
+    io->ops = &mortal_ops;
 }
 
 #define MEMORY_REQUESTS 8
@@ -413,16 +343,18 @@ static void send_all(struct memory_life *life)
 
 static bool live_in_memory(struct memory_life *life, unsigned looks)
 {
-    if (setjmp(death) != 0) {
-        harness_kill(life->scene.harness);
+    struct harness *harness = life->scene.harness;
+
+    if (setjmp(death.out) != 0) {
+        harness_kill(harness);
         take_all(&life->scene, &life->answers);
         return false;
     }
-    if (life->scene.harness->io == NULL)
-        start_in_memory(life->scene.harness);
-    looks_to_live = looks;
-    harness_settle(life->scene.harness);
-    looks_to_live = 0;
+    if (harness->io == NULL)
+        assert_int_equal(harness_start(harness), 0);
+    death.calls = looks;
+    harness_settle(harness);
+    death.calls = 0;
     return true;
 }
 
@@ -436,9 +368,9 @@ static void a_death_behind_the_seal_loses_no_refusal_in_memory(void **state)
     for (unsigned looks = 1; died; looks++) {
         memset(&life, 0, sizeof(life));
         life.scene.harness = harness_create(1);
-        start_in_memory(life.scene.harness);
-        life.scene.client = harness_client(life.scene.harness, 0, SCENE_USER, RING);
-        scene_open_all(&life.scene);
+        life.scene.harness->durability = DURABILITY_MEMORY;
+        life.scene.harness->new_io = make_mortal;
+        scene_start(&life.scene, RING);
         send_all(&life);
         died = !live_in_memory(&life, looks);
         if (died)
@@ -451,171 +383,8 @@ static void a_death_behind_the_seal_loses_no_refusal_in_memory(void **state)
         assert_int_equal(fsm_index(life.scene.harness->worker.fsm), 3 + 5);
         assert_int_equal(channel_of(&life.scene)->held, 0);
         scene_end(&life.scene);
-        while (segment_count > 0)
-            close(segments[--segment_count]);
     }
     leaks_are_meant(false);
-}
-
-/* ---- time ---- */
-
-/* Sleeps as a worker does until it would sleep for a second or more. Gives how long that is. */
-static uint64_t sleep_for_long(struct harness *harness)
-{
-    for (;;) {
-        harness_settle(harness);
-        uint64_t next = turn_next(&harness->worker), now = harness->worker.now;
-        uint64_t nap = next > now ? next - now : 0;
-        clock_sleeping(&harness->worker.clock, nap);
-        if (nap >= MR_SECOND)
-            return nap;
-        fake_machine_advance(harness->machine, nap);
-    }
-}
-
-static void standing_still_in_a_sleep_ends_no_session_that_was_renewed(void **state)
-{
-    struct scene scene;
-    struct answers answers = {.count = 0};
-
-    (void)state;
-    scene_begin(&scene, DURABILITY_SYNC, RING);
-    request_open_session(&scene.request, (struct duration){.seconds = 5, .present = true});
-    uint64_t session = scene_id(&scene);
-    assert_true(sleep_for_long(scene.harness) <= 5 * MR_SECOND);
-    /* the worker is stopped in that sleep; its client is not, and renews */
-    request_keep_alive(&scene.request, session, (struct slice){NULL, 0}, 0, NULL, 0);
-    uint64_t position = scene_send(&scene, FRAME_COMMAND);
-    fake_machine_advance(scene.harness->machine, MR_HOUR);
-    harness_settle(scene.harness);
-    take_all(&scene, &answers);
-    assert_int_equal(status_of(&answers, position), STATUS_OK);
-    scene_end(&scene);
-}
-
-static void a_deadline_whose_entry_failed_fires_when_the_disk_is_back(void **state)
-{
-    struct scene scene;
-    struct harness *harness;
-    bool failed = false;
-
-    (void)state;
-    scene_begin(&scene, DURABILITY_SYNC, RING);
-    harness = scene.harness;
-    for (unsigned i = 0; i < 400; i++) {
-        struct worker *worker = &harness->worker;
-        uint64_t deadline = fsm_next_deadline(worker->fsm);
-        if (!failed && deadline <= worker->time + 150 * MR_MILLISECOND) {
-            fake_machine_fail(harness->machine, FAKE_WRITE, NULL, 1, 1, EIO);
-            failed = true;
-        }
-        fake_machine_advance(harness->machine, 100 * MR_MILLISECOND);
-        harness_settle(harness);
-    }
-    assert_true(failed);
-    assert_true(fake_machine_counts(harness->machine)->faults == 1);
-    assert_int_equal(harness->region->state, PARTITION_SERVING);
-    assert_int_equal(fsm_session_count(harness->worker.fsm), 0);
-    scene_end(&scene);
-}
-
-/* Lets every write of a batch happen, but no zeros of a segment that is being made. */
-static void finish_batches(struct io *io)
-{
-    struct fake_operation operation;
-
-    for (unsigned n = 0; fake_io_operation(io, n, &operation);)
-        if (operation.call == FAKE_WRITE && operation.durable)
-            fake_io_finish(io, n);
-        else
-            n++;
-}
-
-/* A deadline has come, and the log is full until its next segment is ready: the worker sleeps meanwhile. */
-static void a_deadline_keeps_no_worker_awake_while_a_segment_is_made(void **state)
-{
-    struct scene scene;
-    struct worker *worker;
-    struct harness_frame frame;
-    bool stuck = false;
-
-    (void)state;
-    scene_begin(&scene, DURABILITY_SYNC, RING);
-    worker = &scene.harness->worker;
-    fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
-    for (unsigned n = 0; n < 1000 && !stuck; n++) {
-        scene_put(&scene, scene.next++, 1000);
-        harness_settle(scene.harness);
-        finish_batches(scene.harness->io);
-        harness_settle(scene.harness);
-        stuck = !harness_take(scene.client, &frame);
-    }
-    assert_true(stuck);
-    assert_null(log_trouble(worker->log));
-    for (unsigned n = 0; n < 1000 && fsm_next_deadline(worker->fsm) > worker->time; n++) {
-        fake_machine_advance(scene.harness->machine, 90 * MR_MILLISECOND);
-        harness_settle(scene.harness);
-        finish_batches(scene.harness->io);
-    }
-    harness_settle(scene.harness);
-    assert_false(log_in_flight(worker->log));
-    assert_true(fsm_next_deadline(worker->fsm) <= worker->time);
-    assert_true(turn_next(worker) > worker->now);
-    /* and goes on once it is */
-    fake_machine_config(scene.harness->machine)->order = FAKE_AT_ONCE;
-    fake_io_finish_all(scene.harness->io);
-    harness_settle(scene.harness);
-    assert_int_equal(fsm_session_count(worker->fsm), 0);
-    scene_end(&scene);
-}
-
-/* Time is to be logged, and cannot be before a write is done: the worker sleeps meanwhile. */
-static void a_marker_that_is_due_keeps_no_worker_awake_during_a_write(void **state)
-{
-    struct scene scene;
-    struct worker *worker;
-
-    (void)state;
-    scene_begin(&scene, DURABILITY_SYNC, RING);
-    worker = &scene.harness->worker;
-    request_open_session(&scene.request, (struct duration){.seconds = 3600, .present = true});
-    scene_id(&scene);
-    do { /* until the first session is gone, and almost as long again */
-        fake_machine_advance(scene.harness->machine, 10 * MR_MILLISECOND);
-        harness_settle(scene.harness);
-    } while (fsm_session_count(worker->fsm) == 2 ||
-             worker->now - worker->marked_at < MR_TIME_LOGGED_EVERY - 50 * MR_MILLISECOND);
-    fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
-    request_open_session(&scene.request, (struct duration){.seconds = 3600, .present = true});
-    scene_send(&scene, FRAME_COMMAND);
-    harness_settle(scene.harness);
-    fake_machine_advance(scene.harness->machine, 60 * MR_MILLISECOND);
-    harness_settle(scene.harness);
-    assert_true(log_in_flight(worker->log));
-    assert_true(turn_next(worker) > worker->now);
-    scene_end(&scene);
-}
-
-/* An idle partition's time is logged at an orderly stop, although nothing was written since the last marker. */
-static void a_stop_logs_the_time(void **state)
-{
-    struct scene scene;
-    struct harness *harness;
-
-    (void)state;
-    scene_begin(&scene, DURABILITY_SYNC, RING);
-    harness = scene.harness;
-    for (unsigned i = 0; i < 50; i++) {
-        fake_machine_advance(harness->machine, 100 * MR_MILLISECOND);
-        harness_settle(harness);
-    }
-    uint64_t time = harness->worker.time;
-    assert_int_equal(log_close(harness->worker.log, time, &harness->error), 0);
-    harness->worker.log = NULL;
-    harness_kill(harness);
-    assert_int_equal(harness_start(harness), 0);
-    assert_int_equal(harness->found.time, time);
-    scene_end(&scene);
 }
 
 /* ---- memory ---- */
@@ -656,11 +425,6 @@ int main(void)
         cmocka_unit_test(replay_answers_what_a_session_that_closes_was_asked),
         cmocka_unit_test(an_answer_that_is_owed_outlives_its_session),
         cmocka_unit_test(a_death_behind_the_seal_loses_no_refusal_in_memory),
-        cmocka_unit_test(standing_still_in_a_sleep_ends_no_session_that_was_renewed),
-        cmocka_unit_test(a_deadline_whose_entry_failed_fires_when_the_disk_is_back),
-        cmocka_unit_test(a_marker_that_is_due_keeps_no_worker_awake_during_a_write),
-        cmocka_unit_test(a_deadline_keeps_no_worker_awake_while_a_segment_is_made),
-        cmocka_unit_test(a_stop_logs_the_time),
         cmocka_unit_test(what_a_session_leaves_is_freed_without_traffic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
