@@ -16,7 +16,6 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -55,10 +54,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    if (node.pid != 0) {
-        kill(node.pid, SIGKILL);
-        stub_node_wait(&node);
-    }
+    stub_node_end(&node);
     temp_dir_remove(dir);
     unlink(socket_path);
     rmdir(open_dir);

@@ -36,10 +36,7 @@ static int tear_down(void **state)
 {
     (void)state;
     stub_disconnect(&client);
-    if (node.pid != 0) {
-        kill(node.pid, SIGKILL);
-        stub_node_wait(&node);
-    }
+    stub_node_end(&node);
     temp_dir_remove(dir);
     return 0;
 }

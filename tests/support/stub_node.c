@@ -301,6 +301,14 @@ int stub_node_stop(struct stub_node *node)
     return stub_node_wait(node);
 }
 
+void stub_node_end(struct stub_node *node)
+{
+    if (node->pid == 0)
+        return;
+    kill(node->pid, SIGKILL);
+    stub_node_wait(node);
+}
+
 bool stub_node_said(const struct stub_node *node, const char *text)
 {
     return file_has(node->error, text);

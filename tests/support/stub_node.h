@@ -76,6 +76,8 @@ bool stub_node_ready(const struct stub_node *node);
 int stub_node_wait(struct stub_node *node);
 /* SIGTERM, and waits. */
 int stub_node_stop(struct stub_node *node);
+/* Kills it if it still runs, and waits. Safe on a zeroed one and twice. */
+void stub_node_end(struct stub_node *node);
 /* Does a line of what it printed on standard error contain this? */
 bool stub_node_said(const struct stub_node *node, const char *text);
 unsigned stub_node_descriptors(const struct stub_node *node);
