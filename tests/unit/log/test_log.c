@@ -151,17 +151,23 @@ static void nothing_is_handed_out_before_it_is_durable_and_in_order(void **state
     log_fixture_free(&fixture);
 }
 
+/* Batches of the size that users have, and writes that end when the test says so. */
+static void open_by_hand(struct log_fixture *fixture)
+{
+    log_fixture_init(fixture, 1, DURABILITY_SYNC);
+    fixture->config.batch_bytes = 256 * MR_KIB;
+    fixture->config.segment_bytes = 8 * MR_MIB;
+    assert_int_equal(log_fixture_open(fixture), 0);
+    log_fixture_prepared(fixture);
+    fake_machine_config(fixture->machine)->order = FAKE_MANUAL;
+}
+
 /* Nothing in flight: at once. Else only from MR_BATCH_EARLY_BYTES on, and no more than MR_BATCHES_IN_FLIGHT. */
 static void writes_start_by_the_rule(void **state)
 {
     (void)state;
     struct log_fixture fixture;
-    log_fixture_init(&fixture, 1, DURABILITY_SYNC);
-    fixture.config.batch_bytes = 256 * MR_KIB;
-    fixture.config.segment_bytes = 8 * MR_MIB;
-    assert_int_equal(log_fixture_open(&fixture), 0);
-    log_fixture_prepared(&fixture);
-    fake_machine_config(fixture.machine)->order = FAKE_MANUAL;
+    open_by_hand(&fixture);
     append(&fixture, 10);
     log_submit(fixture.log);
     assert_int_equal(fake_io_in_flight(fixture.io), 1);
@@ -203,12 +209,7 @@ static void a_small_batch_waits_for_more(void **state)
     (void)state;
     struct log_fixture fixture;
     struct fake_operation operation;
-    log_fixture_init(&fixture, 1, DURABILITY_SYNC);
-    fixture.config.batch_bytes = 256 * MR_KIB;
-    fixture.config.segment_bytes = 8 * MR_MIB;
-    assert_int_equal(log_fixture_open(&fixture), 0);
-    log_fixture_prepared(&fixture);
-    fake_machine_config(fixture.machine)->order = FAKE_MANUAL;
+    open_by_hand(&fixture);
     append(&fixture, 10);
     log_submit_large(fixture.log);
     assert_int_equal(fake_io_in_flight(fixture.io), 0);
