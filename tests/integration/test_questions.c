@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "tests/support/spawn.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/wait.h"
 
@@ -109,7 +110,7 @@ static void test_askers_come_and_go(void **state)
 {
     (void)state;
     (void)stub_status(&client, 2); /* the greeting, which comes with descriptors, is over for the node too */
-    unsigned before = stub_node_descriptors(&node);
+    unsigned before = process_descriptors(node.pid);
     for (unsigned i = 0; i < 200; i++) {
         struct stub_client one;
         stub_greet(&one, &node);
@@ -118,7 +119,7 @@ static void test_askers_come_and_go(void **state)
             end_worker(SIGKILL);
         stub_disconnect(&one);
     }
-    assert_true(wait_for(stub_node_descriptors(&node) == before));
+    assert_true(wait_for(process_descriptors(node.pid) == before));
     assert_string_equal(stub_status(&client, 2).state, "serving");
 }
 

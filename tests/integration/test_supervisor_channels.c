@@ -334,13 +334,13 @@ static void test_clients_may_go_at_any_step(void **state)
     for (int steps = 0; steps <= 6; steps++)
         half_a_client(steps);
     assert_true(wait_for(nothing_left()));
-    unsigned descriptors = stub_node_descriptors(&node);
+    unsigned descriptors = process_descriptors(node.pid);
     for (int round = 0; round < 40; round++) {
         for (int steps = 0; steps <= 6; steps++)
             half_a_client(steps);
         assert_true(wait_for(nothing_left()));
     }
-    assert_int_equal(stub_node_descriptors(&node), descriptors);
+    assert_int_equal(process_descriptors(node.pid), descriptors);
     assert_int_equal(stub_node_stop(&node), 0);
 }
 

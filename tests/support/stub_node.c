@@ -314,20 +314,6 @@ bool stub_node_said(const struct stub_node *node, const char *text)
     return file_has(node->error, text);
 }
 
-unsigned stub_node_descriptors(const struct stub_node *node)
-{
-    char path[64];
-    unsigned count = 0;
-
-    snprintf(path, sizeof(path), "/proc/%d/fd", (int)node->pid);
-    DIR *listing = opendir(path);
-    assert_non_null(listing);
-    while (readdir(listing) != NULL)
-        count++;
-    closedir(listing);
-    return count;
-}
-
 /* ---- the client ---- */
 
 void stub_connect(struct stub_client *client, const struct stub_node *node)

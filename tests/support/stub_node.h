@@ -80,7 +80,6 @@ int stub_node_stop(struct stub_node *node);
 void stub_node_end(struct stub_node *node);
 /* Does a line of what it printed on standard error contain this? */
 bool stub_node_said(const struct stub_node *node, const char *text);
-unsigned stub_node_descriptors(const struct stub_node *node);
 
 /* ---- a client ---- */
 
