@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "proto/reader.h"
+#include "tests/support/sudden_death.h"
 
 struct command_output scene_output(const struct harness_frame *frame, struct slice *part)
 {
@@ -97,10 +98,15 @@ void scene_open_all(struct scene *scene)
     scene->next = 1;
 }
 
-void scene_start(struct scene *scene, uint64_t ring_bytes)
+static void start_worker(const struct scene *scene)
 {
     if (harness_start(scene->harness) != 0)
         fail_msg("%s", scene->harness->error.text);
+}
+
+void scene_start(struct scene *scene, uint64_t ring_bytes)
+{
+    start_worker(scene);
     scene->client = harness_client(scene->harness, 0, SCENE_USER, ring_bytes);
     scene_open_all(scene);
 }
@@ -110,6 +116,21 @@ void scene_begin(struct scene *scene, enum durability durability, uint64_t ring_
     *scene = (struct scene){.harness = harness_create(1)};
     scene->harness->durability = durability;
     scene_start(scene, ring_bytes);
+}
+
+bool scene_lives(struct scene *scene, struct countdown *death, unsigned calls, void (*work)(void *context),
+                 void *context)
+{
+    if (setjmp(death->out) != 0) {
+        harness_kill(scene->harness);
+        return false;
+    }
+    death->calls = calls;
+    if (scene->harness->io == NULL)
+        start_worker(scene);
+    work(context);
+    death->calls = 0;
+    return true;
 }
 
 struct scene scene_beside(const struct scene *scene, uint32_t slot, uint64_t ring_bytes)

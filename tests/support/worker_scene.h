@@ -24,6 +24,11 @@ void scene_start(struct scene *scene, uint64_t ring_bytes);
 void scene_end(struct scene *scene);
 /* Session, counter and map for a scene that has a client already. */
 void scene_open_all(struct scene *scene);
+/* Has `work` done by a worker that dies at the calls-th call that `death` counts (0: at none); it is started before if
+ * there is none. False: it has died, and is buried. */
+struct countdown; /* sudden_death.h */
+bool scene_lives(struct scene *scene, struct countdown *death, unsigned calls, void (*work)(void *context),
+                 void *context);
 /* A second client of the same user, in another slot, with the first one's session. Its request is freed by itself; the
  * rest is the first one's. */
 struct scene scene_beside(const struct scene *scene, uint32_t slot, uint64_t ring_bytes);

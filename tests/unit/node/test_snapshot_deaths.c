@@ -270,8 +270,9 @@ static void nobody_asked(void *context, const struct attach_answer *answer)
     (void)context, (void)answer;
 }
 
-static void go_on(struct mix *mix)
+static void go_on(void *context)
 {
+    struct mix *mix = context;
     struct scene *scene = &mix->scene;
 
     scene->harness->worker.answered = nobody_asked;
@@ -293,23 +294,15 @@ static void go_on(struct mix *mix)
         note(mix);
     }
     harness_settle(scene->harness);
-    note(mix);
 }
 
 /* Runs until the machine's calls-th call, if it has one. False: it died of it. */
 static bool live(struct mix *mix, unsigned calls)
 {
-    if (setjmp(death.out) != 0) {
-        harness_kill(mix->scene.harness);
-        note(mix);
-        return false;
-    }
-    death.calls = calls;
-    if (mix->scene.harness->io == NULL && harness_start(mix->scene.harness) != 0)
-        fail_msg("%s", mix->scene.harness->error.text);
-    go_on(mix);
-    death.calls = 0;
-    return true;
+    bool lived = scene_lives(&mix->scene, &death, calls, go_on, mix);
+
+    note(mix);
+    return lived;
 }
 
 static bool die_at(unsigned n, unsigned again, enum fake_fate fate, enum durability durability)

@@ -88,8 +88,10 @@ static void note(struct mix *mix)
 }
 
 /* Sends what is left to send, some at a time. */
-static void go_on(struct mix *mix)
+static void go_on(void *context)
 {
+    struct mix *mix = context;
+
     while (mix->sent < REQUESTS) {
         mix->positions[mix->sent] = send_one(&mix->scene, mix->sent);
         if (++mix->sent % 3 == 0)
@@ -101,17 +103,10 @@ static void go_on(struct mix *mix)
 /* Runs until the machine's `calls`-th call, if it has one. False: it died of it. */
 static bool live(struct mix *mix, unsigned calls)
 {
-    if (setjmp(death.out) != 0) {
-        harness_kill(mix->scene.harness);
-        note(mix);
-        return false;
-    }
-    death.calls = calls;
-    if (mix->scene.harness->io == NULL)
-        assert_int_equal(harness_start(mix->scene.harness), 0);
-    go_on(mix);
-    death.calls = 0;
-    return true;
+    bool lived = scene_lives(&mix->scene, &death, calls, go_on, mix);
+
+    note(mix);
+    return lived;
 }
 
 /* A worker that dies in the middle of its n-th call to the world, and its successor at the again-th. False: it lived.
@@ -132,7 +127,6 @@ static bool die_at(unsigned n, unsigned again, enum fake_fate fate)
     if (died && again > 0)
         live(&mix, again);
     live(&mix, 0);
-    note(&mix);
     for (unsigned i = 0; i < REQUESTS; i++) {
         /* A query that was taken is its client's to ask again. */
         if (!mix.answered[i] && i == QUERY && died)
