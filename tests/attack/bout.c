@@ -176,20 +176,10 @@ static unsigned clients_descriptors(pid_t pid)
     return count;
 }
 
-/* Bytes of memory that is nobody else's. */
-static uint64_t anonymous_bytes(pid_t pid)
+/* Of memory that supervisor and worker share with nobody. */
+static uint64_t anonymous_bytes(const struct bout *bout)
 {
-    char path[64], line[256];
-    uint64_t kilobytes = 0;
-
-    snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
-    FILE *file = fopen(path, "r");
-    while (file != NULL && fgets(line, sizeof(line), file) != NULL)
-        if (sscanf(line, "RssAnon: %" SCNu64, &kilobytes) == 1)
-            break;
-    if (file != NULL)
-        fclose(file);
-    return kilobytes * 1024;
+    return process_anonymous_bytes(bout->supervisor) + process_anonymous_bytes(bout->worker);
 }
 
 static bool is_empty(const struct bout *bout)
@@ -219,7 +209,7 @@ static bool as_before(const struct bout *bout)
 {
     return clients_descriptors(bout->supervisor) == bout->supervisor_fds &&
            clients_descriptors(bout->worker) == bout->worker_fds &&
-           anonymous_bytes(bout->supervisor) + anonymous_bytes(bout->worker) <= bout->anonymous + MORE_BYTES_MAX;
+           anonymous_bytes(bout) <= bout->anonymous + MORE_BYTES_MAX;
 }
 
 /* With the honest client alone, when the worker has taken all of its channels too: its end of the control socket, and
@@ -251,8 +241,8 @@ static void compare_holdings(struct bout *bout)
             "before the attack the supervisor had %u descriptors of clients, the worker %u; both after the warm-up "
             "%" PRIu64 " bytes; now %u, %u, %" PRIu64,
             bout->supervisor_fds, bout->worker_fds, bout->anonymous, clients_descriptors(bout->supervisor),
-            clients_descriptors(bout->worker), anonymous_bytes(bout->supervisor) + anonymous_bytes(bout->worker));
-    uint64_t now = anonymous_bytes(bout->supervisor) + anonymous_bytes(bout->worker);
+            clients_descriptors(bout->worker), anonymous_bytes(bout));
+    uint64_t now = anonymous_bytes(bout);
     bout->result->anonymous_bytes = now > bout->anonymous ? now - bout->anonymous : 0;
 }
 
@@ -512,7 +502,7 @@ bool bout_run(const struct bout_setup *setup, struct bout_result *result)
     atomic_store(&bout.board->next, setup->first);
     attack(&bout, setup->first + warm_up, BESIDE_UNCOUNTED, UINT_MAX);
     atomic_store(&bout.board->next, setup->first + warm_up);
-    bout.anonymous = anonymous_bytes(bout.supervisor) + anonymous_bytes(bout.worker);
+    bout.anonymous = anonymous_bytes(&bout);
     while (!bout.failed && atomic_load(&bout.board->next) < setup->end)
         take_turns(&bout);
     compare_holdings(&bout);

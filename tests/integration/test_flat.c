@@ -13,7 +13,6 @@
 #include <millrace/limits.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "tests/support/live_node.h"
 #include "tests/support/spawn.h"
@@ -40,17 +39,8 @@ struct held {
 
 static struct held of_process(pid_t pid)
 {
-    struct held held = {.descriptors = process_descriptors(pid)};
-    char path[64], line[256];
-
-    snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
-    FILE *file = fopen(path, "r");
-    assert_non_null(file);
-    while (fgets(line, sizeof(line), file) != NULL)
-        if (strncmp(line, "RssAnon:", 8) == 0)
-            held.kib = (unsigned)strtoul(line + 8, NULL, 10);
-    fclose(file);
-    return held;
+    return (struct held){.descriptors = process_descriptors(pid),
+                         .kib = (unsigned)(process_anonymous_bytes(pid) / 1024)};
 }
 
 struct all {

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -338,4 +339,19 @@ bool process_is_stopped(pid_t pid)
     fclose(file);
     const char *name_end = strrchr(line, ')'); /* a name may hold anything */
     return name_end != NULL && strlen(name_end) > 2 && name_end[2] == 'T';
+}
+
+uint64_t process_anonymous_bytes(pid_t pid)
+{
+    char path[64], line[256];
+    uint64_t kilobytes = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+    FILE *file = fopen(path, "r");
+    if (file == NULL)
+        return 0;
+    while (kilobytes == 0 && fgets(line, sizeof(line), file) != NULL)
+        (void)sscanf(line, "RssAnon: %" SCNu64, &kilobytes);
+    fclose(file);
+    return kilobytes * 1024;
 }

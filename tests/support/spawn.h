@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct process {
@@ -57,5 +58,7 @@ unsigned open_descriptors(void);
 /* The same of any process, and whether it is stopped (by SIGSTOP). */
 unsigned process_descriptors(pid_t pid);
 bool process_is_stopped(pid_t pid);
+/* Its memory that no other process shares (RssAnon); 0: there is no such process. */
+uint64_t process_anonymous_bytes(pid_t pid);
 
 #endif
