@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The counter: every operation, its failures, its bytes. */
-#include "tests/support/partition.h"
+#include "tests/unit/services/one_service.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,37 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct payload none;
-
-struct fixture {
-    struct partition *partition;
-    uint64_t session, service, number;
-};
-
 static int setup(void **state)
 {
-    struct fixture *fixture = calloc(1, sizeof(*fixture));
-    fixture->partition = partition_create(1, MR_SESSION_OUTPUT_BYTES_DEFAULT);
-    fixture->session = partition_open_session(fixture->partition, MR_HOUR);
-    fixture->service = partition_create_service(fixture->partition, fixture->session, COUNTER_TYPE, "a")->id;
-    *state = fixture;
+    *state = fixture_create(COUNTER_TYPE, MR_SESSION_OUTPUT_BYTES_DEFAULT);
     return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *fixture = *state;
-    partition_destroy(fixture->partition);
-    free(fixture);
-    return 0;
-}
-
-static const struct reply *run(struct fixture *fixture, const char *operation, struct payload payload)
-{
-    const struct reply *reply = partition_command(fixture->partition, fixture->session, fixture->service,
-                                                  ++fixture->number, operation, payload);
-    assert_int_equal(reply->status, STATUS_OK);
-    return reply;
 }
 
 static int64_t number(struct fixture *fixture, const char *operation, struct payload payload)

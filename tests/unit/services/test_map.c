@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The map: every operation and each of its failures, deadlines, the bytes of its messages and its snapshot. */
-#include "tests/support/partition.h"
+#include "tests/unit/services/one_service.h"
 
 #include "proto/reader.h"
 
@@ -13,40 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct payload none;
-
-struct fixture {
-    struct partition *partition;
-    uint64_t session, service, number;
-};
-
 static int setup(void **state)
 {
-    struct fixture *fixture = calloc(1, sizeof(*fixture));
-    fixture->partition = partition_create(1, MR_SESSION_OUTPUT_BYTES_DEFAULT);
-    fixture->session = partition_open_session(fixture->partition, 24 * MR_HOUR);
-    fixture->service = partition_create_service(fixture->partition, fixture->session, MAP_TYPE, "a")->id;
-    *state = fixture;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *fixture = *state;
-    partition_destroy(fixture->partition);
-    free(fixture);
+    *state = fixture_create(MAP_TYPE, MR_SESSION_OUTPUT_BYTES_DEFAULT);
     return 0;
 }
 
 /* ---- asking ---- */
-
-static const struct reply *run(struct fixture *fixture, const char *operation, struct payload payload)
-{
-    const struct reply *reply = partition_command(fixture->partition, fixture->session, fixture->service,
-                                                  ++fixture->number, operation, payload);
-    assert_int_equal(reply->status, STATUS_OK);
-    return reply;
-}
 
 static const struct reply *put(struct fixture *fixture, const char *key, const char *value)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A map's Entries: every entry that is there from the beginning to the end exactly once, none twice, whatever happens
  * between two of them; and nothing of it in the state. */
-#include "tests/support/partition.h"
+#include "tests/unit/services/one_service.h"
 
 #include "proto/reader.h"
 
@@ -14,42 +14,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct payload none;
-
-struct fixture {
-    struct partition *partition;
-    uint64_t session, service, number;
-};
-
 static int setup(void **state)
 {
-    struct fixture *fixture = calloc(1, sizeof(*fixture));
-    fixture->partition = partition_create(1, UINT64_MAX);
-    fixture->session = partition_open_session(fixture->partition, 24 * MR_HOUR);
-    fixture->service = partition_create_service(fixture->partition, fixture->session, MAP_TYPE, "a")->id;
-    *state = fixture;
+    *state = fixture_create(MAP_TYPE, UINT64_MAX);
     return 0;
 }
 
-static int teardown(void **state)
+/* The index of a command that succeeds. */
+static uint64_t apply(struct fixture *fixture, const char *operation, struct payload payload)
 {
-    struct fixture *fixture = *state;
-    partition_destroy(fixture->partition);
-    free(fixture);
-    return 0;
-}
-
-static uint64_t run(struct fixture *fixture, const char *operation, struct payload payload)
-{
-    const struct reply *reply = partition_command(fixture->partition, fixture->session, fixture->service,
-                                                  ++fixture->number, operation, payload);
+    const struct reply *reply = run(fixture, operation, payload);
     assert_int_equal(reply->operation_status, STATUS_OK);
     return reply->index;
 }
 
 static uint64_t put(struct fixture *fixture, const char *key, const char *value)
 {
-    return run(fixture, "Put", write_payload(key, text(value), NULL, 0));
+    return apply(fixture, "Put", write_payload(key, text(value), NULL, 0));
 }
 
 static struct fsm_cursor *entries(struct fixture *fixture)
@@ -97,7 +78,7 @@ static void in_order(void **state)
     put(fixture, "late", "1");
     assert_end(fixture, cursor);
     fsm_cursor_close(cursor);
-    run(fixture, "Clear", none);
+    apply(fixture, "Clear", none);
     uint64_t c = put(fixture, "c", "1"), a = put(fixture, "a", "1"), empty = put(fixture, "", "");
     c = put(fixture, "c", "2");
     cursor = entries(fixture);
@@ -148,7 +129,7 @@ static void shown_until_taken(void **state)
     put(fixture, "a", "changed"); /* it has not been given yet */
     assert_int_equal(fsm_cursor_next(cursor, fixture->partition->time, &output, &last, &message), STATUS_OK);
     assert_true(shows(&output, "changed"));
-    run(fixture, "Remove", key_payload("a", 0));
+    apply(fixture, "Remove", key_payload("a", 0));
     assert_next(fixture, cursor, "b", "1", b, true);
     fsm_cursor_close(cursor);
 }
@@ -162,21 +143,21 @@ static void changes_meanwhile(void **state)
         index[i] = put(fixture, key, "1"); /* a to f */
     struct fsm_cursor *cursor = entries(fixture), *other = entries(fixture);
     assert_next(fixture, cursor, "a", "1", index[0], false);
-    run(fixture, "Remove", key_payload("b", 0)); /* both stand there or before */
-    index[0] = put(fixture, "a", "2");           /* has been given */
-    index[3] = put(fixture, "d", "2");           /* not yet */
+    apply(fixture, "Remove", key_payload("b", 0)); /* both stand there or before */
+    index[0] = put(fixture, "a", "2");             /* has been given */
+    index[3] = put(fixture, "d", "2");             /* not yet */
     assert_next(fixture, other, "a", "2", index[0], false);
-    run(fixture, "Remove", key_payload("a", 0));
+    apply(fixture, "Remove", key_payload("a", 0));
     put(fixture, "a", "3"); /* another entry of that key: it comes after the beginning */
     put(fixture, "g", "1");
     assert_next(fixture, cursor, "c", "1", index[2], false);
-    run(fixture, "Remove", key_payload("f", 0));
+    apply(fixture, "Remove", key_payload("f", 0));
     assert_next(fixture, cursor, "d", "2", index[3], false);
     assert_next(fixture, cursor, "e", "1", index[4], true); /* what has come since is not looked at */
     assert_end(fixture, cursor);
     assert_next(fixture, other, "c", "1", index[2], false);
-    run(fixture, "Remove", key_payload("d", 0));
-    run(fixture, "Remove", key_payload("e", 0));
+    apply(fixture, "Remove", key_payload("d", 0));
+    apply(fixture, "Remove", key_payload("e", 0));
     assert_end(fixture, other); /* what was to be its last is gone */
     fsm_cursor_close(cursor);
     fsm_cursor_close(other);
@@ -189,7 +170,7 @@ static void cleared_meanwhile(void **state)
     put(fixture, "b", "1");
     struct fsm_cursor *cursor = entries(fixture), *unused = entries(fixture);
     assert_next(fixture, cursor, "a", "1", a, false);
-    run(fixture, "Clear", none);
+    apply(fixture, "Clear", none);
     while (fsm_collect(fixture->partition->fsm, 1))
         ;
     put(fixture, "b", "2");
@@ -204,8 +185,8 @@ static void deadlines_meanwhile(void **state)
     struct fixture *fixture = *state;
     struct partition *partition = fixture->partition;
     struct duration second = duration_of(MR_SECOND), minute = duration_of(60 * MR_SECOND);
-    run(fixture, "Put", write_payload("a", text("1"), &second, 0));
-    uint64_t b = run(fixture, "Put", write_payload("b", text("1"), &minute, 0));
+    apply(fixture, "Put", write_payload("a", text("1"), &second, 0));
+    uint64_t b = apply(fixture, "Put", write_payload("b", text("1"), &minute, 0));
     struct fsm_cursor *cursor = entries(fixture);
     partition_tick(partition, partition->time + 2 * MR_SECOND);
     partition->time += 3 * MR_SECOND; /* a query may be asked later than the last command */
@@ -292,12 +273,12 @@ static void a_crowd_moves_on(void **state)
         cursors[n] = entries(fixture);
     for (unsigned n = 0; n < 270; n++)
         fsm_cursor_taken(cursors[n]);
-    run(fixture, "Remove", key_payload("a", 0));
+    apply(fixture, "Remove", key_payload("a", 0));
     for (unsigned n = 0; n < 300; n++) {
         assert_next(fixture, cursors[n], "b", "1", b, true);
         fsm_cursor_close(cursors[n]);
     }
-    run(fixture, "Remove", key_payload("b", 0));
+    apply(fixture, "Remove", key_payload("b", 0));
 }
 
 /* Many stand everywhere, in groups that meet where the entries between them go. */
@@ -324,7 +305,7 @@ static void crowds_meet(void **state)
         unsigned k = (random >> 16) % KEYS;
         snprintf(key, sizeof(key), "%u", k);
         if (index[k] != 0)
-            run(fixture, "Remove", key_payload(key, 0));
+            apply(fixture, "Remove", key_payload(key, 0));
         index[k] = 0;
     }
     for (unsigned k = 0; k < KEYS; k++) {
