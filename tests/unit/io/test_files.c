@@ -14,53 +14,10 @@
 
 #include <cmocka.h>
 
-#include "engine/io/uring.h"
 #include "ipc/sys.h"
 #include "tests/support/spawn.h"
-#include "tests/support/temp_dir.h"
 #include "tests/support/wait.h"
-
-enum { PAGE = 4096, AREA = 16 * PAGE };
-
-struct fixture {
-    char *path;
-    struct io *io;
-    int directory;
-    uint8_t *memory; /* AREA bytes */
-};
-
-static int set_up(void **state)
-{
-    struct fixture *f = calloc(1, sizeof *f);
-    struct mr_error error;
-    f->path = temp_dir_make();
-    f->io = uring_create(8, &error);
-    if (!f->io)
-        fail_msg("%s", error.text);
-    f->directory = f->io->ops->open_directory(f->io, f->path);
-    assert_true(f->directory >= 0);
-    f->memory = io_memory(AREA, &error);
-    assert_non_null(f->memory);
-    *state = f;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *f = *state;
-    sys_fault_clear();
-    uring_destroy(f->io);
-    io_memory_free(f->memory, AREA);
-    close(f->directory);
-    temp_dir_remove(f->path);
-    free(f);
-    return 0;
-}
-
-static void add(int event_fd, uint64_t value)
-{
-    assert_int_equal(write(event_fd, &value, sizeof value), sizeof value);
-}
+#include "tests/unit/io/fixture.h"
 
 static void count_names(void *context, const char *name)
 {
