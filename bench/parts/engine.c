@@ -283,7 +283,7 @@ static void append_all(struct log *log, struct io *io, const struct request_byte
             log_append(log, NS_PER_SECOND, &origin, (uint32_t)request->size);
             appended++;
         }
-        log_submit(log);
+        log_submit(log, false);
         unsigned found = io->ops->completions(io, completions, 32);
         for (unsigned n = 0; n < found; n++)
             if (completions[n].token & LOG_TOKEN)
@@ -407,7 +407,7 @@ void append_kept(struct log *log, struct io *io, const struct request_bytes *req
     while ((room = log_reserve(log, (uint32_t)request->size)) == NULL) {
         if (log_trouble(log) != NULL)
             die("%s", log_trouble(log));
-        log_submit(log);
+        log_submit(log, false);
         unsigned found = io->ops->completions(io, completions, 32);
         for (unsigned n = 0; n < found; n++)
             if (completions[n].token & LOG_TOKEN)

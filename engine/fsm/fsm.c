@@ -507,11 +507,12 @@ bool fsm_service_exists(const struct fsm *fsm, const struct service_spec *spec)
     return service_table_find(&fsm->services, spec) != NULL;
 }
 
-uint64_t fsm_walk(const struct fsm *fsm, const struct command_input *command)
+uint64_t fsm_walk(const struct fsm *fsm, const struct command_input *command, uint64_t *again)
 {
     const struct session *session =
         command->kind == COMMAND_KEEP_ALIVE ? fsm_find_session(fsm, command->session_id) : NULL;
-    return session == NULL ? 0 : session_walk(session, command->last_input_sequence_num);
+    *again = 0;
+    return session == NULL ? 0 : session_walk(session, command->last_input_sequence_num, again);
 }
 
 bool fsm_collect(struct fsm *fsm, unsigned budget)

@@ -163,10 +163,10 @@ uint64_t fsm_session_count(const struct fsm *fsm);
 uint64_t fsm_sessions_of(const struct fsm *fsm, uint32_t uid);
 uint64_t fsm_service_count(const struct fsm *fsm); /* those that nobody has open count too */
 bool fsm_service_exists(const struct fsm *fsm, const struct service_spec *spec);
-/* How many commands a KeepAlive may have to look at: those that its session holds up to its last_input_sequence_num, of
- * which its filter may name all, and the next one's too. So what it costs is in no proportion to its size, nor paid for
- * by what came before. 0: of any other command. */
-uint64_t fsm_walk(const struct fsm *fsm, const struct command_input *command);
+/* How many commands a KeepAlive may have to look at: those that its session holds up to its last_input_sequence_num; 0:
+ * any other command. *again: those among them that an earlier one has looked at and kept, and the next may keep once
+ * more, so that what they cost is in no proportion to what was sent; the others were sent since. */
+uint64_t fsm_walk(const struct fsm *fsm, const struct command_input *command, uint64_t *again);
 
 /* Frees what big removals have unlinked, about `budget` objects; true while more is left. */
 bool fsm_collect(struct fsm *fsm, unsigned budget);

@@ -321,10 +321,11 @@ static void output_moved(void *context, struct stored_output *from, struct store
     command->output = to;
 }
 
-uint64_t session_walk(const struct session *session, uint64_t last_input_sequence_num)
+uint64_t session_walk(const struct session *session, uint64_t last_input_sequence_num, uint64_t *again)
 {
     const struct window *window = &session->window;
     uint64_t kept = session->commands.count - session->ahead.count;
+    *again = last_input_sequence_num == 0 ? 0 : kept;
     if (last_input_sequence_num == 0)
         return 0;
     if (last_input_sequence_num <= window->floor)

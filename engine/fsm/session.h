@@ -125,8 +125,8 @@ static inline void session_stream_output(struct stream *stream, struct event *ev
 /* It is complete: nothing follows. */
 void session_stream_complete(struct stream *stream);
 
-/* How many commands session_acknowledge() would have to look at. */
-uint64_t session_walk(const struct session *session, uint64_t last_input_sequence_num);
+/* How many commands session_acknowledge() would have to look at; *again: those of them that one looked at before. */
+uint64_t session_walk(const struct session *session, uint64_t last_input_sequence_num, uint64_t *again);
 /* What a KeepAlive lets the node forget. The filter is valid. `cancel` is called for every open stream before it goes;
  * it has completed it when it returns. */
 typedef void session_cancel_fn(struct stream *stream);

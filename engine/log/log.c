@@ -81,7 +81,7 @@ uint64_t log_tick(struct log *log, uint64_t time)
         flush_start(log);
     if (marker_due(log) <= now) {
         if (batch_queue_empty(log, time))
-            log_submit(log);
+            log_submit(log, false);
         else
             log->quiet_since = now; /* no room: again after a while */
     }
@@ -98,7 +98,7 @@ bool log_mark(struct log *log, uint64_t time)
 {
     if (!batch_queue_empty(log, time))
         return false;
-    log_submit(log);
+    log_submit(log, false);
     return true;
 }
 
@@ -173,7 +173,7 @@ int log_close(struct log *log, uint64_t time, struct mr_error *error)
 {
     batch_close_open(log);
     while (unwritten(log) && !log->failing) {
-        log_submit(log);
+        log_submit(log, false);
         log_wait(log);
     }
     bool lost = log->failing;

@@ -120,11 +120,9 @@ uint8_t *log_reserve(struct log *log, uint32_t size);
  * an earlier `time` counts as the last one, and in a batch that has been open for over four seconds it stands still;
  * what holds is what log_next() says. */
 uint64_t log_append(struct log *log, uint64_t time, const struct log_origin *origin, uint32_t size);
-/* Seals and starts what the rules of submission allow. Call once a turn. */
-void log_submit(struct log *log);
-/* The same in a turn after which another one follows at once and may bring more: a batch that is not large waits for
- * that, up to MR_BATCH_GATHERS. */
-void log_submit_large(struct log *log);
+/* Seals and starts what the rules of submission allow. Call once a turn. `more`: another turn follows at once and may
+ * bring more; a batch that is not large waits for that, up to MR_BATCH_GATHERS. */
+void log_submit(struct log *log, bool more);
 /* An empty batch that carries `time` only (no index): the marker of an idle log, or the clock's. False: not now. */
 bool log_mark(struct log *log, uint64_t time);
 /* Does what is due (marker after 10 ms of quiet, async flush, preparing the next segment). Returns when it wants to be

@@ -101,20 +101,10 @@ static bool may_start(const struct log *log, struct batch *batch, bool more)
     return log->in_flight == 0 && !(more && gathers(log, batch));
 }
 
-static void submit(struct log *log, bool more)
+void log_submit(struct log *log, bool more)
 {
     while (log->submitted != log->tail && !log->failing && may_start(log, queue_at(log, log->submitted), more))
         start(log, queue_at(log, log->submitted));
-}
-
-void log_submit(struct log *log)
-{
-    submit(log, false);
-}
-
-void log_submit_large(struct log *log)
-{
-    submit(log, true);
 }
 
 void batch_written(struct log *log, struct batch *batch, int64_t result)

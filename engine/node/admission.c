@@ -15,16 +15,39 @@
 #include <stdio.h>
 
 enum taken {
-    TAKEN,        /* read on */
-    TAKEN_STUCK,  /* not before something else is done: a write, a refusal told, answers read by the client */
-    TAKEN_NOTHING /* the ring is empty, or broken */
+    TAKEN,         /* read on */
+    TAKEN_STUCK,   /* not before something else is done: a write, a refusal told, answers read by the client */
+    TAKEN_STARVED, /* likewise: the log has no buffer */
+    TAKEN_NOTHING  /* the ring is empty, or broken */
 };
+
+/* Not while another one is logged: hundreds of them in one turn would keep everybody waiting for seconds. (The index of
+ * one whose write failed is given again, or is behind the log's last.) Nor, if it looks at what one before it has looked
+ * at, before the worker has had time for others: one by one without a pause, they would leave the others a turn between
+ * any two. */
+static bool waits_for_walk(struct worker *worker, const struct worker_channel *channel, enum walk walk)
+{
+    if (walk == WALK_SHORT)
+        return false;
+    if (walk == WALK_AGAIN) {
+        const struct walk_share *share = &worker->walk_shares[channel->uid % WORKER_WALK_USERS];
+        if (share->uid == channel->uid && share->from > worker->now) {
+            if (share->from < worker->walk_waits)
+                worker->walk_waits = share->from;
+            return true;
+        }
+    }
+    return worker->walk_index > fsm_index(worker->fsm) && worker->walk_index <= log_last_index(worker->log);
+}
 
 /* May one more request be taken? Else sets what is waited for. */
 static enum taken room_for_one(struct worker *worker, struct worker_channel *channel)
 {
     if (channel->refusal || channel->owed_count > 0)
         return TAKEN_STUCK;
+    if (waits_for_walk(worker, channel, channel->walk)) /* without reading it anew each turn */
+        return TAKEN_STUCK;
+    channel->walk = WALK_SHORT;
     /* Where open commands alone hold all that may be held, waiting would be for ever: what could end them is still
      * taken, and the rest refused (take_command()). */
     channel->crowded = channel->held + MR_SMALL_FRAME > channel->channel.ring_bytes / 2;
@@ -49,17 +72,13 @@ static uint32_t size_again(const uint8_t *body)
     return again.size;
 }
 
-/* Not while another one is logged: hundreds of them in one turn would keep everybody waiting for seconds. (The index of
- * one whose write failed is given again, or is behind the log's last.) Nor before the worker has had time for others:
- * one by one without a pause, they would leave the others a turn between any two. */
-static bool waits_for_walk(struct worker *worker, const struct worker_channel *channel, bool walks)
+static enum walk walk_of(const struct worker *worker, const struct command_input *command)
 {
-    uint64_t from = walks ? worker->walk_shares[channel->uid % WORKER_WALK_USERS] : 0;
+    uint64_t again;
 
-    if (from > worker->now && from < worker->walk_waits)
-        worker->walk_waits = from;
-    return from > worker->now ||
-           (walks && worker->walk_index > fsm_index(worker->fsm) && worker->walk_index <= log_last_index(worker->log));
+    if (fsm_walk(worker->fsm, command, &again) <= MR_WALK_AT_ONCE)
+        return WALK_SHORT;
+    return again > MR_WALK_AT_ONCE ? WALK_AGAIN : WALK_LONG;
 }
 
 static enum taken take_command(struct worker *worker, struct worker_channel *channel, const struct request_head *head,
@@ -75,7 +94,7 @@ static enum taken take_command(struct worker *worker, struct worker_channel *cha
     if (room == NULL) {
         const char *trouble = log_trouble(worker->log);
         if (trouble == NULL)
-            return TAKEN_STUCK; /* all buffers are being written */
+            return TAKEN_STARVED;
         take(channel, frame_bytes);
         answer_refuse(worker, channel, position, STATUS_UNAVAILABLE, trouble);
         return TAKEN;
@@ -87,9 +106,11 @@ static enum taken take_command(struct worker *worker, struct worker_channel *cha
     if (status == STATUS_OK && input->command.kind == COMMAND_CLOSE_SESSION &&
         (channel->in_flight > 0 || channel->owed_count > 0))
         return TAKEN_STUCK;
-    bool walks = status == STATUS_OK && fsm_walk(worker->fsm, &input->command) > MR_WALK_AT_ONCE;
-    if (waits_for_walk(worker, channel, walks))
+    enum walk walk = status == STATUS_OK ? walk_of(worker, &input->command) : WALK_SHORT;
+    if (waits_for_walk(worker, channel, walk)) {
+        channel->walk = walk;
         return TAKEN_STUCK;
+    }
     if (status == STATUS_OK && channel->crowded && !fsm_check_frees(worker->fsm, &input->command)) {
         status = STATUS_UNAVAILABLE;
         snprintf(text, sizeof(text), "the channel has %llu requests open, as many as rings of %llu bytes allow",
@@ -114,8 +135,10 @@ static enum taken take_command(struct worker *worker, struct worker_channel *cha
     struct log_origin origin = {
         .channel = channel->channel_id, .position = position, .frame_size = (uint32_t)frame_bytes, .uid = channel->uid};
     uint64_t index = log_append(worker->log, worker->time, &origin, head->size);
-    if (walks)
+    if (walk != WALK_SHORT) {
         worker->walk_index = index;
+        worker->walk = walk;
+    }
     worker->logged_time = worker->time;
     quota_logged(&worker->quota, &input->command, head->size);
     read_once_keep(&worker->read);
@@ -201,7 +224,8 @@ bool admission_scan(struct worker *worker, struct worker_channel *channel)
         if (taken != TAKEN || channel->broken)
             break;
     }
-    channel->stuck = taken == TAKEN_STUCK;
+    channel->starved = taken == TAKEN_STARVED;
+    channel->stuck = taken == TAKEN_STUCK || channel->starved;
     if (channel->requests.head == before)
         return false;
     answer_touch(worker, channel);

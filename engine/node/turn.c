@@ -94,8 +94,8 @@ static void apply_entry(struct worker *worker, const struct log_entry *entry, co
     atomic_store_explicit(&worker->region->applying_index, 0, memory_order_relaxed);
 }
 
-/* The same of a KeepAlive that looks at many commands: its user's next one waits until the others have had the rest of
- * the time. Up to a limit, since what is measured need not be the worker's own time: it may have had no processor. */
+/* The same of a KeepAlive that looks at many commands again: its user's next one waits until the others have had the
+ * rest of the time. Up to a limit, since what is measured need not be the worker's own time: it may have had no processor. */
 static void apply_walk(struct worker *worker, const struct log_entry *entry, const struct command_input *command)
 {
     uint64_t began = worker->io->ops->monotonic(worker->io);
@@ -105,7 +105,8 @@ static void apply_walk(struct worker *worker, const struct log_entry *entry, con
     uint64_t others = (MR_WALK_SHARE - 1) * took;
     if (others > MR_WALK_WAITS_MAX)
         others = MR_WALK_WAITS_MAX;
-    worker->walk_shares[entry->origin.uid % WORKER_WALK_USERS] = began + took + others;
+    worker->walk_shares[entry->origin.uid % WORKER_WALK_USERS] =
+        (struct walk_share){.uid = entry->origin.uid, .from = began + took + others};
 }
 
 int turn_apply(struct worker *worker, const struct log_entry *entry, struct mr_error *error)
@@ -180,7 +181,7 @@ static bool apply_durable(struct worker *worker)
             struct worker_channel *channel = from != 0 ? channels_find(worker, from) : NULL;
             if (entries[i].failed)
                 worker->logged_time = fsm_time(worker->fsm); /* time that was logged behind it is not */
-            else if (entries[i].index == worker->walk_index)
+            else if (entries[i].index == worker->walk_index && worker->walk == WALK_AGAIN)
                 apply_walk(worker, &entries[i], commands[i]);
             else
                 apply_entry(worker, &entries[i], commands[i], may_share(channel, &entries[i]));
@@ -199,17 +200,17 @@ static bool scan(struct worker *worker)
     bool any = false;
 
     /* From another channel each turn, so that whoever comes first in a batch is not always the same; from the first one
-     * that was stuck, if one was, so that when buffers run out it is not always the same who gets none. */
+     * that got no buffer, if there were too few, so that it is not always the same. */
     unsigned from = worker->scan_from, next = from + 1;
-    bool any_stuck = false;
+    bool any_starved = false;
     for (unsigned i = 0; i < worker->scanned_count; i++) {
         struct worker_channel *channel = &worker->channels[worker->scanned[(from + i) % worker->scanned_count]];
         if (admission_scan(worker, channel)) {
             channel->quiet_since = worker->now;
             any = true;
         }
-        if (channel->stuck && !any_stuck) {
-            any_stuck = true;
+        if (channel->starved && !any_starved) {
+            any_starved = true;
             next = from + i;
         }
     }
@@ -299,7 +300,8 @@ static bool clock_held(struct worker *worker)
 
 bool turn_run(struct worker *worker)
 {
-    bool any, read = false;
+    bool any;
+    uint64_t logged = worker->log != NULL ? log_last_index(worker->log) : 0;
 
     worker->now = worker->io->ops->monotonic(worker->io);
     worker->time = clock_read(&worker->clock, worker->now, clock_held(worker));
@@ -311,14 +313,11 @@ bool turn_run(struct worker *worker)
     }
     worker->walk_waits = UINT64_MAX;
     if (worker->accepting)
-        read = scan(worker);
-    any |= read;
+        any |= scan(worker);
     if (worker->log != NULL) {
+        bool more = worker->accepting && log_last_index(worker->log) > logged; /* and so the next turn may bring more */
         log_time(worker);
-        if (read)
-            log_submit_large(worker->log);
-        else
-            log_submit(worker->log);
+        log_submit(worker->log, more);
         any |= apply_durable(worker);
         worker->log_wants = log_tick(worker->log, worker->time);
         any |= attach_look(worker);

@@ -47,6 +47,19 @@ struct owed_outputs {
     uint64_t position; /* of the request */
 };
 
+/* A KeepAlive by the commands that it may have to look at. */
+enum walk {
+    WALK_SHORT, /* any other command, too */
+    WALK_LONG,  /* over MR_WALK_AT_ONCE, but they have been sent since the last one */
+    WALK_AGAIN  /* over MR_WALK_AT_ONCE that it or another one has looked at before */
+};
+
+/* When a user's next WALK_AGAIN may be logged. */
+struct walk_share {
+    uint32_t uid;
+    uint64_t from; /* monotonic */
+};
+
 struct worker_channel {
     bool used;
     bool parked;          /* its sleep flag is up and it is not scanned until its watch completes */
@@ -59,6 +72,8 @@ struct worker_channel {
     bool wake_again;      /* another was needed meanwhile */
     uint8_t wakes_failed; /* in a row */
     bool stuck;           /* not read on: a write, a refusal or its client's reading must come first */
+    bool starved;         /* likewise: the log had no buffer for its next request */
+    enum walk walk;       /* what its next request is, if that was read and waits for others like it */
     bool crowded;         /* no room may be held but for what ends open commands */
     uint64_t room_needed; /* bytes of its response ring that must be free before it can go on; 0: it lacks none */
     uint32_t slot;
@@ -103,7 +118,7 @@ struct worker_channel {
     char why[120];
 };
 
-#define WORKER_WALK_USERS 64 /* told apart by their last bits */
+#define WORKER_WALK_USERS 64 /* remembered; those with the same last bits drive each other out */
 #define CHANNELS_FOUND 16    /* an event's listeners come from several, in turn */
 
 struct worker {
@@ -153,9 +168,10 @@ struct worker {
     void *answered_context;
 
     uint64_t walk_index; /* of the KeepAlive logged last that looks at many commands; 0: none */
+    enum walk walk;      /* which kind it is */
     uint64_t
         walk_waits; /* monotonic: when the first channel that waits for its user's share may go on; else UINT64_MAX */
-    uint64_t walk_shares[WORKER_WALK_USERS]; /* by user: monotonic, no such KeepAlive of his is logged before */
+    struct walk_share walk_shares[WORKER_WALK_USERS];
     struct quota quota;
     struct read_once read; /* the commands that are logged and not applied */
     struct snapshots snapshots;

@@ -12,6 +12,7 @@ int worker_stop(struct worker *worker, void (*busy)(void *context, uint64_t byte
     if (worker->log == NULL)
         return 0;
     snapshots_end(worker);
+    turn_run(worker); /* what was gathered is handed over */
     while (log_in_flight(worker->log) && log_trouble(worker->log) == NULL)
         if (!turn_run(worker))
             worker->io->ops->sleep(worker->io, MR_MILLISECOND);

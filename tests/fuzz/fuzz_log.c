@@ -263,7 +263,7 @@ static void append_one(struct log *log, struct io *io, uint64_t index, uint64_t 
     struct log_entry entry = {0};
     uint8_t *body = log_reserve(log, 8);
     for (unsigned turns = 0; body == NULL && turns < TURNS; turns++) { /* the next segment is being prepared */
-        log_submit(log);
+        log_submit(log, false);
         log_tick(log, now);
         io->ops->sleep(io, MR_MILLISECOND);
         for (unsigned n = io->ops->completions(io, completions, 8); n > 0; n--)
@@ -277,7 +277,7 @@ static void append_one(struct log *log, struct io *io, uint64_t index, uint64_t 
     FUZZ_CHECK(log_append(log, now, &(struct log_origin){.channel = 1}, 8) == index);
     for (unsigned turns = 0; entry.index != index; turns++) {
         FUZZ_CHECK(turns < TURNS);
-        log_submit(log);
+        log_submit(log, false);
         log_tick(log, now);
         io->ops->sleep(io, MR_MILLISECOND);
         for (unsigned n = io->ops->completions(io, completions, 8); n > 0; n--)

@@ -234,7 +234,7 @@ void log_fixture_turn(struct log_fixture *fixture)
 {
     log_fixture_complete(fixture);
     log_fixture_take(fixture);
-    log_submit(fixture->log);
+    log_submit(fixture->log, false);
     log_fixture_take(fixture); /* in memory they are durable at once */
     fixture->due = log_tick(fixture->log, fixture->time);
 }

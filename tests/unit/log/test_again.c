@@ -352,7 +352,7 @@ static void die_often(enum durability durability, uint64_t seeds)
                 fail_msg("seed %llu, round %u: %s", (unsigned long long)seed, round, fixture.error.text);
             fixture.may_lose = 0;
             work(&fixture, (unsigned)random_below(&fixture, 100));
-            log_submit(fixture.log);
+            log_submit(fixture.log, false);
             if (random_below(&fixture, 8) == 0 && log_trouble(fixture.log) == NULL)
                 (void)log_fixture_close(&fixture);
             again += fixture.segment > 3;
@@ -457,7 +457,7 @@ static void a_torn_end_among_stale_batches_is_counted_once(void **state)
     config->order = FAKE_MANUAL;
     for (unsigned n = 0; n < 3; n++)
         assert_true(log_fixture_append(&fixture, 6000));
-    log_submit(fixture.log);
+    log_submit(fixture.log, false);
     assert_true(fake_io_finish(fixture.io, 1));
     config->power_cut = FAKE_LOSE;
     log_fixture_power_cut(&fixture);

@@ -126,10 +126,10 @@ static void nothing_is_handed_out_before_it_is_durable_and_in_order(void **state
     log_fixture_prepared(&fixture);
     fake_machine_config(fixture.machine)->order = FAKE_MANUAL;
     append(&fixture, 100);
-    log_submit(fixture.log);
+    log_submit(fixture.log, false);
     for (unsigned n = 0; n < 3; n++) /* each fills a batch; the last one's can still grow */
         append(&fixture, 7000);
-    log_submit(fixture.log);
+    log_submit(fixture.log, false);
     assert_int_equal(fake_io_in_flight(fixture.io), 3);
     assert_true(log_in_flight(fixture.log));
     assert_int_equal(log_fixture_take(&fixture), 0);
@@ -144,7 +144,7 @@ static void nothing_is_handed_out_before_it_is_durable_and_in_order(void **state
     assert_true(fake_io_finish(fixture.io, 0));
     log_fixture_complete(&fixture);
     assert_int_equal(log_fixture_take(&fixture), 2);
-    log_submit(fixture.log);
+    log_submit(fixture.log, false);
     fake_io_finish_all(fixture.io);
     log_fixture_complete(&fixture);
     assert_int_equal(log_fixture_take(&fixture), 1);
@@ -169,14 +169,14 @@ static void writes_start_by_the_rule(void **state)
     struct log_fixture fixture;
     open_by_hand(&fixture);
     append(&fixture, 10);
-    log_submit(fixture.log);
+    log_submit(fixture.log, false);
     assert_int_equal(fake_io_in_flight(fixture.io), 1);
     append(&fixture, 16000);
-    log_submit(fixture.log);
+    log_submit(fixture.log, false);
     assert_int_equal(fake_io_in_flight(fixture.io), 1);
     for (unsigned n = 0; n < MR_BATCH_EARLY_BYTES / 16000; n++)
         append(&fixture, 16000);
-    log_submit(fixture.log);
+    log_submit(fixture.log, false);
     assert_int_equal(fake_io_in_flight(fixture.io), 2);
     struct fake_operation operation;
     assert_true(fake_io_operation(fixture.io, 1, &operation));
@@ -184,10 +184,10 @@ static void writes_start_by_the_rule(void **state)
     /* A full one: at most batch_bytes. */
     for (unsigned n = 0; n < 80; n++)
         append(&fixture, 16000);
-    log_submit(fixture.log);
+    log_submit(fixture.log, false);
     assert_int_equal(fake_io_in_flight(fixture.io), MR_BATCHES_IN_FLIGHT);
     while (log_fixture_append(&fixture, 16000))
-        log_submit(fixture.log);
+        log_submit(fixture.log, false);
     assert_int_equal(fake_io_in_flight(fixture.io), MR_BATCHES_IN_FLIGHT);
     assert_null(log_trouble(fixture.log));
     for (unsigned n = 0; fake_io_operation(fixture.io, n, &operation); n++)
@@ -211,27 +211,27 @@ static void a_small_batch_waits_for_more(void **state)
     struct fake_operation operation;
     open_by_hand(&fixture);
     append(&fixture, 10);
-    log_submit_large(fixture.log);
+    log_submit(fixture.log, true);
     assert_int_equal(fake_io_in_flight(fixture.io), 0);
     fake_machine_advance(fixture.machine, MR_BATCH_GATHERS - 1);
     append(&fixture, 10);
-    log_submit_large(fixture.log);
+    log_submit(fixture.log, true);
     assert_int_equal(fake_io_in_flight(fixture.io), 0);
     fake_machine_advance(fixture.machine, 1);
-    log_submit_large(fixture.log);
+    log_submit(fixture.log, true);
     assert_int_equal(fake_io_in_flight(fixture.io), 1);
     assert_true(fake_io_finish(fixture.io, 0));
     log_fixture_complete(&fixture);
     assert_int_equal(log_fixture_take(&fixture), 2);
 
     append(&fixture, 10);
-    log_submit_large(fixture.log);
+    log_submit(fixture.log, true);
     assert_int_equal(fake_io_in_flight(fixture.io), 0);
-    log_submit(fixture.log);
+    log_submit(fixture.log, false);
     assert_int_equal(fake_io_in_flight(fixture.io), 1);
     for (unsigned n = 0; n <= MR_BATCH_EARLY_BYTES / 16000; n++)
         append(&fixture, 16000);
-    log_submit_large(fixture.log);
+    log_submit(fixture.log, true);
     assert_int_equal(fake_io_in_flight(fixture.io), 2);
     assert_true(fake_io_operation(fixture.io, 1, &operation));
     assert_true(operation.size >= MR_BATCH_EARLY_BYTES);
@@ -252,7 +252,7 @@ static void a_large_entry_is_a_batch_alone(void **state)
     append(&fixture, 10);
     append(&fixture, 16384);
     append(&fixture, 10);
-    log_submit(fixture.log);
+    log_submit(fixture.log, false);
     struct fake_operation operation;
     assert_int_equal(fake_io_in_flight(fixture.io), 2);
     assert_true(fake_io_operation(fixture.io, 0, &operation));
@@ -274,7 +274,7 @@ static void a_reservation_may_be_dropped_or_shortened(void **state)
     struct log_fixture fixture;
     open_log(&fixture, 1, DURABILITY_SYNC);
     memset(log_reserve(fixture.log, 16000), 0xff, 16000);
-    log_submit(fixture.log);
+    log_submit(fixture.log, false);
     assert_false(log_in_flight(fixture.log));
     append(&fixture, 10);
     memset(log_reserve(fixture.log, 5000), 0xff, 5000);
@@ -302,7 +302,7 @@ static void time_never_goes_backwards(void **state)
         assert_non_null(log_reserve(fixture.log, 0));
         log_append(fixture.log, given[n], &origin, 0);
     }
-    log_submit(fixture.log);
+    log_submit(fixture.log, false);
     log_fixture_complete(&fixture);
     for (unsigned n = 0; n < 4; n++) {
         assert_true(log_next(fixture.log, &entry));
@@ -311,7 +311,7 @@ static void time_never_goes_backwards(void **state)
     }
     assert_non_null(log_reserve(fixture.log, 0));
     log_append(fixture.log, 1, &origin, 0);
-    log_submit(fixture.log);
+    log_submit(fixture.log, false);
     log_fixture_complete(&fixture);
     assert_true(log_next(fixture.log, &entry));
     assert_int_equal(entry.time, UINT64_C(20000000000));
@@ -332,9 +332,9 @@ static void several_come_out_at_a_time(void **state)
         *room = (uint8_t)('1' + n);
         log_append(fixture.log, 1, &origin, 1);
         if (n == 4)
-            log_submit(fixture.log);
+            log_submit(fixture.log, false);
     }
-    log_submit(fixture.log);
+    log_submit(fixture.log, false);
     log_fixture_complete(&fixture);
     static const unsigned most[] = {3, 8, 8, 8}, come[] = {3, 2, 2, 0};
     for (unsigned call = 0, next = 1; call < 4; call++) {
@@ -410,7 +410,7 @@ static void a_start_costs_a_block(void **state)
         assert_int_equal(log_bytes(fixture.log), bytes);
         fake_machine_config(fixture.machine)->order = FAKE_MANUAL;
         append(&fixture, 1);
-        log_submit(fixture.log);
+        log_submit(fixture.log, false);
         struct fake_operation operation;
         assert_true(fake_io_operation(fixture.io, 0, &operation));
         if (offset > 0)
@@ -555,7 +555,7 @@ static void memory_survives_a_death_within_a_batch(void **state)
     for (unsigned round = 0; round < 60; round++) {
         for (unsigned n = 0; n < round % 5; n++)
             append(&fixture, n * 700);
-        log_submit(fixture.log);
+        log_submit(fixture.log, false);
         durable += fixture.pending.count; /* also if nobody has taken them */
         append(&fixture, 100 + round * 97);
         append(&fixture, round % 3 == 0 ? 16000 : 50);

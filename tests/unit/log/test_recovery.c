@@ -84,7 +84,7 @@ static void die_often(enum durability durability, uint64_t seeds)
             epoch = fixture.report.epoch;
             fixture.may_lose = 0;
             work(&fixture, (unsigned)random_below(&fixture, 60));
-            log_submit(fixture.log); /* mostly with something in flight */
+            log_submit(fixture.log, false); /* mostly with something in flight */
             if (random_below(&fixture, 2) == 0)
                 log_fixture_complete(&fixture);
             set_loss(&fixture);
@@ -158,7 +158,7 @@ static void a_death_at_any_call_of_a_start_is_survived(void **state)
             if (calls % 2 == 0) { /* else: the very first start */
                 assert_int_equal(log_fixture_open(&fixture), 0);
                 work(&fixture, 20);
-                log_submit(fixture.log);
+                log_submit(fixture.log, false);
                 log_fixture_complete(&fixture);
                 log_fixture_crash(&fixture);
             }
@@ -193,7 +193,7 @@ static void what_was_cut_off_stays_so(void **state)
             unsigned entries = (unsigned)(2 + random_below(&fixture, 3));
             for (unsigned n = 0; n < entries; n++)
                 log_fixture_append(&fixture, 6000);
-            log_submit(fixture.log);
+            log_submit(fixture.log, false);
             /* All but the first land; the first is lost, or torn. */
             while (fake_io_in_flight(fixture.io) > 1)
                 assert_true(fake_io_finish(fixture.io, 1));
@@ -229,7 +229,7 @@ static void a_torn_tail_is_reported_once(void **state)
     config->order = FAKE_MANUAL;
     for (unsigned n = 0; n < 3; n++)
         log_fixture_append(&fixture, 6000);
-    log_submit(fixture.log);
+    log_submit(fixture.log, false);
     struct fake_operation torn;
     assert_true(fake_io_operation(fixture.io, 0, &torn));
     assert_true(fake_io_finish(fixture.io, 1));
@@ -261,7 +261,7 @@ static void late_writes_are_waited_for(void **state)
         config->order = FAKE_MANUAL;
         config->crash = FAKE_KEEP; /* they happen whole, but as late as can be */
         log_fixture_append(&fixture, 100);
-        log_submit(fixture.log);
+        log_submit(fixture.log, false);
         log_fixture_complete(&fixture); /* handed over */
         log_fixture_crash(&fixture);
         config->order = FAKE_AT_ONCE;
@@ -463,7 +463,7 @@ static void a_log_without_its_end_opens_with_a_beginning(void **state)
     fake_machine_config(fixture.machine)->order = FAKE_MANUAL;
     for (unsigned n = 0; n < 4; n++)
         assert_true(log_fixture_append(&fixture, 5000));
-    log_submit(fixture.log);
+    log_submit(fixture.log, false);
     fake_io_finish_all(fixture.io);
     fake_machine_config(fixture.machine)->order = FAKE_AT_ONCE;
     log_fixture_crash(&fixture); /* nobody was told of any */
@@ -575,7 +575,7 @@ static void no_body_poses_as_a_batch(void **state)
             memcpy(body + at, bytes, at + 128 <= 16384 ? 128 : 16384 - at);
         }
         log_append(fixture.log, fixture.time, &origin, 16384);
-        log_submit(fixture.log);
+        log_submit(fixture.log, false);
         log_fixture_complete(&fixture);
         log_fixture_power_cut(&fixture);
         config->order = FAKE_AT_ONCE;

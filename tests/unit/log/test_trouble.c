@@ -36,7 +36,7 @@ static void a_failed_write_gives_its_entries_back(void **state)
     config->order = FAKE_MANUAL;
     fake_machine_fail(fixture.machine, FAKE_WRITE, "segment-0000", 2, 1, EIO);
     append(&fixture, 4, 6000);
-    log_submit(fixture.log);
+    log_submit(fixture.log, false);
     assert_int_equal(fake_io_in_flight(fixture.io), 3);
     assert_true(fake_io_finish(fixture.io, 2));
     assert_true(fake_io_finish(fixture.io, 1));
@@ -265,7 +265,7 @@ static void a_start_fails_cleanly(void **state)
                 if (!fresh) {
                     assert_int_equal(log_fixture_open(&fixture), 0);
                     append(&fixture, 3, 3000);
-                    log_submit(fixture.log);
+                    log_submit(fixture.log, false);
                     log_fixture_complete(&fixture);
                     log_fixture_take(&fixture);
                     log_fixture_crash(&fixture);

@@ -90,129 +90,6 @@ static void a_large_batch_is_answered_in_pieces(void **state)
     scene_end(&scene);
 }
 
-/* KeepAlives that look at many commands, each of them again: a turn has one, however many have come, since each takes
- * as long as thousands of others. Of those that look at few it has all. */
-static void long_keep_alives_come_one_by_one(void **state)
-{
-    enum { FEW = 3, AT_ONCE = 1024 };
-    struct scene scene;
-    struct harness_frame frame;
-    uint8_t filter[2 + MR_FILTER_BITS_MIN / 8];
-
-    (void)state;
-    scene_begin(&scene, DURABILITY_SYNC, 4 * MR_MIB);
-    struct worker *worker = &scene.harness->worker;
-    memset(filter, 0xff, sizeof(filter)); /* names every number */
-    filter[0] = filter[1] = 1;
-    for (uint64_t held = 0; held <= MR_WALK_AT_ONCE; held += AT_ONCE) {
-        bool many = held == MR_WALK_AT_ONCE;
-        for (uint64_t n = 1; n <= AT_ONCE; n++)
-            scene_increment(&scene, held + n);
-        harness_settle(scene.harness);
-        for (uint64_t n = 1; n <= AT_ONCE; n++)
-            assert_true(harness_take(scene.client, &frame));
-        if (held > 0 && !many)
-            continue;
-        fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
-        uint64_t last = log_last_index(worker->log);
-        request_keep_alive(&scene.request, scene.session, (struct slice){filter, sizeof(filter)}, held + AT_ONCE, NULL,
-                           0);
-        for (unsigned i = 0; i < FEW; i++)
-            scene_send(&scene, FRAME_COMMAND);
-        for (unsigned i = 1; i <= FEW; i++) {
-            harness_settle(scene.harness);
-            assert_int_equal(log_last_index(worker->log) - last, many ? i : FEW);
-            fake_io_finish_all(scene.harness->io);
-        }
-        fake_machine_config(scene.harness->machine)->order = FAKE_AT_ONCE;
-        harness_settle(scene.harness);
-        for (unsigned i = 0; i < FEW; i++) {
-            assert_true(harness_take(scene.client, &frame));
-            assert_int_equal(frame.head.status, STATUS_OK);
-        }
-    }
-    scene_end(&scene);
-}
-
-static struct harness *slow;
-static const struct io_ops *slow_real_ops;
-static uint64_t slow_pause;
-
-/* Time passes whenever somebody looks, and more when a long KeepAlive has just been applied. */
-static uint64_t slow_clock(struct io *io)
-{
-    const struct worker *worker = &slow->worker;
-
-    fake_machine_advance(slow->machine, MR_MILLISECOND);
-    if (worker->walk_index > 0 && worker->walk_index == fsm_index(worker->fsm)) {
-        fake_machine_advance(slow->machine, slow_pause);
-        slow_pause = 0;
-    }
-    return slow_real_ops->monotonic(io);
-}
-
-/* One such KeepAlive behind the other, in the first of which the worker pauses: the second waits for `most` at most. */
-static void send_long_keep_alives(uint64_t pause, uint64_t most)
-{
-    enum { AT_ONCE = 1024, MANY = 17 * AT_ONCE };
-    struct scene scene;
-    struct harness_frame frame;
-    uint8_t filter[2 + MR_FILTER_BITS_MIN / 8];
-
-    scene_begin(&scene, DURABILITY_SYNC, 4 * MR_MIB);
-    struct worker *worker = &scene.harness->worker;
-    memset(filter, 0xff, sizeof(filter));
-    filter[0] = filter[1] = 1;
-    for (uint64_t held = 0; held < MANY; held += AT_ONCE) {
-        for (uint64_t n = 1; n <= AT_ONCE; n++)
-            scene_increment(&scene, held + n);
-        harness_settle(scene.harness);
-        for (uint64_t n = 1; n <= AT_ONCE; n++)
-            assert_true(harness_take(scene.client, &frame));
-    }
-    slow = scene.harness;
-    slow_pause = pause;
-    slow_real_ops = worker->io->ops;
-    struct io_ops slow_ops = *slow_real_ops;
-    slow_ops.monotonic = slow_clock;
-    worker->io->ops = &slow_ops;
-    uint64_t last = log_last_index(worker->log);
-    /* One that has nothing to look at is as any other. */
-    request_keep_alive(&scene.request, scene.session, (struct slice){NULL, 0}, 0, NULL, 0);
-    scene_send(&scene, FRAME_COMMAND);
-    scene_send(&scene, FRAME_COMMAND);
-    request_keep_alive(&scene.request, scene.session, (struct slice){filter, sizeof(filter)}, MANY, NULL, 0);
-    scene_send(&scene, FRAME_COMMAND);
-    scene_send(&scene, FRAME_COMMAND);
-    harness_settle(scene.harness);
-    assert_int_equal(log_last_index(worker->log) - last, 3);
-    for (unsigned i = 0; i < 3; i++)
-        assert_true(harness_take(scene.client, &frame));
-    assert_false(harness_take(scene.client, &frame));
-    assert_in_range(worker->walk_waits, worker->now + 1, worker->now + most);
-    assert_true(turn_next(worker) <= worker->walk_waits); /* the worker does not sleep for longer */
-    fake_machine_advance(scene.harness->machine, worker->walk_waits - worker->now);
-    harness_settle(scene.harness);
-    assert_true(harness_take(scene.client, &frame));
-    assert_int_equal(frame.head.status, STATUS_OK);
-    worker->io->ops = slow_real_ops;
-    scene_end(&scene);
-}
-
-/* What the first has taken, the others get many times before the second. */
-static void long_keep_alives_get_a_share_of_the_time(void **state)
-{
-    (void)state;
-    send_long_keep_alives(0, MR_WALK_SHARE * MR_MILLISECOND);
-}
-
-/* A worker that had no processor meanwhile, or whose pages had to be read, has not worked for so long. */
-static void a_pause_in_a_long_keep_alive_is_not_held_against_its_user(void **state)
-{
-    (void)state;
-    send_long_keep_alives(4 * MR_SECOND, MR_WALK_WAITS_MAX);
-}
-
 static void a_refusal_waits_for_what_is_before_it(void **state)
 {
     struct scene scene;
@@ -533,6 +410,45 @@ static void what_comes_turn_by_turn_is_written_together(void **state)
     scene_end(&scene);
 }
 
+/* What was read before the worker was told to stop is answered, also if it has not been handed to the disk yet. */
+static void what_was_gathered_is_answered_at_the_stop(void **state)
+{
+    struct scene scene;
+    struct harness_frame frame;
+
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    uint64_t position = scene_increment(&scene, 1);
+    turn_run(&scene.harness->worker);
+    assert_false(log_in_flight(scene.harness->worker.log));
+    assert_int_equal(harness_stop(scene.harness), 0);
+    scene_take(&scene, position, &frame);
+    assert_int_equal(scene_number(&frame), 1);
+    scene_end(&scene);
+}
+
+/* Who only asks keeps nobody's write waiting for more. */
+static void queries_do_not_delay_a_write(void **state)
+{
+    struct scene scene;
+
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    struct scene asker = scene_beside(&scene, 1, RING);
+    fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
+    scene_increment(&scene, 1);
+    turn_run(&scene.harness->worker);
+    assert_false(log_in_flight(scene.harness->worker.log));
+    request_query(&asker.request, asker.session, asker.counter, "Get", (struct slice){NULL, 0});
+    scene_send(&asker, FRAME_QUERY);
+    turn_run(&scene.harness->worker);
+    assert_true(log_in_flight(scene.harness->worker.log));
+    fake_io_finish_all(scene.harness->io);
+    harness_settle(scene.harness);
+    request_free(&asker.request);
+    scene_end(&scene);
+}
+
 static void sleepers_are_woken(void **state)
 {
     struct scene scene;
@@ -572,9 +488,6 @@ int main(void)
         cmocka_unit_test(answers_in_order_and_moves_head),
         cmocka_unit_test(nothing_is_answered_before_it_is_durable),
         cmocka_unit_test(a_large_batch_is_answered_in_pieces),
-        cmocka_unit_test(long_keep_alives_come_one_by_one),
-        cmocka_unit_test(long_keep_alives_get_a_share_of_the_time),
-        cmocka_unit_test(a_pause_in_a_long_keep_alive_is_not_held_against_its_user),
         cmocka_unit_test(a_refusal_waits_for_what_is_before_it),
         cmocka_unit_test(a_query_waits_for_its_index_alone),
         cmocka_unit_test(too_many_waiting_queries_hold_up_nothing),
@@ -584,6 +497,8 @@ int main(void)
         cmocka_unit_test(a_failing_disk_refuses_and_reads_go_on),
         cmocka_unit_test(whose_request_is_done_is_scanned_again),
         cmocka_unit_test(what_comes_turn_by_turn_is_written_together),
+        cmocka_unit_test(what_was_gathered_is_answered_at_the_stop),
+        cmocka_unit_test(queries_do_not_delay_a_write),
         cmocka_unit_test(sleepers_are_woken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
