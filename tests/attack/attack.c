@@ -70,22 +70,22 @@ static void read_options(int argc, char **argv)
     while ((letter = getopt_long(argc, argv, "", known, NULL)) != -1) {
         switch (letter) {
         case 'r':
-            options.rounds = argument_number("attack", optarg);
+            options.rounds = argument_number("attack", optarg, ARGUMENT_COUNT_MOST);
             break;
         case 's':
-            options.seed = argument_number("attack", optarg);
+            options.seed = argument_number("attack", optarg, UINT64_MAX);
             break;
         case 'f':
-            options.from = argument_number("attack", optarg);
+            options.from = argument_number("attack", optarg, ARGUMENT_COUNT_MOST);
             break;
         case 'b':
-            options.bout = argument_number("attack", optarg);
+            options.bout = argument_number("attack", optarg, ARGUMENT_COUNT_MOST);
             break;
         case 'w':
-            options.wait_ms = (unsigned)argument_number("attack", optarg) * 1000;
+            options.wait_ms = (unsigned)argument_number("attack", optarg, ARGUMENT_SECONDS_MOST) * 1000;
             break;
         case 'u':
-            options.turn_ms = (unsigned)argument_number("attack", optarg);
+            options.turn_ms = (unsigned)argument_number("attack", optarg, ARGUMENT_MILLISECONDS_MOST);
             break;
         case 'k':
             options.worker_first = true;
@@ -107,7 +107,8 @@ static void read_options(int argc, char **argv)
             exit(2);
         }
     }
-    if (optind != argc || options.from < 1 || options.bout < 1 || getenv("MILLRACE_BIN") == NULL) {
+    if (optind != argc || options.from < 1 || options.bout < 1 || options.turn_ms < 1 ||
+        getenv("MILLRACE_BIN") == NULL) {
         usage(stderr);
         exit(2);
     }

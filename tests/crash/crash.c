@@ -74,19 +74,19 @@ static void read_options(int argc, char **argv)
     while ((letter = getopt_long(argc, argv, "", known, NULL)) != -1) {
         switch (letter) {
         case 'r':
-            options.rounds = argument_number("crash", optarg);
+            options.rounds = argument_number("crash", optarg, ARGUMENT_COUNT_MOST);
             break;
         case 's':
-            options.seed = argument_number("crash", optarg);
+            options.seed = argument_number("crash", optarg, UINT64_MAX);
             break;
         case 'f':
-            options.from = argument_number("crash", optarg);
+            options.from = argument_number("crash", optarg, ARGUMENT_COUNT_MOST);
             break;
         case 'j':
-            options.jobs = (unsigned)argument_number("crash", optarg);
+            options.jobs = (unsigned)argument_number("crash", optarg, JOBS_MAX);
             break;
         case 'w':
-            options.wait_ms = (unsigned)argument_number("crash", optarg) * 1000;
+            options.wait_ms = (unsigned)argument_number("crash", optarg, ARGUMENT_SECONDS_MOST) * 1000;
             break;
         case 'd':
             options.folder = optarg;
@@ -111,7 +111,7 @@ static void read_options(int argc, char **argv)
             exit(2);
         }
     }
-    if (optind != argc || options.program == NULL || options.jobs < 1 || options.jobs > JOBS_MAX) {
+    if (optind != argc || options.program == NULL || options.jobs < 1) {
         usage(stderr);
         exit(2);
     }

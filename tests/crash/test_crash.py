@@ -9,13 +9,15 @@ import sys
 import tempfile
 import unittest
 
+from node import WAIT
+
 CRASH = os.path.join(os.environ["MILLRACE_OUT"], "tests", "crash", "crash")
 
 
 def crash(*options):
     """Exit status and what was said."""
     done = subprocess.run([CRASH, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=200, check=False)
+                          stderr=subprocess.STDOUT, timeout=3 * WAIT, check=False)
     return done.returncode, done.stdout.decode(errors="replace")
 
 
@@ -40,6 +42,13 @@ class Crash(unittest.TestCase):
     def test_usage(self):
         self.assertEqual(crash("--rounds", "many")[0], 2)
         self.assertEqual(crash("--what")[0], 2)
+        for words, said in ((("--wait", "4294968"), "4294968 is too large; allowed is at most 86400"),
+                            (("--jobs", "4294967297"), "4294967297 is too large; allowed is at most 16"),
+                            (("--from", "18446744073709551615"), "is too large"), (("--jobs", "0"), "usage: crash")):
+            with self.subTest(words):
+                status, output = crash(*words, "--rounds", "0")
+                self.assertEqual(status, 2, output)
+                self.assertIn(said, output)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,15 @@ import subprocess
 import sys
 import unittest
 
+from node import WAIT
+
 ATTACK = os.path.join(os.environ["MILLRACE_OUT"], "tests", "attack", "attack")
 
 
 def attack(*options):
     """Exit status and what was said."""
     done = subprocess.run([ATTACK, *map(str, options)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=220, check=False)
+                          stderr=subprocess.STDOUT, timeout=3 * WAIT, check=False)
     return done.returncode, done.stdout.decode(errors="replace")
 
 
@@ -23,6 +25,16 @@ class Attack(unittest.TestCase):
     def test_usage(self):
         self.assertEqual(attack("--rounds", "many")[0], 2)
         self.assertEqual(attack("--what")[0], 2)
+        for words, said in ((("--wait", 4294968), "4294968 is too large; allowed is at most 86400"),
+                            (("--wait", 18446744073709552), "is too large"),
+                            (("--turn", 4294967297), "4294967297 is too large"),
+                            (("--bout", 2**64 - 1), "is too large"),
+                            (("--rounds", 2**64), "18446744073709551616 is too large"),
+                            (("--turn", 0), "usage: attack"), (("--bout", 0), "usage: attack")):
+            with self.subTest(words):
+                status, output = attack(*words, "--rounds", 1)
+                self.assertEqual(status, 2, output)
+                self.assertIn(said, output)
 
     @unittest.skipUnless(os.geteuid() == 0, "takes root, for the attackers are to be of another user")
     def test_some_thousand_rounds(self):

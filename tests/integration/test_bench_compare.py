@@ -29,6 +29,7 @@ import plots
 import programs
 import servers
 import work
+from node import WAIT
 
 SHORTEST = compare.SHORTEST
 
@@ -277,7 +278,8 @@ class Running(unittest.TestCase):
                 self.assertGreaterEqual(int(redis.ask("GET", "count")) - before, figures["operations"])
                 self.assertLessEqual(figures["p50_us"], figures["p999_us"])
         for program in ("redis-events", "redis-rate"):
-            self.assertEqual(subprocess.run([self.place.program(program)], stderr=subprocess.DEVNULL).returncode, 2)
+            done = subprocess.run([self.place.program(program)], stderr=subprocess.DEVNULL, timeout=WAIT)
+            self.assertEqual(done.returncode, 2)
             with self.assertRaises(programs.Trouble):
                 programs.run([self.place.program(program), "--socket", "/nonexistent/socket"], None)
 
@@ -328,7 +330,8 @@ class Running(unittest.TestCase):
         with self.assertRaises(programs.Trouble):
             loads.part_value(found, "p42")
         for options in (["--cores", "0"], ["--cores", "0,x"], ["--cores", "0,1,2"], ["--rate", "0"], ["bare-readings"]):
-            done = subprocess.run([self.place.program("millrace-parts"), *options], stderr=subprocess.DEVNULL)
+            done = subprocess.run([self.place.program("millrace-parts"), *options], stderr=subprocess.DEVNULL,
+                                  timeout=WAIT)
             self.assertEqual(done.returncode, 2, options)
         with self.assertRaises(programs.Trouble):
             loads.parts(self.place, "bare-writes", "--depth", 65)
@@ -343,7 +346,7 @@ class Running(unittest.TestCase):
             self.skipTest("not built")
         with tempfile.TemporaryDirectory() as directory:
             done = subprocess.run([self.place.program("millrace-parts"), "--dir", directory, "recovery"],
-                                  preexec_fn=small_files_only, capture_output=True, text=True)
+                                  preexec_fn=small_files_only, capture_output=True, text=True, timeout=WAIT)
             self.assertEqual(done.returncode, 1, done)
             self.assertIn(directory, done.stderr)
             self.assertEqual(os.listdir(directory), [])
@@ -361,7 +364,7 @@ class Running(unittest.TestCase):
             done = subprocess.run(
                 [sys.executable, os.path.join(COMPARE, "compare.py"), "--programs", OUT, "--out", out, "--shortest",
                  "--seconds", "0.3", "--no-plots", "--only", "counter-memory,events,idle"],
-                text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=200, check=False)
+                text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=3 * WAIT, check=False)
             self.assertEqual(sorted(os.listdir(out)), ["report.json", "table.md", "table.txt"], done.stderr)
             with open(os.path.join(out, "report.json"), encoding="utf-8") as file:
                 report = json.load(file)
@@ -378,12 +381,13 @@ class Running(unittest.TestCase):
 
     def test_what_is_wrong_is_said(self):
         done = subprocess.run([sys.executable, os.path.join(COMPARE, "compare.py"), "--only", "everything"],
-                              text=True, stderr=subprocess.PIPE, check=False)
+                              text=True, stderr=subprocess.PIPE, timeout=WAIT, check=False)
         self.assertEqual(done.returncode, 2)
         self.assertIn("there is no work `everything`", done.stderr)
         with tempfile.TemporaryDirectory() as empty:
             done = subprocess.run([sys.executable, os.path.join(COMPARE, "compare.py"), "--programs", OUT],
-                                  text=True, stderr=subprocess.PIPE, env={"PATH": empty}, check=False)
+                                  text=True, stderr=subprocess.PIPE, env={"PATH": empty}, timeout=WAIT,
+                                  check=False)
         self.assertEqual(done.returncode, 1)
         self.assertIn("apt-get install", done.stderr)
 

@@ -39,8 +39,12 @@ struct held {
 
 static struct held of_process(pid_t pid)
 {
-    return (struct held){.descriptors = process_descriptors(pid),
-                         .kib = (unsigned)(process_anonymous_bytes(pid) / 1024)};
+    struct held held = {.descriptors = process_descriptors(pid),
+                        .kib = (unsigned)(process_anonymous_bytes(pid) / 1024)};
+
+    assert_int_not_equal(held.descriptors, 0);
+    assert_int_not_equal(held.kib, 0);
+    return held;
 }
 
 struct all {

@@ -284,11 +284,14 @@ struct held {
 static struct held look(void)
 {
     struct node_partition partition = node_partition(&node, 1);
+    struct held held = {.channels = partition.channels,
+                        .sessions = partition.sessions,
+                        .supervisor = process_descriptors(node.process.pid),
+                        .worker = process_descriptors(partition.pid)};
 
-    return (struct held){.channels = partition.channels,
-                         .sessions = partition.sessions,
-                         .supervisor = process_descriptors(node.process.pid),
-                         .worker = process_descriptors(partition.pid)};
+    assert_int_not_equal(held.supervisor, 0);
+    assert_int_not_equal(held.worker, 0);
+    return held;
 }
 
 static bool all_freed(const struct held *before)

@@ -38,7 +38,9 @@
 static struct node node;
 static mr_client *client;
 static struct request request;
-static uint64_t commands; /* sent so far: the index of the last one, for each takes one */
+static uint64_t commands;   /* sent so far: the index of the last one, for each takes one */
+static cpu_set_t own_cores; /* of this process, while it is tied to one of them (`tied`) */
+static bool tied;
 
 /* What came for one request. */
 struct answer {
@@ -288,24 +290,41 @@ static void tick(int number)
 }
 
 /* What is between two steps is one switch from this process to the worker and one back: on the same core, where neither
- * waits for another core to wake up, nor yields to whoever else is at work. Until `every` is 0 a tick ends each wait
+ * waits for another core to wake up, nor yields to whoever else is at work. Until step_apart() a tick ends each wait
  * that lasts. */
-static void step_together(pid_t worker, suseconds_t every)
+static void step_together(pid_t worker)
 {
     const struct sigaction ticking = {.sa_handler = tick};
-    const struct itimerval timer = {.it_interval.tv_usec = every, .it_value.tv_usec = every};
-    static cpu_set_t all;
+    const struct itimerval timer = {.it_interval.tv_usec = TICK_MICROSECONDS, .it_value.tv_usec = TICK_MICROSECONDS};
     cpu_set_t one;
 
-    if (every > 0) {
-        assert_int_equal(sched_getaffinity(0, sizeof(all), &all), 0);
-        CPU_ZERO(&one);
-        CPU_SET((size_t)sched_getcpu(), &one);
-        assert_int_equal(sched_setaffinity(worker, sizeof(one), &one), 0);
-        assert_int_equal(sigaction(SIGALRM, &ticking, NULL), 0);
-    }
-    assert_int_equal(sched_setaffinity(0, sizeof(one), every > 0 ? &one : &all), 0);
+    assert_int_equal(sched_getaffinity(0, sizeof(own_cores), &own_cores), 0);
+    tied = true;
+    CPU_ZERO(&one);
+    CPU_SET((size_t)sched_getcpu(), &one);
+    assert_int_equal(sched_setaffinity(worker, sizeof(one), &one), 0);
+    assert_int_equal(sched_setaffinity(0, sizeof(one), &one), 0);
+    assert_int_equal(sigaction(SIGALRM, &ticking, NULL), 0);
     assert_int_equal(setitimer(ITIMER_REAL, &timer, NULL), 0);
+}
+
+static bool step_apart(void)
+{
+    const struct itimerval never = {.it_value.tv_usec = 0};
+
+    if (setitimer(ITIMER_REAL, &never, NULL) != 0)
+        return false;
+    if (tied && sched_setaffinity(0, sizeof(own_cores), &own_cores) != 0)
+        return false;
+    tied = false;
+    return true;
+}
+
+/* A test that failed half-way does not tie those after it. */
+static int tear_down(void **state)
+{
+    (void)state;
+    return step_apart() ? 0 : -1;
 }
 
 /* Waits for the traced worker to stop; false: it has gone to sleep, or works on in the kernel, though the request is
@@ -334,7 +353,7 @@ static uint64_t step_and_kill(pid_t worker, const struct answer *answer, uint64_
     uint64_t steps = 0;
     bool stopped = true;
 
-    step_together(worker, TICK_MICROSECONDS);
+    step_together(worker);
     while (steps < most && stopped) {
         assert_int_equal(ptrace(PTRACE_SINGLESTEP, worker, NULL, NULL), 0);
         steps++;
@@ -345,7 +364,7 @@ static uint64_t step_and_kill(pid_t worker, const struct answer *answer, uint64_
                 break;
         }
     }
-    step_together(worker, 0);
+    assert_true(step_apart());
     assert_int_equal(kill(worker, SIGKILL), 0);
     int status;
     while (waitpid(worker, &status, __WALL) == worker && !WIFSIGNALED(status))
@@ -472,8 +491,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(test_before_it_is_read, sync),
         cmocka_unit_test_prestate(test_before_it_is_read, memory),
-        cmocka_unit_test_prestate(test_at_any_instruction, sync),
-        cmocka_unit_test_prestate(test_at_any_instruction, memory),
+        cmocka_unit_test_prestate_setup_teardown(test_at_any_instruction, NULL, tear_down, sync),
+        cmocka_unit_test_prestate_setup_teardown(test_at_any_instruction, NULL, tear_down, memory),
         cmocka_unit_test_prestate(test_many_in_flight, sync),
         cmocka_unit_test_prestate(test_many_in_flight, async),
         cmocka_unit_test_prestate(test_many_in_flight, memory),

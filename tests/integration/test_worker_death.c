@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "tests/support/live_node.h"
+#include "tests/support/random.h"
 #include "tests/support/wait.h"
 
 #define JOBS_MAX 4
@@ -244,15 +245,14 @@ static void kill_while_counting(struct node *node, unsigned partitions, struct j
                                 unsigned kills)
 {
     pid_t last[NODE_PARTITIONS_MAX] = {0};
-    unsigned random = 12345, killed[NODE_PARTITIONS_MAX] = {0};
+    unsigned killed[NODE_PARTITIONS_MAX] = {0};
 
     for (unsigned n = 0; n < kills && !any_failed(jobs, count); n++) {
         uint32_t partition = 1 + n % partitions;
         allow_more(jobs, count);
         if (n / partitions % 4 != 3) {
             node_wait_worker(node, partition, last[partition - 1]);
-            random = random * 1103515245 + 12345;
-            uint64_t until = acknowledged(jobs, count) + 1 + (random >> 16) % (100 * count);
+            uint64_t until = acknowledged(jobs, count) + 1 + below(100 * count);
             if (!wait_for(acknowledged(jobs, count) >= until || any_failed(jobs, count)))
                 fail_msg("after %u kills nothing is acknowledged any more", n);
         }

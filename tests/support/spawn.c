@@ -300,22 +300,27 @@ char *read_file(const char *path, size_t *size)
     return content;
 }
 
-static unsigned entries(const char *path)
+/* Besides "." and ".."; -1: it is not there. */
+static int entries(const char *path)
 {
     DIR *directory = opendir(path);
-    unsigned count = 0;
+    int count = 0;
 
     if (directory == NULL)
-        refuse(path);
+        return -1;
     while (readdir(directory) != NULL)
         count++;
     closedir(directory);
-    return count - 2; /* without "." and ".." */
+    return count >= 2 ? count - 2 : -1;
 }
 
 unsigned open_descriptors(void)
 {
-    return entries("/proc/self/fd") - 1; /* without the directory's own */
+    int count = entries("/proc/self/fd");
+
+    if (count < 1)
+        refuse("/proc/self/fd");
+    return (unsigned)count - 1; /* without the directory's own */
 }
 
 unsigned process_descriptors(pid_t pid)
@@ -323,7 +328,9 @@ unsigned process_descriptors(pid_t pid)
     char path[64];
 
     snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
-    return entries(path);
+    int count = entries(path);
+
+    return count < 0 ? 0 : (unsigned)count;
 }
 
 bool process_is_stopped(pid_t pid)

@@ -55,7 +55,7 @@ char *read_all(int fd, size_t *size, unsigned milliseconds);
 char *read_file(const char *path, size_t *size);
 /* Descriptors that this process has open. */
 unsigned open_descriptors(void);
-/* The same of any process, and whether it is stopped (by SIGSTOP). */
+/* The same of any process, 0 where it is gone; and whether it is stopped (by SIGSTOP). */
 unsigned process_descriptors(pid_t pid);
 bool process_is_stopped(pid_t pid);
 /* Its memory that no other process shares (RssAnon); 0: there is no such process. */

@@ -362,6 +362,7 @@ static void step_cursor(struct walk *walk)
 
 struct holding {
     struct model_session *session;
+    bool there[COMMANDS]; /* of the model's, by their places */
     size_t seen;
 };
 
@@ -370,6 +371,8 @@ static void assert_open(void *context, const struct fsm_open_command *there)
     struct holding *holding = context;
     const struct model_command *command = find(holding->session, there->sequence_num);
     assert_non_null(command);
+    assert_false(holding->there[command - holding->session->commands]);
+    holding->there[command - holding->session->commands] = true;
     holding->seen++;
     assert_true(command->open);
     assert_int_equal(there->acknowledged, command->acknowledged);

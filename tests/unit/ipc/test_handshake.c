@@ -290,7 +290,6 @@ static void the_peer_went_away(void **state)
     assert_int_equal(handshake_send_node(f->node, &answer, NULL, 0, &f->error), HANDSHAKE_CLOSED);
 }
 
-/* A packet of any bytes with any number of descriptors, from `from`. */
 /* Who is refused has said Hello meanwhile: the reason still comes. */
 static void the_peer_went_away_with_a_word(void **state)
 {
@@ -318,6 +317,7 @@ static void the_peer_went_away_with_a_word(void **state)
     assert_int_equal(handshake_receive_node(f->client, &received, fds, &count, &f->error), HANDSHAKE_CLOSED);
 }
 
+/* A packet of any bytes with any number of descriptors, from `from`. */
 static void send_raw(int from, const void *bytes, size_t size, unsigned fd_count)
 {
     _Alignas(struct cmsghdr) char control[CMSG_SPACE(253 * sizeof(int))] = {0};

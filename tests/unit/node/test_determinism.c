@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/support/random.h"
 #include "tests/support/worker_scene.h"
 
 #define COMMANDS 400
@@ -34,12 +35,6 @@ struct outcome {
     size_t state_size;
 };
 
-static uint64_t next_random(uint64_t *state)
-{
-    *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return *state >> 33;
-}
-
 static void add(uint8_t **bytes, size_t *size, const void *data, size_t more)
 {
     *bytes = realloc(*bytes, *size + more + 1);
@@ -53,8 +48,8 @@ static void add(uint8_t **bytes, size_t *size, const void *data, size_t more)
 static void make_command(struct scene *scene, unsigned n, uint64_t *random)
 {
     static const char *const keys[] = {"a", "b", "c", "d", "e"};
-    const char *key = keys[next_random(random) % 5];
-    uint64_t kind = next_random(random) % 16, size = next_random(random) % 600;
+    const char *key = keys[random_after(random) % 5];
+    uint64_t kind = random_after(random) % 16, size = random_after(random) % 600;
     uint64_t number = n + 1;
     static uint8_t value[600];
     struct payload payload = {.size = 0};
@@ -128,7 +123,7 @@ static void write_state(void *context, const void *data, size_t size)
 static void run(uint64_t seed, const struct conditions *conditions, struct outcome *outcome)
 {
     struct scene scene;
-    uint64_t random = seed, positions[COMMANDS];
+    uint64_t random = seed * UINT64_C(0x9e3779b97f4a7c15), positions[COMMANDS]; /* seeds follow each other */
 
     *outcome = (struct outcome){.state = NULL};
     scene = (struct scene){.harness = harness_create(seed)};

@@ -75,27 +75,36 @@ static void taken_by_bytes_the_log_stays_small(void **state)
     }
 }
 
-/* A kilobyte under a new key, until the next one is there; by how much the log has grown between the two, as they
+/* A kilobyte under this key, and at times an acknowledgement of all before. False: refused. */
+static bool put_kilobyte(struct scene *scene, unsigned n)
+{
+    static const uint8_t value[1000];
+    struct harness_frame frame;
+    char key[24];
+
+    snprintf(key, sizeof(key), "%u", n);
+    struct payload payload = write_payload(key, (struct slice){value, sizeof(value)}, NULL, 0);
+    request_command(&scene->request, scene->session, scene->map, scene->next, "Put", payload_slice(&payload));
+    uint64_t position = scene_send(scene, FRAME_COMMAND);
+    harness_settle(scene->harness);
+    scene_take(scene, position, &frame);
+    if (frame.head.status != STATUS_OK)
+        return false;
+    if (scene->next++ % 16 == 0)
+        return snapshot_scene_acknowledge(scene) == STATUS_OK;
+    return true;
+}
+
+/* Kilobytes under new keys, until the next one is there; by how much the log has grown between the two, as they
  * began. */
 static uint64_t grown_until_next(struct scene *scene)
 {
     const struct snapshots *known = &scene->harness->worker.snapshots;
     uint64_t before = snapshot_newest(scene->harness), grown = known->grown;
-    static const uint8_t value[1000];
-    struct harness_frame frame;
-    char key[24];
 
     for (unsigned i = 0; snapshot_newest(scene->harness) == before; i++) {
         assert_true(i < 1000);
-        snprintf(key, sizeof(key), "%u", (unsigned)scene->next);
-        struct payload payload = write_payload(key, (struct slice){value, sizeof(value)}, NULL, 0);
-        request_command(&scene->request, scene->session, scene->map, scene->next++, "Put", payload_slice(&payload));
-        uint64_t position = scene_send(scene, FRAME_COMMAND);
-        harness_settle(scene->harness);
-        scene_take(scene, position, &frame);
-        assert_int_equal(frame.head.status, STATUS_OK);
-        if (i % 16 == 15)
-            snapshot_scene_puts(scene, 1); /* and acknowledges */
+        assert_true(put_kilobyte(scene, (unsigned)scene->next));
     }
     return known->grown - grown;
 }
@@ -103,28 +112,87 @@ static uint64_t grown_until_next(struct scene *scene)
 /* The state gets many times as large as what is given: so much log lies between two as the first of them has bytes. */
 static void a_large_state_is_written_no_more_often_than_the_log(void **state)
 {
-    uint64_t disk_limit = *(const uint64_t *)*state;
     enum { EVERY = 4 * BATCH, SOME = 4 * BATCH }; /* what a put takes on disk, with another and a KeepAlive */
     struct scene scene;
     uint64_t size = 0;
 
+    (void)state;
     snapshot_scene_begin(&scene, DURABILITY_SYNC, EVERY);
-    scene.harness->worker.snapshots.config.disk_limit = disk_limit;
-    while (size < (disk_limit != 0 ? disk_limit / 3 : 12 * EVERY)) {
-        uint64_t grown = grown_until_next(&scene), spaced = size > EVERY ? size : EVERY;
-        if (disk_limit != 0 && spaced > disk_limit / 4)
-            spaced = spaced < disk_limit / 2 - EVERY ? disk_limit / 2 - spaced : EVERY;
-        assert_true(grown <= spaced + SOME);
-        assert_true(grown >= spaced || disk_limit != 0); /* there it also comes early, where a segment is wanting */
+    while (size < 12 * EVERY) {
+        assert_in_range(grown_until_next(&scene), size > EVERY ? size : EVERY, (size > EVERY ? size : EVERY) + SOME);
         size = scene.harness->worker.snapshots.known[0].bytes;
     }
-    if (disk_limit == 0) {
-        snapshot_scene_restart(&scene); /* what was read back counts as growth */
-        const struct snapshots *known = &scene.harness->worker.snapshots;
-        assert_int_equal(known->due, known->known[0].bytes);
-        grown_until_next(&scene);
-        assert_in_range(known->grown, size, size + SOME);
+    snapshot_scene_restart(&scene); /* what was read back counts as growth */
+    const struct snapshots *known = &scene.harness->worker.snapshots;
+    assert_int_equal(known->due, known->known[0].bytes);
+    grown_until_next(&scene);
+    assert_in_range(known->grown, size, size + SOME);
+    scene_end(&scene);
+}
+
+static uint64_t log_and_snapshots(const struct harness *harness)
+{
+    const struct snapshots *snapshots = &harness->worker.snapshots;
+    uint64_t bytes = log_bytes(harness->worker.log);
+
+    for (unsigned i = 0; i < snapshots->known_count; i++)
+        bytes += snapshots->known[i].bytes;
+    return bytes;
+}
+
+/* What was logged, and what snapshots were written for it. */
+struct account {
+    uint64_t logged, written;
+    uint64_t most; /* that log and snapshots took together */
+};
+
+/* Puts that nobody refuses and after each of which log and snapshots fit, until the state has `size` bytes or so much
+ * is logged; under so many keys, 0: each under a new one. A snapshot that is being written comes on top: what it takes
+ * more than the one before, the log gives back when it is there. */
+static struct account puts_within_the_limit(struct scene *scene, uint64_t size, uint64_t logged, unsigned keys)
+{
+    struct harness *harness = scene->harness;
+    const struct snapshots *snapshots = &harness->worker.snapshots;
+    struct account account = {.most = 0};
+    uint64_t before = log_grown(harness->worker.log), seen = snapshot_newest(harness);
+
+    while (account.logged < logged && (snapshots->known_count == 0 || snapshots->known[0].bytes < size)) {
+        assert_true(put_kilobyte(scene, (unsigned)(keys > 0 ? scene->next % keys : scene->next)));
+        account.logged = log_grown(harness->worker.log) - before;
+        if (snapshot_newest(harness) != seen) {
+            seen = snapshot_newest(harness);
+            account.written += snapshots->known[0].bytes;
+            continue;
+        }
+        uint64_t bytes = log_and_snapshots(harness);
+        assert_true(bytes <= harness->disk_limit);
+        account.most = bytes > account.most ? bytes : account.most;
     }
+    return account;
+}
+
+/* Under a limit less log lies between two of a large state. Two of a state that takes a third leave a third to the log,
+ * half of which may come between them: then twice as much is written as logged, and not much more than that. */
+static void under_a_limit_a_large_state_leaves_room_for_its_log(void **state)
+{
+    struct scene scene = {.harness = harness_create(1)};
+    struct harness *harness = scene.harness;
+    uint64_t segments = (uint64_t)(intptr_t)*state;
+
+    harness->disk_limit = segments * harness->segment_bytes;
+    harness->snapshot_bytes = 4 * BATCH;
+    assert_int_equal(harness_start(harness), 0);
+    scene.client = harness_client(harness, 0, SCENE_USER, SNAPSHOT_SCENE_RING);
+    scene_open_all(&scene);
+    uint64_t third = harness->disk_limit / 3;
+    struct account growing = puts_within_the_limit(&scene, third, 4 * harness->disk_limit, 0);
+    assert_in_range(harness->worker.snapshots.known[0].bytes, third, third + third / 4);
+    assert_true(growing.written <= 2 * growing.logged);
+    unsigned keys = (unsigned)scene.next;
+    struct account grown = puts_within_the_limit(&scene, UINT64_MAX, 3 * harness->disk_limit, keys);
+    assert_true(grown.written <= 4 * grown.logged);
+    assert_true(grown.most >= harness->disk_limit / 10 * 9); /* it is the limit that was met */
+    assert_int_equal(harness->warnings, 0);
     scene_end(&scene);
 }
 
@@ -439,11 +507,11 @@ static void a_stop_while_one_is_written(void **state)
 
 int main(void)
 {
-    static uint64_t no_disk_limit = 0, disk_limit = 64 * 4 * BATCH;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(taken_by_bytes_the_log_stays_small),
-        cmocka_unit_test_prestate(a_large_state_is_written_no_more_often_than_the_log, &no_disk_limit),
-        cmocka_unit_test_prestate(a_large_state_is_written_no_more_often_than_the_log, &disk_limit),
+        cmocka_unit_test(a_large_state_is_written_no_more_often_than_the_log),
+        cmocka_unit_test_prestate(under_a_limit_a_large_state_leaves_room_for_its_log, (void *)(intptr_t)32),
+        cmocka_unit_test_prestate(under_a_limit_a_large_state_leaves_room_for_its_log, (void *)(intptr_t)64),
         cmocka_unit_test(none_without_being_asked_where_it_is_off),
         cmocka_unit_test(who_asks_gets_all_that_was_applied),
         cmocka_unit_test(a_failure_is_told_and_tried_again_later),

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A map's Entries: every entry that is there from the beginning to the end exactly once, none twice, whatever happens
  * between two of them; and nothing of it in the state. */
+#include "tests/support/random.h"
 #include "tests/unit/services/one_service.h"
 
 #include "proto/reader.h"
@@ -288,7 +289,6 @@ static void crowds_meet(void **state)
     struct fixture *fixture = *state;
     struct fsm_cursor *cursors[CROWD];
     uint64_t index[KEYS]; /* 0: it is gone */
-    uint32_t random = 1;
     char key[8];
     for (unsigned k = 0; k < KEYS; k++) {
         snprintf(key, sizeof(key), "%u", k);
@@ -301,8 +301,7 @@ static void crowds_meet(void **state)
     }
     put(fixture, "late", "1");
     for (unsigned i = 0; i < KEYS / 2; i++) {
-        random = random * 1103515245 + 12345;
-        unsigned k = (random >> 16) % KEYS;
+        unsigned k = (unsigned)below(KEYS);
         snprintf(key, sizeof(key), "%u", k);
         if (index[k] != 0)
             apply(fixture, "Remove", key_payload(key, 0));
