@@ -162,14 +162,15 @@ static void drop_unsound(struct snapshots *snapshots)
 }
 
 /* So much log is written between two: as much as the last one took, if that is more, so that a large state is not
- * written more often than the log is; but no more than two such snapshots leave each half of the log. */
+ * written more often than the log is. But of what two such snapshots leave of a disk's limit, the log between them and
+ * behind them takes half: the other half is for what comes while the next one is written. */
 static uint64_t spacing(const struct snapshots *snapshots)
 {
     uint64_t last = snapshots->known_count > 0 ? snapshots->known[0].bytes : 0;
-    uint64_t half = snapshots->config.disk_limit / 2;
+    uint64_t half = snapshots->config.disk_limit / 2, left = half > last ? half - last : 0;
 
-    if (snapshots->config.disk_limit != 0 && last > half / 2)
-        last = half > last ? half - last : 0;
+    if (snapshots->config.disk_limit != 0 && last > left / 2)
+        last = left / 2;
     return last > snapshots->config.every ? last : snapshots->config.every;
 }
 

@@ -171,8 +171,9 @@ static struct account puts_within_the_limit(struct scene *scene, uint64_t size, 
     return account;
 }
 
-/* Under a limit less log lies between two of a large state. Two of a state that takes a third leave a third to the log,
- * half of which may come between them: then twice as much is written as logged, and not much more than that. */
+/* Under a limit less log lies between two of a large state. Two of a state that takes a third leave a third to the log:
+ * half of that stays free for what comes while a snapshot is written, a quarter lies between two of them. So four times
+ * as much is written as logged, and not much more than that. */
 static void under_a_limit_a_large_state_leaves_room_for_its_log(void **state)
 {
     struct scene scene = {.harness = harness_create(1)};
@@ -190,8 +191,8 @@ static void under_a_limit_a_large_state_leaves_room_for_its_log(void **state)
     assert_true(growing.written <= 2 * growing.logged);
     unsigned keys = (unsigned)scene.next;
     struct account grown = puts_within_the_limit(&scene, UINT64_MAX, 3 * harness->disk_limit, keys);
-    assert_true(grown.written <= 4 * grown.logged);
-    assert_true(grown.most >= harness->disk_limit / 10 * 9); /* it is the limit that was met */
+    assert_true(grown.written <= 5 * grown.logged);
+    assert_true(grown.most >= harness->disk_limit / 4 * 3); /* and it is the limit that was met */
     assert_int_equal(harness->warnings, 0);
     scene_end(&scene);
 }
