@@ -10,7 +10,7 @@
 #include "ipc/error.h"
 #include "millrace/v1/control.pb-c.h"
 
-#define HANDSHAKE_VERSION 1
+#define HANDSHAKE_VERSION 2
 #define HANDSHAKE_BYTES 65536
 #define HANDSHAKE_FDS 2
 

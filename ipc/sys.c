@@ -376,8 +376,9 @@ int sys_drop_capabilities(void)
         return -1;
     /* Takes CAP_SETPCAP, so it comes first. The numbers have no gaps: the first that is refused ends it (EINVAL: behind
      * the last; EPERM: whoever lacks that right). */
-    for (unsigned long capability = 0; prctl(PR_CAPBSET_DROP, capability, 0UL, 0UL, 0UL) == 0;)
-        capability++;
+    for (unsigned long capability = 0; capability < 32 * _LINUX_CAPABILITY_U32S_3; capability++)
+        if (prctl(PR_CAPBSET_DROP, capability, 0UL, 0UL, 0UL) != 0)
+            break;
     return (int)syscall(SYS_capset, &header, none);
 }
 

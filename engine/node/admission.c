@@ -27,8 +27,6 @@ enum taken {
  * any two. */
 static bool waits_for_walk(struct worker *worker, const struct worker_channel *channel, enum walk walk)
 {
-    if (walk == WALK_SHORT)
-        return false;
     if (walk == WALK_AGAIN) {
         const struct walk_share *share = &worker->walk_shares[channel->uid % WORKER_WALK_USERS];
         if (share->uid == channel->uid && share->from > worker->now) {
@@ -45,8 +43,8 @@ static enum taken room_for_one(struct worker *worker, struct worker_channel *cha
 {
     if (channel->refusal || channel->owed_count > 0)
         return TAKEN_STUCK;
-    if (waits_for_walk(worker, channel, channel->walk)) /* without reading it anew each turn */
-        return TAKEN_STUCK;
+    if (channel->walk != WALK_SHORT && waits_for_walk(worker, channel, channel->walk))
+        return TAKEN_STUCK; /* without reading it anew each turn */
     channel->walk = WALK_SHORT;
     /* Where open commands alone hold all that may be held, waiting would be for ever: what could end them is still
      * taken, and the rest refused (take_command()). */
@@ -76,7 +74,7 @@ static enum walk walk_of(const struct worker *worker, const struct command_input
 {
     uint64_t again;
 
-    if (fsm_walk(worker->fsm, command, &again) <= MR_WALK_AT_ONCE)
+    if (command->kind != COMMAND_KEEP_ALIVE || fsm_walk(worker->fsm, command, &again) <= MR_WALK_AT_ONCE)
         return WALK_SHORT;
     return again > MR_WALK_AT_ONCE ? WALK_AGAIN : WALK_LONG;
 }
@@ -107,7 +105,7 @@ static enum taken take_command(struct worker *worker, struct worker_channel *cha
         (channel->in_flight > 0 || channel->owed_count > 0))
         return TAKEN_STUCK;
     enum walk walk = status == STATUS_OK ? walk_of(worker, &input->command) : WALK_SHORT;
-    if (waits_for_walk(worker, channel, walk)) {
+    if (walk != WALK_SHORT && waits_for_walk(worker, channel, walk)) {
         channel->walk = walk;
         return TAKEN_STUCK;
     }

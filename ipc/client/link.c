@@ -472,7 +472,8 @@ static bool meet_next(struct link *link)
     if (found == RING_OK) {
         ring_copy(&head, at, sizeof(head));
         bytes = response_whole_bytes(&head);
-        bool can_be = bytes <= ring->capacity && head.others <= FRAME_OTHERS_MAX;
+        bool can_be = bytes <= ring->capacity &&
+                      (head.others == 0 || (head.others <= FRAME_OTHERS_MAX && !(head.flags & FRAME_LAST)));
         found = can_be ? ring_peek(ring, bytes, &at) : RING_BROKEN;
     }
     if (found != RING_OK) {

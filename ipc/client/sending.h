@@ -59,7 +59,7 @@ static inline struct request *sending_find_taker(struct link *link, unsigned pla
         *taker = (struct sending){position, request_place(link->client, request), request->generation};
     return request;
 }
-/* The request found last is over. */
+/* The request that sending_find() found last is over. */
 static inline void sending_is_over(struct link *link)
 {
     link->first += link->first + 1 == link->expect;
