@@ -4,8 +4,8 @@
  * A filter of system calls does not see what a ring does. So a ring is made disabled, told once and for all which
  * operations it may carry out, and only then enabled; none of them opens a file, makes a socket or connects one.
  * Descriptors are not held in a table of the ring's own, and so the ring is not restricted to such a table: segments
- * and channels come and go, registering would have to stay allowed, and a process that is no longer its own master could
- * put any descriptor there that it has, or use that by plain calls just as well. */
+ * and channels come and go, registering would have to stay allowed, and a process that is no longer its own master
+ * could put any descriptor there that it has, or use that by plain calls just as well. */
 #include "engine/io/uring_setup.h"
 
 #include <errno.h>

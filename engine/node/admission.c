@@ -22,9 +22,9 @@ enum taken {
 };
 
 /* Not while another one is logged: hundreds of them in one turn would keep everybody waiting for seconds. (The index of
- * one whose write failed is given again, or is behind the log's last.) Nor, if it looks at what one before it has looked
- * at, before the worker has had time for others: one by one without a pause, they would leave the others a turn between
- * any two. */
+ * one whose write failed is given again, or is behind the log's last.) Nor, if it looks at what one before it has
+ * looked at, before the worker has had time for others: one by one without a pause, they would leave the others a turn
+ * between any two. */
 static bool waits_for_walk(struct worker *worker, const struct worker_channel *channel, enum walk walk)
 {
     if (walk == WALK_AGAIN) {

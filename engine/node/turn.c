@@ -95,7 +95,8 @@ static void apply_entry(struct worker *worker, const struct log_entry *entry, co
 }
 
 /* The same of a KeepAlive that looks at many commands again: its user's next one waits until the others have had the
- * rest of the time. Up to a limit, since what is measured need not be the worker's own time: it may have had no processor. */
+ * rest of the time. Up to a limit, since what is measured need not be the worker's own time: it may have had no
+ * processor. */
 static void apply_walk(struct worker *worker, const struct log_entry *entry, const struct command_input *command)
 {
     uint64_t began = worker->io->ops->monotonic(worker->io);

@@ -45,7 +45,7 @@ static void usage(FILE *to)
         "  --wait     how long to wait for what must come\n"
         "  --turn     how long attackers and well-behaved clients have their turns\n"
         "  --worker-first\n"
-        "             the worker has its processor before anybody else, for machines that have other things to do too;\n"
+        "             the worker has its processor before anybody else, for machines that do other things, too;\n"
         "             in `sync` only with TMPDIR in memory, or what the kernel does for the disk waits behind it\n"
         "  --only     attacks whose name contains this; the others are left out\n"
         "  --table    prints how often each attack was made, and beside it how many calls of the honest client took\n"
