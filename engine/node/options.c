@@ -529,6 +529,11 @@ enum options_result options_parse(int argc, char **argv, struct options *options
     return read_given(given, options, error) == 0 ? OPTIONS_OK : OPTIONS_WRONG;
 }
 
+const char *options_name(unsigned number)
+{
+    return number < OPTION_COUNT ? rows[number].name : NULL;
+}
+
 static void write_default(char *text, size_t size, const struct option_row *row)
 {
     char value[32];

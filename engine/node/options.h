@@ -53,5 +53,7 @@ enum options_result { OPTIONS_OK = 0, OPTIONS_HELP, OPTIONS_WRONG };
  * segment ask for it. */
 enum options_result options_parse(int argc, char **argv, struct options *options, struct mr_error *error);
 void options_help(FILE *to);
+/* The options' names, without dashes, from 0 on; NULL behind the last. */
+const char *options_name(unsigned number);
 
 #endif

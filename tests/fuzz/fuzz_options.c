@@ -3,7 +3,7 @@
  * what is refused has a text that says so. Values are read as a second, plain reading says (in 128 bits, so that
  * nothing can overflow), and what is written of a value is read back as that value.
  *
- * Input: a byte, then arguments of `millrace serve`, each an option of the list or any text; or one value. Planted
+ * Input: a byte, then arguments of `millrace serve`, each an option of the table or any text; or one value. Planted
  * fault: sizes may have a small k. */
 #include "engine/node/options.h"
 #include "engine/node/values.h"
@@ -80,6 +80,17 @@ static void check_value(bool (*read)(const char *, uint64_t *), const struct uni
     FUZZ_CHECK(read(written, &again) && again == value);
 }
 
+/* One to five octal digits. */
+static void check_mode(const char *text)
+{
+    uint64_t mode = 0;
+    char *end;
+    size_t digits = strspn(text, "01234567");
+    bool good = value_mode(text, &mode);
+    FUZZ_CHECK(good == (digits > 0 && digits <= 5 && text[digits] == '\0'));
+    FUZZ_CHECK(!good || mode == strtoull(text, &end, 8));
+}
+
 static void check_cpus(const char *text)
 {
     cpu_set_t cpus, again;
@@ -99,6 +110,15 @@ static void check_cpus(const char *text)
 static void within(uint64_t value, uint64_t least, uint64_t most)
 {
     FUZZ_CHECK(value >= least && value <= most);
+}
+
+/* (id_t)-1 would be "no change" to the kernel. */
+static void check_ids(const struct access_list *list)
+{
+    FUZZ_CHECK(list->given ? list->count > 0 : list->count == 0);
+    FUZZ_CHECK(list->count <= ACCESS_IDS_MAX);
+    for (unsigned n = 0; n < list->count; n++)
+        FUZZ_CHECK(list->ids[n] != (id_t)-1);
 }
 
 static void check_accepted(const struct options *options)
@@ -124,7 +144,11 @@ static void check_accepted(const struct options *options)
         within(options->snapshot_bytes, MR_SNAPSHOT_BYTES_MIN, MR_SNAPSHOT_BYTES_MAX);
     within(options->session_outputs, MR_SESSION_OUTPUT_BYTES_MIN, MR_SESSION_OUTPUT_BYTES_MAX);
     FUZZ_CHECK(options->access.socket_mode <= 0777 && options->sandbox <= SANDBOX_OFF);
-    FUZZ_CHECK(options->access.uids.count <= ACCESS_IDS_MAX && options->access.gids.count <= ACCESS_IDS_MAX);
+    check_ids(&options->access.uids);
+    check_ids(&options->access.gids);
+    FUZZ_CHECK(!options->access.socket_group_given || options->access.socket_group != (gid_t)-1);
+    if (options->memory_limit != 0)
+        within(options->memory_limit, MR_MEMORY_LIMIT_MIN, MR_MEMORY_LIMIT_MAX);
     within(options->user_connections, 1, MR_CONNECTIONS_MAX);
     within(options->user_channels, 1, MR_CHANNELS_MAX);
     within(options->max_sessions, 1, MR_SESSIONS_MAX);
@@ -147,46 +171,62 @@ static void append_bytes(char to[TEXT], struct fuzz_input *input)
     append(to, (const char *)bytes.data, strnlen((const char *)bytes.data, bytes.size));
 }
 
+static void append_number(char to[TEXT], struct fuzz_input *input, bool octal)
+{
+    char number[32];
+    snprintf(number, sizeof(number), octal ? "%llo" : "%llu", (unsigned long long)fuzz_number(input));
+    append(to, number, strlen(number));
+}
+
+/* Users or groups, more than can be named among them. */
+static void append_ids(char to[TEXT], struct fuzz_input *input)
+{
+    static const char *const names[] = {"root", "daemon", "nobody", "none-such", "", "4294967294", "4294967295"};
+    enum { NAMES = sizeof(names) / sizeof(names[0]) };
+    for (uint64_t left = 1 + fuzz_below(input, ACCESS_IDS_MAX + 8); left > 0; left--) {
+        uint8_t form = fuzz_byte(input);
+        if (form < 8 * NAMES)
+            append(to, names[form / 8], strlen(names[form / 8]));
+        else
+            append_number(to, input, false);
+        if (left > 1)
+            append(to, ",", 1);
+    }
+}
+
 static void append_value(char to[TEXT], struct fuzz_input *input)
 {
     static const char *const units[] = {"", "K", "M", "G", "ns", "us", "ms", "s", "m", "h"};
-    static const char *const words[] = {"sync",  "async", "memory", "spin", "adaptive",
-                                        "block", "none",  "0",      "0-1",  "x"};
-    char number[32];
+    static const char *const words[] = {"sync", "async", "memory", "spin",     "adaptive", "block", "none",
+                                        "0",    "0-1",   "auto",   "required", "off",      "root",  "x"};
+    enum { WORDS = sizeof(words) / sizeof(words[0]) };
     uint8_t form = fuzz_byte(input);
-    if (form < 160) {
-        snprintf(number, sizeof(number), "%llu", (unsigned long long)fuzz_number(input));
-        append(to, number, strlen(number));
+    if (form < 128) {
+        append_number(to, input, false);
         append(to, units[form % 10], strlen(units[form % 10]));
+    } else if (form < 192) {
+        append(to, words[form % WORDS], strlen(words[form % WORDS]));
+    } else if (form < 208) {
+        append(to, "0", form % 2);
+        append_number(to, input, true);
     } else if (form < 224) {
-        append(to, words[form % 10], strlen(words[form % 10]));
+        append_ids(to, input);
     } else {
         append_bytes(to, input);
     }
 }
 
-/* One argument; of an option, its value may be in it. */
+/* One argument; of an option, its value may be in it. Which options there are the table says. */
 static void make_argument(char to[TEXT], struct fuzz_input *input)
 {
-    static const char *const names[] = {"--dir",
-                                        "--socket",
-                                        "--partitions",
-                                        "--durability",
-                                        "--cpus",
-                                        "--idle",
-                                        "--ring-bytes",
-                                        "--max-payload",
-                                        "--batch-bytes",
-                                        "--segment-bytes",
-                                        "--flush-interval",
-                                        "--snapshot-bytes",
-                                        "--session-outputs",
-                                        "--help"};
-    enum { NAMES = sizeof(names) / sizeof(names[0]) };
+    static unsigned count = 0;
     uint8_t form = fuzz_byte(input);
+    while (options_name(count) != NULL)
+        count++;
     to[0] = '\0';
-    if (form < 16 * NAMES) {
-        const char *name = names[form / 16];
+    if (form < 224) {
+        const char *name = options_name((unsigned)fuzz_below(input, count));
+        append(to, "--", 2);
         append(to, name, form % 16 == 15 ? strlen(name) - 1 : strlen(name));
         if (form % 16 >= 2) {
             append(to, "=", 1);
@@ -237,6 +277,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check_value(value_number, number_units, NULL, text);
     check_value(value_size, size_units, value_write_size, text);
     check_value(value_duration, duration_units, value_write_duration, text);
+    check_mode(text);
     check_cpus(text);
     return 0;
 }
