@@ -17,7 +17,7 @@ __attribute__((constructor)) static void plant_from_environment(void)
         NAME(NOTHING),           NAME(ANSWER_BEFORE_FLUSH),   NAME(NO_DIRECTORY_SYNC),    NAME(WRONG_TORN_RULE),
         NAME(HEAD_MOVED_EARLY),  NAME(NUMBER_FORGOTTEN),      NAME(STALE_BATCH_BELIEVED), NAME(NO_EPOCH_AFTER_FAILURE),
         NAME(LENGTH_READ_TWICE), NAME(CHECKED_BEFORE_COPIED), NAME(TAIL_BELIEVED),        NAME(BELL_GIVEN_AWAY),
-        NAME(SEED_IGNORED)};
+        NAME(SEED_IGNORED),      NAME(DESCRIPTOR_LEFT),       NAME(MAPPING_LEFT)};
 #undef NAME
     const char *wanted = getenv("MR_PLANTED");
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Faults planted for the checkers: the simulator and the crash run, and the attack, are trusted because they find
+/* Faults planted for the checkers: the simulator, the crash run, the attack and others are trusted because they find
  * theirs. They exist in builds for tests only (-DMR_TESTING), where one can be switched on; elsewhere PLANTED() is
  * false. */
 #ifndef IPC_PLANTED_H
@@ -22,6 +22,10 @@ enum planted_fault {
     PLANTED_TAIL_BELIEVED,
     PLANTED_BELL_GIVEN_AWAY, /* the eventfd itself goes to the client */
     PLANTED_SEED_IGNORED,    /* by the tables' hash: tests/unit/fsm/test_collisions.c */
+
+    /* tests/integration/test_flat.c: */
+    PLANTED_DESCRIPTOR_LEFT, /* a connection's, by the supervisor */
+    PLANTED_MAPPING_LEFT,    /* a channel's, by the worker */
     PLANTED_COUNT
 };
 

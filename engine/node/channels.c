@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ipc/planted.h"
 #include "ipc/sys.h"
 
 #define WAKES_FAILED_MOST 100           /* in a row; then its client is beyond reach */
@@ -178,6 +179,8 @@ static void free_if_over(struct worker *worker, struct worker_channel *channel)
         return;
     memcpy(why, channel->why, sizeof(why));
     sys_close(channel->channel.client_wake_fd);
+    if (PLANTED(MAPPING_LEFT))
+        channel->channel.page = NULL;
     channel_unmap(&channel->channel);
     memset(channel, 0, sizeof(*channel));
     worker->closed(worker->closed_context, slot, channel_id, why);

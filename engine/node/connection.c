@@ -222,7 +222,8 @@ void connection_drop(struct supervisor *s, struct connection *connection)
         drain(connection->socket);
     event_remove(s, connection->socket);
     (void)sys_close(connection->socket); /* the client sees its end, whatever this says */
-    (void)sys_close(connection->wake);
+    if (!PLANTED(DESCRIPTOR_LEFT))
+        (void)sys_close(connection->wake);
     s->connections[connection->place] = NULL;
     s->connection_count--;
     free(connection);
