@@ -76,12 +76,21 @@ fuzz-run-%: $(B)/tests/fuzz/fuzz_%
 	    tail -n 60 $$log; echo "fuzz $*: FOUND; again: make fuzz TARGET=$* INPUT=FILE, a file of $(FUZZ_FOUND)" >&2; exit 1; \
 	fi
 
+# What was found must be the planted fault: the input that failed passes without it.
 fuzz-planted-%: $(B)/tests/fuzz/fuzz_%
-	@log=$(OUT)/fuzz/$*.planted.log; corpus=$(OUT)/fuzz/planted/$*; \
-	rm -rf $$corpus; mkdir -p $$corpus $(FUZZ_CORPUS) tests/fuzz/seeds/$*; \
-	if FUZZ_PLANTED=1 $< $(FUZZ_OPTIONS) -max_total_time=$(SECONDS) -artifact_prefix=$$corpus/ $$corpus $(FUZZ_CORPUS) \
+	@log=$(OUT)/fuzz/$*.planted.log; corpus=$(OUT)/fuzz/planted/$*; found=$(OUT)/fuzz/planted/$*.found; \
+	rm -rf $$corpus $$found; mkdir -p $$corpus $$found $(FUZZ_CORPUS) tests/fuzz/seeds/$*; \
+	if FUZZ_PLANTED=1 $< $(FUZZ_OPTIONS) -max_total_time=$(SECONDS) -artifact_prefix=$$found/ $$corpus $(FUZZ_CORPUS) \
 	    tests/fuzz/seeds/$* >$$log 2>&1; then \
 	    echo "fuzz $*: the planted fault was NOT found in $(SECONDS) s" >&2; exit 1; \
+	fi; \
+	input=$$(find $$found -type f | head -n 1); \
+	if [ -z "$$input" ]; then \
+	    tail -n 60 $$log; echo "fuzz $*: it failed with the planted fault, but on no input" >&2; exit 1; \
+	fi; \
+	if ! $< $(FUZZ_OPTIONS) $$input >$$log.without 2>&1; then \
+	    tail -n 60 $$log.without; \
+	    echo "fuzz $*: FOUND, and not what was planted; again: make fuzz TARGET=$* INPUT=$$input" >&2; exit 1; \
 	fi; \
 	printf '  FUZZ  %-10s planted fault found: %s\n' $* "$$(grep -m1 -E 'does not hold|assertion|ERROR|SUMMARY' $$log)"
 
