@@ -183,6 +183,6 @@ check-all: ## everything that looks for mistakes, with some of what can be run f
 	+@$(MAKE) --no-print-directory fuzz-all
 	+@$(MAKE) --no-print-directory simulate SEEDS=100000
 	+@$(MAKE) --no-print-directory crash ROUNDS=100
-	+@$(MAKE) --no-print-directory flat ROUNDS=20000
+	+@$(MAKE) --no-print-directory flat ROUNDS=100000
 	+@$(MAKE) --no-print-directory attack ROUNDS=100000
 	+@$(MAKE) --no-print-directory every-call-fails
