@@ -50,13 +50,19 @@ class Attack(unittest.TestCase):
 
     @unittest.skipUnless(os.geteuid() == 0, "takes root, for the attackers are to be of another user")
     def test_planted_faults_are_found(self):
-        for fault, only in (("LENGTH_READ_TWICE", "length jumps"), ("CHECKED_BEFORE_COPIED", "body rewritten"),
-                            ("TAIL_BELIEVED", "tail"), ("BELL_GIVEN_AWAY", "bell")):
+        for fault, only, rounds in (("LENGTH_READ_TWICE", "length jumps", 2000),
+                                    ("CHECKED_BEFORE_COPIED", "body rewritten", 1000),
+                                    ("TAIL_BELIEVED", "tail", 1000), ("BELL_GIVEN_AWAY", "bell", 200)):
             with self.subTest(fault):
-                status, said = attack("--rounds", 8000, "--turn", 500, "--wait", 5, "--planted", fault, "--only", only)
+                options = ["--turn", 500, "--wait", 10, "--only", only]
+                status, said = attack("--rounds", 8000, *options, "--planted", fault)
                 self.assertEqual(status, 1, said)
                 self.assertRegex(said, "has died|is stopped|is not closed|takes nothing more|TIMEOUT")
                 self.assertIn(f"SEED=1 FROM=1 ROUNDS=8000 BOUT=50000 ATTACK_OPTIONS='--planted {fault} --only", said)
+                # It is the fault that was found: without it the same attacks come to nothing in the same time.
+                status, said = attack("--rounds", rounds, *options)
+                self.assertEqual(status, 0, said)
+                self.assertIn("all is well", said)
 
 
 if __name__ == "__main__":
