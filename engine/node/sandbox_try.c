@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static void tell(uint32_t partition, const char *what, long result)
@@ -31,6 +32,19 @@ static void tell(uint32_t partition, const char *what, long result)
 static long plain(long result)
 {
     return result < 0 ? -errno : result;
+}
+
+/* A child may not signal itself; by abort() it ends all the same. */
+static void try_abort(uint32_t partition)
+{
+    int status = 0;
+    pid_t child = fork();
+
+    if (child == 0)
+        abort();
+    bool ended = child > 0 && waitpid(child, &status, 0) == child;
+    logline(LOGLINE_INFO, partition, "try: abort of a child: %s",
+            ended && WIFSIGNALED(status) ? sigabbrev_np(WTERMSIG(status)) : "goes on");
 }
 
 static void try_plain(uint32_t partition)
@@ -44,15 +58,21 @@ static void try_plain(uint32_t partition)
     tell(partition, "make a file",
          plain(syscall(SYS_openat, AT_FDCWD, getenv("MR_SANDBOX_MAKE"), O_WRONLY | O_CREAT, 0600)));
     tell(partition, "open the identity", plain(syscall(SYS_openat, AT_FDCWD, getenv("MR_SANDBOX_FILE"), O_RDONLY)));
+    tell(partition, "open another partition's folder",
+         plain(syscall(SYS_openat, AT_FDCWD, getenv("MR_SANDBOX_FOLDER"), O_RDONLY | O_DIRECTORY)));
     fd = plain(syscall(SYS_socket, AF_UNIX, SOCK_STREAM, 0));
     tell(partition, "socket", fd);
     tell(partition, "connect", plain(syscall(SYS_connect, 0, &address, sizeof(address))));
     tell(partition, "execve", plain(syscall(SYS_execve, "/nonexistent", nothing, nothing)));
     tell(partition, "ptrace", plain(syscall(SYS_ptrace, PTRACE_ATTACH, -1, 0, 0)));
     tell(partition, "kill", plain(syscall(SYS_kill, getppid(), 0)));
-    /* The filter lets SIGKILL pass, for children: whose it may be is for a Landlock that knows of signals to say. */
-    if (getenv("MR_SANDBOX_KILL") != NULL)
+    if (getenv("MR_SANDBOX_KILL") != NULL) {
         tell(partition, "kill the supervisor", plain(syscall(SYS_kill, getppid(), SIGKILL)));
+        tell(partition, "kill the group", plain(syscall(SYS_kill, 0, SIGKILL)));
+        tell(partition, "kill another group", plain(syscall(SYS_kill, -getppid(), SIGKILL)));
+    }
+    tell(partition, "signal the supervisor", plain(syscall(SYS_tgkill, getppid(), getppid(), 0)));
+    try_abort(partition);
     tell(partition, "setuid", plain(syscall(SYS_setuid, 0)));
     tell(partition, "unshare", plain(syscall(SYS_unshare, 0)));
     tell(partition, "clone a thread", plain(syscall(SYS_clone, CLONE_THREAD | SIGCHLD, 0, 0, 0, 0)));

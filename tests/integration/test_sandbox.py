@@ -17,9 +17,10 @@ from node import BIN, WAIT, Node, wait_until
 
 EACCES_OR_EPERM = {"EACCES", "EPERM"}
 SANITIZED = bool(os.environ.get("MILLRACE_SANITIZE"))
-TRIED = ["open a file", "open a directory", "make a file", "open the identity", "socket", "connect", "execve", "ptrace",
-         "kill", "setuid", "unshare", "clone a thread", "code in memory", "another ring", "ring: openat",
-         "ring: connect", "ring: socket", "ring: unlinkat", "ring: personality"]
+TRIED = ["open a file", "open a directory", "make a file", "open the identity", "open another partition's folder",
+         "socket", "connect", "execve", "ptrace", "kill", "signal the supervisor", "setuid", "unshare", "clone a thread",
+         "code in memory", "another ring", "ring: openat", "ring: connect", "ring: socket", "ring: unlinkat",
+         "ring: personality"]
 # A build with a sanitizer has neither filter nor Landlock; the ring is restricted in any case.
 RING = [name for name in TRIED if name.startswith("ring")]
 CREATE_RULESET = 444  # on every processor
@@ -56,37 +57,41 @@ def landlock():
 
 
 def tries(node):
-    return dict(re.findall(r"try: (.*): (\w+)$", node.log(), re.MULTILINE))
+    """Of partition 1's worker."""
+    return dict(re.findall(r" partition 1: try: (.*): ([\w ]+)$", node.log(), re.MULTILINE))
 
 
 class Sandbox(unittest.TestCase):
     def start(self, *options, **environment):
         """A node that is gone after the test."""
-        node = Node(*options)
+        node = Node(*options, partitions=2)
         self.addCleanup(node.__exit__)
-        with unittest.mock.patch.dict(os.environ, environment, MR_SANDBOX_FILE="/etc/hostname",
+        with unittest.mock.patch.dict(os.environ, environment, MR_SANDBOX_FILE=node.directory + "/identity",
+                                      MR_SANDBOX_FOLDER=node.directory + "/partition-0002",
                                       MR_SANDBOX_MAKE=node.folder.name + "/made"):
             node.start()
         return node
 
     def test_what_a_worker_need_not_do_is_refused(self):
-        kill = {"MR_SANDBOX_KILL": "1"} if landlock() >= 6 and not SANITIZED else {}
+        kill = {} if SANITIZED else {"MR_SANDBOX_KILL": "1"}
         node = self.start(MR_SANDBOX_TRY="1", **kill)
         wait_until(lambda: "end" in tries(node), "the tries are over")
         found = tries(node)
         names = RING if SANITIZED else TRIED
         if landlock() < 1:
             names = [name for name in names if not name.startswith(("open", "make"))]
-        for name in names + (["kill the supervisor"] if kill else []):
+        for name in names + (["kill the supervisor", "kill the group", "kill another group"] if kill else []):
             with self.subTest(name):
                 self.assertIn(found.get(name), EACCES_OR_EPERM)
+        self.assertIn(found.get("abort of a child"), {"ABRT"} if SANITIZED else {"ABRT", "SEGV", "ILL", "TRAP"})
         self.assertEqual(node.stop(), 0)
 
     def test_without_a_sandbox_it_could(self):
         """Else the test above could not fail."""
         node = self.start("--sandbox", "off", MR_SANDBOX_TRY="1")
         wait_until(lambda: "end" in tries(node), "the tries are over")
-        for name in ["open a file", "open a directory", "socket", "code in memory"]:
+        for name in ["open a file", "open a directory", "open the identity", "open another partition's folder",
+                     "socket", "signal the supervisor", "code in memory"]:
             self.assertEqual(tries(node).get(name), "0", name)
         for name in RING:
             self.assertIn(tries(node).get(name), EACCES_OR_EPERM, name)  # in any case
