@@ -151,6 +151,13 @@ static enum mr_status check_room(const struct supervisor *s, uid_t uid, struct m
     }
     for (uint32_t place = 0; place < s->connections_max; place++)
         own += s->connections[place] != NULL && s->connections[place]->uid == uid;
+    if (s->few_descriptors && own >= (s->connections_max + 1) / 2) {
+        error_set(error,
+                  "user %u has %u connections, half of what the node's limit of open descriptors allows, which is the "
+                  "most one user may have",
+                  (unsigned)uid, own);
+        return MR_UNAVAILABLE;
+    }
     if (own < s->options->user_connections)
         return MR_OK;
     error_set(error, "user %u has %u connections, the most one user may have (--user-connections)", (unsigned)uid, own);

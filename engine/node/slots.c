@@ -212,6 +212,15 @@ static uint32_t channels_of(const struct partition *partition, uid_t uid)
     return count;
 }
 
+static unsigned channels_in_all(const struct supervisor *s)
+{
+    unsigned count = 0;
+
+    for (uint32_t p = 0; p < s->partition_count; p++)
+        count += s->partitions[p].slots_used;
+    return count;
+}
+
 /* Why not, or NULL; *ring_bytes becomes what it will have. */
 static const char *check_request(const struct supervisor *s, uid_t uid, uint32_t partition, uint64_t *ring_bytes,
                                  char *text, size_t size, enum mr_status *status)
@@ -236,6 +245,11 @@ static const char *check_request(const struct supervisor *s, uid_t uid, uint32_t
     *status = MR_UNAVAILABLE;
     if (s->partitions[partition - 1].slots_used >= s->channels_max) {
         snprintf(text, size, "partition %" PRIu32 " has %u channels, the most it may have", partition, s->channels_max);
+        return text;
+    }
+    if (s->few_descriptors && channels_in_all(s) >= s->channels_in_all) {
+        snprintf(text, size, "the node has %u channels, the most that its limit of open descriptors allows",
+                 s->channels_in_all);
         return text;
     }
     if (channels_of(&s->partitions[partition - 1], uid) >= s->options->user_channels) {

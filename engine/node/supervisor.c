@@ -25,6 +25,10 @@
 #include <unistd.h>
 
 #define EVENTS_PER_ROUND 64
+/* The node's own, with some to spare; and what there is for others in any case. */
+#define DESCRIPTORS_OWN 64
+#define DESCRIPTORS_PARTITION 8
+#define DESCRIPTORS_LEAST 16
 
 int event_add(struct supervisor *s, int fd, uint64_t name, struct mr_error *error)
 {
@@ -84,16 +88,41 @@ void supervisor_stop(struct supervisor *s)
     workers_stop(s);
 }
 
+/* Where descriptors are too few for all connections and channels that there may be, there may be fewer: who comes too
+ * late is refused, instead of everybody waiting for a descriptor to be accepted with. Half is for connections (a socket
+ * and an eventfd each), half for channels (an eventfd, and the memory until it is mapped). */
+static void fit_descriptors(struct supervisor *s, uint64_t limit)
+{
+    uint64_t own = DESCRIPTORS_OWN + DESCRIPTORS_PARTITION * (uint64_t)s->options->partitions;
+    uint64_t left = limit > own + DESCRIPTORS_LEAST ? limit - own : DESCRIPTORS_LEAST;
+    uint64_t channels = (uint64_t)s->channels_max * s->options->partitions;
+
+    if (2 * (s->connections_max + channels) <= left)
+        return;
+    s->few_descriptors = true;
+    if (s->connections_max > left / 4)
+        s->connections_max = (unsigned)(left / 4);
+    s->channels_in_all = (unsigned)((left - 2 * (uint64_t)s->connections_max) / 2);
+    logline(LOGLINE_WARNING, 0,
+            "the limit of open descriptors is %" PRIu64 " (ulimit -n, or LimitNOFILE= in a systemd unit): at most %u "
+            "connections and %u channels are possible",
+            limit, s->connections_max, s->channels_in_all);
+}
+
 /* As many descriptors as we are allowed: each channel takes some. */
-static void raise_descriptor_limit(void)
+static void raise_descriptor_limit(struct supervisor *s)
 {
     struct rlimit limit;
 
-    if (sys_getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max)
+    if (sys_getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return;
+    rlim_t former = limit.rlim_cur;
     limit.rlim_cur = limit.rlim_max;
-    if (sys_setrlimit(RLIMIT_NOFILE, &limit) != 0)
+    if (former != limit.rlim_max && sys_setrlimit(RLIMIT_NOFILE, &limit) != 0) {
         logline(LOGLINE_WARNING, 0, "the limit of open descriptors stays as it is (errno %d)", errno);
+        limit.rlim_cur = former;
+    }
+    fit_descriptors(s, limit.rlim_cur);
 }
 
 /* SIGTERM, SIGINT and SIGCHLD are read from a descriptor; a broken pipe is an error code, not a death. */
@@ -122,7 +151,7 @@ static int open_signals(struct supervisor *s, struct mr_error *error)
 
 static int set_up(struct supervisor *s, struct mr_error *error)
 {
-    raise_descriptor_limit();
+    raise_descriptor_limit(s);
     s->connections = calloc(s->connections_max, sizeof(*s->connections));
     if (s->connections == NULL)
         return error_set(error, "no memory for %u connections", s->connections_max);

@@ -123,7 +123,9 @@ struct supervisor {
     const struct supervisor_setup *setup;
     const struct options *options;
     const struct identity *identity;
-    unsigned connections_max, channels_max;
+    unsigned connections_max, channels_max; /* channels: of each partition */
+    bool few_descriptors;                   /* then these are fewer than wanted, and the next one counts */
+    unsigned channels_in_all;               /* of all partitions together */
     uint64_t stop_limit;
     uint64_t handshake_limit;
     uint64_t handshake_due; /* monotonic: nobody's is over before; UINT64_MAX: nobody has one */

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -227,6 +228,9 @@ static int run_node(void *argument)
     if (config->notify != NULL)
         setenv("NOTIFY_SOCKET", config->notify, 1);
     identity_lock_wait = 200000000;
+    if (config->descriptors != 0 &&
+        setrlimit(RLIMIT_NOFILE, &(struct rlimit){config->descriptors, config->descriptors}) != 0)
+        return 93;
     if (options_parse(argc, argv, &options, &error) != OPTIONS_OK ||
         identity_open(&options, &identity, &lock_fd, &error) != 0) {
         fprintf(stderr, "%s\n", error.text);

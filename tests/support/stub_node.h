@@ -49,6 +49,7 @@ struct stub_worker {
 struct stub_config {
     unsigned partitions; /* 0: 1 */
     unsigned connections_max, channels_max;
+    unsigned descriptors; /* that it may have open, at most; 0: as the test itself */
     uint64_t stop_limit;
     enum durability durability;
     const char *socket;          /* NULL: DIR/millrace.sock */
