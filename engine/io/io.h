@@ -54,6 +54,9 @@ struct io_ops {
     /* Adds 1 to an eventfd. Completes with 8; while the counter is full, not at all. No stranger may have the
      * descriptor: one who fills the counter and sets and clears O_NONBLOCK meanwhile can make the caller block. */
     void (*wake)(struct io *io, int event, uint64_t token);
+    /* The same, handed over at once and, besides what was started before, by itself. Returns how much of the calling
+     * thread's processor time handing it over took, in nanoseconds. */
+    uint64_t (*wake_measured)(struct io *io, int event, uint64_t token);
     /* Ends a wake that may never complete: it completes soon, as it would have or with an error. Nothing happens if
      * none has this token. */
     void (*unwake)(struct io *io, uint64_t token);

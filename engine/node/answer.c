@@ -285,9 +285,7 @@ void answer_wake(struct worker *worker, struct worker_channel *channel)
         channel->wake_again = true;
         return;
     }
-    channel->wake_started = true;
-    worker->io->ops->wake(worker->io, channel->channel.client_wake_fd,
-                          worker_token(TOKEN_WAKE, channel->slot, channel->channel_id));
+    bells_ring(worker, channel);
 }
 
 /* How far a successor need not look: behind the refusal that is not told, else as far as was read, else as was applied.

@@ -28,9 +28,10 @@ int channels_init(struct worker *worker, struct mr_error *error)
     worker->touched = calloc(MR_CHANNELS_MAX, sizeof(*worker->touched));
     worker->by_id = calloc(ID_PLACES, sizeof(*worker->by_id));
     worker->unfinished = calloc(MR_CHANNELS_MAX, sizeof(*worker->unfinished));
+    worker->bells.waiting = calloc(MR_CHANNELS_MAX, sizeof(*worker->bells.waiting));
     worker->read.places = calloc(READ_ONCE_PLACES, sizeof(*worker->read.places));
     if (worker->channels == NULL || worker->scanned == NULL || worker->touched == NULL || worker->by_id == NULL ||
-        worker->unfinished == NULL || worker->read.places == NULL)
+        worker->unfinished == NULL || worker->bells.waiting == NULL || worker->read.places == NULL)
         return error_set(error, "no memory for the table of %d channels", MR_CHANNELS_MAX);
     return 0;
 }
@@ -58,6 +59,7 @@ void channels_free(struct worker *worker)
     free(worker->scanned);
     free(worker->touched);
     free(worker->unfinished);
+    free(worker->bells.waiting);
     free(worker->by_id);
     free(worker->read.places);
     attach_free(worker);
@@ -168,14 +170,14 @@ static void take_out(uint32_t *list, unsigned *count, uint32_t slot)
         }
 }
 
-/* A descriptor may not be closed before its operations are over. */
+/* A descriptor may not be closed before its operations are over, or while its client is still to be woken. */
 static void free_if_over(struct worker *worker, struct worker_channel *channel)
 {
     char why[sizeof(channel->why)];
     uint64_t channel_id = channel->channel_id;
     uint32_t slot = channel->slot;
 
-    if (!channel->closing || channel->watched || channel->wake_started)
+    if (!channel->closing || channel->watched || channel->wake_started || channel->wake_waits)
         return;
     memcpy(why, channel->why, sizeof(why));
     sys_close(channel->channel.client_wake_fd);

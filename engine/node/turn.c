@@ -60,6 +60,8 @@ static bool take_completions(struct worker *worker)
     struct io_completion completions[COMPLETIONS_A_TURN];
     unsigned count = worker->io->ops->completions(worker->io, completions, COMPLETIONS_A_TURN);
 
+    bells_handed_over(worker);
+    bells_ring_due(worker);
     for (unsigned i = 0; i < count; i++)
         take_completion(worker, &completions[i]);
     return count > 0;
@@ -343,6 +345,8 @@ uint64_t turn_next(struct worker *worker)
         next = snapshots_next(worker);
     if (worker->walk_waits < next)
         next = worker->walk_waits;
+    if (bells_next(worker) < next)
+        next = bells_next(worker);
     for (unsigned i = 0; i < worker->unfinished_count; i++) {
         const struct worker_channel *channel = &worker->channels[worker->unfinished[i]];
         if (channel->waiting_count > 0 && channel->waiting_deadline < next)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a worker holds, and what its parts call of each other. For the files of the worker alone: worker.c (its life),
  * worker_recovery.c (its beginning), worker_stop.c (its end), turn.c (one turn), admission.c (requests in), answer.c
- * (answers out), query.c (queries that wait), channels.c (which channels there are, scanned or parked), attach.c (who
+ * (answers out), bells.c (waking clients), query.c (queries that wait), channels.c (which channels there are, scanned or parked), attach.c (who
  * uses which session), snapshots.c (when one is taken). None of them makes a system call but worker.c: a turn runs on
  * whatever io it is given. */
 #ifndef ENGINE_NODE_WORKER_STATE_H
@@ -10,6 +10,7 @@
 #include "engine/fsm/fsm.h"
 #include "engine/log/log.h"
 #include "engine/node/attach.h"
+#include "engine/node/bells.h"
 #include "engine/node/clock.h"
 #include "engine/node/logline.h"
 #include "engine/node/quota.h"
@@ -70,6 +71,7 @@ struct worker_channel {
     bool watched;         /* its watch has not ended */
     bool wake_started;    /* a wake-up of the client is not complete */
     bool wake_again;      /* another was needed meanwhile */
+    bool wake_waits;      /* stands in worker->bells.waiting: it is to be woken by itself, or later */
     uint8_t wakes_failed; /* in a row */
     bool stuck;           /* not read on: a write, a refusal or its client's reading must come first */
     bool starved;         /* likewise: the log had no buffer for its next request */
@@ -172,6 +174,7 @@ struct worker {
     uint64_t
         walk_waits; /* monotonic: when the first channel that waits for its user's share may go on; else UINT64_MAX */
     struct walk_share walk_shares[WORKER_WALK_USERS];
+    struct bells bells;
     struct quota quota;
     struct read_once read; /* the commands that are logged and not applied */
     struct snapshots snapshots;

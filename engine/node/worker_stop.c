@@ -23,7 +23,8 @@ int worker_stop(struct worker *worker, void (*busy)(void *context, uint64_t byte
     if (result != 0)
         return -1;
     worker->io->ops->completions(worker->io, &last, 1); /* hands over the last wake-ups */
-    if (worker->snapshots.config.place.memory == NULL)  /* else the state ends with the node */
+    bells_ring_due(worker);
+    if (worker->snapshots.config.place.memory == NULL) /* else the state ends with the node */
         snapshots_write_last(worker, &point, busy, context);
     return 0;
 }

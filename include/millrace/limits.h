@@ -84,6 +84,15 @@
 #define MR_WALK_AT_ONCE 16384
 #define MR_WALK_SHARE 16                  /* one in so many */
 #define MR_WALK_WAITS_MAX (1 * MR_SECOND) /* and not longer than this, however long the last one seemed to take */
+/* What it may take to hand wake-ups over, besides so much for each, before their users' are measured one by one, for so
+ * long. Of a user's no more are then begun in a turn than take the usual of the worker's processor time; and what one
+ * takes beyond that may be this share of it, or he is not woken; he may be so far behind with that. */
+#define MR_BELLS_QUICK (50 * MR_MICROSECOND)
+#define MR_BELL_QUICK (15 * MR_MICROSECOND)
+#define MR_BELL_USUAL (100 * MR_MICROSECOND)
+#define MR_BELL_SHARE 256 /* one in so many */
+#define MR_BELL_BEHIND (2 * MR_SECOND)
+#define MR_BELL_WATCHED (10 * MR_SECOND)
 /* What one query with many outputs may give in a turn: others are not kept waiting for longer than that takes. */
 #define MR_TURN_OUTPUTS 256
 #define MR_TURN_OUTPUT_BYTES (64 * MR_KIB)

@@ -235,7 +235,8 @@ uint64_t operation_due(struct fake_machine *machine); /* the moment at which wha
 void operation_post(struct fake_io *process, uint64_t token, int32_t result); /* a completion to be taken */
 struct operation *operation_begin(struct fake_io *process, enum fake_call call, struct description *file,
                                   uint64_t token);
-void operation_hand_over(struct fake_io *process);
+/* How much of the process's processor time that took. */
+uint64_t operation_hand_over(struct fake_io *process);
 /* Performs what the configured order lets happen now. */
 void operation_run_due(struct fake_io *process);
 /* An operation, out of its list, takes effect; its process hears of it. Freed. */

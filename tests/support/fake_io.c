@@ -145,6 +145,14 @@ static void start_wake(struct io *io, int event, uint64_t token)
     wake->fault = fault;
 }
 
+static uint64_t wake_measured(struct io *io, int event, uint64_t token)
+{
+    struct fake_io *process = self(io);
+    operation_hand_over(process);
+    start_wake(io, event, token);
+    return process->dead ? 0 : operation_hand_over(process);
+}
+
 static void unwake(struct io *io, uint64_t token)
 {
     struct fake_operation operation;
@@ -499,6 +507,7 @@ static const struct io_ops fake_ops = {
     .watch = start_watch,
     .unwatch = unwatch,
     .wake = start_wake,
+    .wake_measured = wake_measured,
     .unwake = unwake,
     .completions = take_completions,
     .sleep = sleep_for,

@@ -92,6 +92,9 @@ struct fake_config {
     void (*on_call)(void *context, struct io *io, enum fake_call call, const char *name);
     /* Called when a wake() takes effect. */
     void (*on_wake)(void *context, struct io *io, int event);
+    /* How long handing over a wake() of this eventfd takes: its process's processor time; and *waited besides, in which
+     * the process has no processor. NULL: no time. */
+    uint64_t (*wake_takes)(void *context, int event, uint64_t *waited);
     void *context;
 };
 

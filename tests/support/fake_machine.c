@@ -94,6 +94,7 @@ static struct fake_machine *copy_machine(const struct fake_machine *machine, boo
     clone->config = machine->config;
     clone->config.on_call = NULL;
     clone->config.on_wake = NULL;
+    clone->config.wake_takes = NULL;
     clone->config.context = NULL;
     clone->random = machine->random;
     clone->monotonic = machine->monotonic;

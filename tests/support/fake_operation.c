@@ -139,10 +139,20 @@ void operation_perform(struct fake_io *process, struct operation *operation)
     operation_free(machine, operation);
 }
 
-void operation_hand_over(struct fake_io *process)
+uint64_t operation_hand_over(struct fake_io *process)
 {
-    for (struct operation *operation = process->operations; operation; operation = operation->next)
+    struct fake_machine *machine = process->machine;
+    uint64_t took = 0;
+    for (struct operation *operation = process->operations; operation; operation = operation->next) {
+        if (operation->call == FAKE_WAKE && !operation->handed_over && machine->config.wake_takes) {
+            uint64_t waited = 0;
+            uint64_t processor = machine->config.wake_takes(machine->config.context, operation->event, &waited);
+            machine->monotonic += processor + waited;
+            took += processor;
+        }
         operation->handed_over = true;
+    }
+    return took;
 }
 
 /* Performs what the order lets happen now. */

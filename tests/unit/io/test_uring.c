@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -402,6 +403,42 @@ static void wake_adds_one(void **state)
     close(fd);
 }
 
+/* What was begun before it has gone, too; and its cost is that of all who listen. */
+static void a_measured_wake_is_handed_over_at_once(void **state)
+{
+    struct fixture *f = *state;
+    int fd = event(EFD_NONBLOCK), before = event(EFD_NONBLOCK), nests[200];
+    struct epoll_event watch = {.events = EPOLLIN | EPOLLET};
+    uint64_t alone = UINT64_MAX, heard = UINT64_MAX;
+
+    f->io->ops->wake(f->io, before, 1);
+    for (unsigned i = 0; i < 20; i++) {
+        uint64_t took = f->io->ops->wake_measured(f->io, fd, 2 + i);
+        alone = took < alone ? took : alone;
+    }
+    uint64_t value;
+    assert_int_equal(read(before, &value, sizeof value), sizeof value);
+    assert_int_equal(read(fd, &value, sizeof value), sizeof value);
+    assert_int_equal(value, 20);
+    for (unsigned i = 0; i < 21; i++)
+        expect(f->io, 1 + i, 8);
+    for (unsigned i = 0; i < 200; i++) {
+        nests[i] = epoll_create1(EPOLL_CLOEXEC);
+        assert_true(nests[i] >= 0);
+        assert_int_equal(epoll_ctl(nests[i], EPOLL_CTL_ADD, fd, &watch), 0);
+    }
+    for (unsigned i = 0; i < 20; i++) {
+        uint64_t took = f->io->ops->wake_measured(f->io, fd, 1);
+        heard = took < heard ? took : heard;
+        expect(f->io, 1, 8);
+    }
+    assert_true(heard > alone);
+    for (unsigned i = 0; i < 200; i++)
+        close(nests[i]);
+    close(before);
+    close(fd);
+}
+
 /* Whatever its owner did to it. */
 static void full_counter_blocks_nobody(void **state)
 {
@@ -631,6 +668,7 @@ int main(void)
         cmocka_unit_test(watches_outlive_a_full_queue),
         cmocka_unit_test(failed_watch_is_over),
         cmocka_unit_test(wake_adds_one),
+        cmocka_unit_test(a_measured_wake_is_handed_over_at_once),
         cmocka_unit_test(full_counter_blocks_nobody),
         cmocka_unit_test(pending_operations_do_not_keep_a_process),
         cmocka_unit_test(sleep_ends),
