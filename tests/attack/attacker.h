@@ -45,6 +45,7 @@ struct attacker {
     uint64_t overwritten;      /* its tail, when an attack put something else there */
     char closed[160];          /* why the node closed it; empty: it has not */
     bool leaves_bell;          /* what wakes it is not waited on, as long as it is connected: an attack has spoilt it */
+    bool has_ears;             /* many listen to what wakes it, as long as it is connected */
     struct meddler meddler;
     uint64_t session, counter, map, sequence; /* session 0: none */
     unsigned session_rounds;

@@ -14,8 +14,9 @@
 #define ATTACKS_MAX 64
 /* Rounds that an attacker takes at a time. */
 #define ROUNDS_AT_ONCE 32
-/* Attackers and well-behaved neighbours are of this user, the honest client of the node's own. */
+/* Attackers are of this user, well-behaved neighbours of the next, the honest client of the node's own. */
 #define STRANGER 54321
+#define NEIGHBOUR 54322
 
 /* Beside whom the honest client's calls are made. Uncounted: in the warm-up, and while others come and go. */
 enum beside { BESIDE_UNCOUNTED, BESIDE_NOBODY, BESIDE_CALM, BESIDE_ATTACK, BESIDES };

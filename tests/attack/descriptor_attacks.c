@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <liburing.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,6 +14,10 @@
 #include <unistd.h>
 
 #include "tests/support/wait.h"
+
+#define EARS 30000       /* polls of one bell */
+#define EARS_AT_ONCE 512 /* that are submitted */
+#define NESTS 400        /* epoll instances that watch it */
 
 static void must_fail(struct attacker *attacker, bool done, const char *what)
 {
@@ -104,6 +109,60 @@ static unsigned bell_misused(struct attacker *attacker)
     meddler_stop(meddler);
     close(nest);
     return draw(attacker, 2) == 0 ? LEAVE_ALL : STAYS;
+}
+
+/* Polls of its bell, kept by a ring and by nobody who waits. False: it may have none. */
+static bool listen_by_ring(struct attacker *attacker, unsigned count)
+{
+    static struct io_uring ring;
+    static bool made;
+    struct io_uring_params params = {.flags = IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER};
+
+    if (made)
+        io_uring_queue_exit(&ring); /* of a connection that is over */
+    made = io_uring_queue_init_params(EARS_AT_ONCE, &ring, &params) == 0;
+    if (!made)
+        return false;
+    while (count-- > 0) {
+        struct io_uring_sqe *entry = io_uring_get_sqe(&ring);
+        if (entry == NULL && io_uring_submit(&ring) > 0)
+            entry = io_uring_get_sqe(&ring);
+        if (entry == NULL)
+            break; /* as many as there may be */
+        io_uring_prep_poll_multishot(entry, attacker->client.wake, POLLIN);
+    }
+    (void)io_uring_submit(&ring);
+    return true;
+}
+
+/* Epoll instances that watch it, each a descriptor. */
+static void listen_by_nests(struct attacker *attacker)
+{
+    static int nests[NESTS];
+    static unsigned count;
+    struct epoll_event event = {.events = EPOLLIN};
+
+    while (count > 0)
+        close(nests[--count]);
+    while (count < NESTS && (nests[count] = epoll_create1(EPOLL_CLOEXEC)) >= 0)
+        if (epoll_ctl(nests[count++], EPOLL_CTL_ADD, attacker->client.wake, &event) != 0)
+            break;
+}
+
+/* Each time it is woken, the kernel tells all who listen before the worker can go on. */
+static unsigned ears_by_the_thousand(struct attacker *attacker)
+{
+    struct channel_page *page = attacker->channel.page;
+
+    if (!attacker->has_ears && !listen_by_ring(attacker, EARS))
+        listen_by_nests(attacker);
+    attacker->has_ears = true;
+    for (unsigned i = 0; i < 20; i++) {
+        atomic_store(&page->response.reader_sleeps, 1);
+        if (!attacker_settled(attacker))
+            break;
+    }
+    return STAYS;
 }
 
 static unsigned descriptors_closed(struct attacker *attacker)
@@ -230,6 +289,7 @@ static unsigned memory_of_a_channel_that_opens(struct attacker *attacker)
 
 const struct attack descriptor_attacks[] = {{"node's eventfd misused", 10, node_eventfd_misused},
                                             {"bell misused", 6, bell_misused},
+                                            {"ears by the thousand", 1, ears_by_the_thousand},
                                             {"descriptors closed", 3, descriptors_closed},
                                             {"storm of wake-ups", 5, storm_of_wake_ups},
                                             {"memory of an open channel", 8, memory_of_an_open_channel},

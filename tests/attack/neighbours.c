@@ -229,7 +229,7 @@ int calm_live(struct board *board, unsigned number)
     char name[32];
 
     snprintf(name, sizeof(name), "calm %u", number);
-    if (setgid(STRANGER) != 0 || setuid(STRANGER) != 0 || mr_connect(board->socket, NULL, &client) != MR_OK ||
+    if (setgid(NEIGHBOUR) != 0 || setuid(NEIGHBOUR) != 0 || mr_connect(board->socket, NULL, &client) != MR_OK ||
         mr_counter_open(client, name, &counter) != MR_OK) {
         snprintf(account->failure, sizeof(account->failure), "cannot begin: %s", mr_message(client));
         return 1;

@@ -122,6 +122,7 @@ void attacker_hang_up(struct attacker *attacker)
     attacker_drop(attacker);
     stub_disconnect(&attacker->client);
     attacker->leaves_bell = false;
+    attacker->has_ears = false;
 }
 
 /* ---- The channel ---- */
