@@ -529,6 +529,20 @@ uint64_t fsm_walk(const struct fsm *fsm, const struct command_input *command, ui
     return session == NULL ? 0 : session_walk(session, command->last_input_sequence_num, again);
 }
 
+bool fsm_frees(const struct fsm *fsm, const struct command_input *command)
+{
+    if (!fsm_check_frees(fsm, command))
+        return false;
+    if (command->kind != COMMAND_SESSION_COMMAND || command->session_kind != SESSION_COMMAND_SERVICE_COMMAND)
+        return true;
+    struct session *session = fsm_find_session(fsm, command->session_id);
+    const struct opening *opening = session == NULL ? NULL : service_opening(session, command->service_id);
+    if (opening == NULL)
+        return true; /* it will be refused */
+    const struct service *service = opening->service;
+    return service->type->watched == NULL || !service->type->watched(service->state);
+}
+
 bool fsm_collect(struct fsm *fsm, unsigned budget)
 {
     return garbage_collect(&fsm->garbage, budget);

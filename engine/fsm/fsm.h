@@ -69,8 +69,11 @@ void fsm_destroy(struct fsm *fsm);
  * the status of the refusal, *message (static text) saying why. Looks at no state. */
 enum status fsm_check_command(const struct fsm *fsm, const struct partition_command_input *input, uint32_t partition,
                               const char **message);
-/* Does it only end or remove things? Then it is admitted at any limit but an unwritable disk. Looks at no state. */
+/* Does it only end or remove things? Then it is admitted at any limit on requests. Looks at no state. */
 bool fsm_check_frees(const struct fsm *fsm, const struct command_input *command);
+/* The same, and nothing is kept for listeners who are told of it? Then it is admitted at any limit on what the state
+ * takes. */
+bool fsm_frees(const struct fsm *fsm, const struct command_input *command);
 enum status fsm_check_query(const struct partition_query_input *input, uint32_t partition, const char **message);
 
 /* One logged command. `command` has passed fsm_check_command(); command->source and all slices live at least until the

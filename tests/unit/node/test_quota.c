@@ -199,6 +199,45 @@ static void memory(void **state)
     scene_end(&scene);
 }
 
+/* What takes away adds first, if there is somebody who is to be told. */
+static void memory_beside_listeners(void **state)
+{
+    struct payload payload = key_payload("key", 0);
+    struct harness_frame frame;
+
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    quota()->measure = measure;
+    in_use = 64 * MR_MIB;
+    put(1);
+    expect_ok(scene.client);
+    struct scene listener = scene_beside(&scene, 1, RING);
+    uint64_t position = scene_listen(&listener, 2, "", false);
+    harness_settle(scene.harness);
+    scene_take(&listener, position, &frame);
+    quota()->memory_limit = 64 * MR_MIB;
+    quota()->measured_at = 0;
+    request_command(&scene.request, scene.session, scene.map, 3, "Remove", payload_slice(&payload));
+    expect_refused(scene.client, "its limit is 64M (--memory-limit); listeners are told, which adds to it");
+    request_command(&scene.request, scene.session, scene.map, 3, "Clear", (struct slice){0});
+    expect_refused(scene.client, "listeners are told");
+    put(3);
+    expect_refused(scene.client, "(--memory-limit)");
+    /* a KeepAlive that names no stream ends it, and then nobody is told */
+    request_keep_alive(&scene.request, scene.session, (struct slice){0}, 2, NULL, 0);
+    expect_ok(scene.client);
+    request_command(&scene.request, scene.session, scene.map, 3, "Remove", payload_slice(&payload));
+    expect_ok(scene.client);
+    request_command(&scene.request, scene.session, scene.map, 4, "Clear", (struct slice){0});
+    expect_ok(scene.client);
+    /* where there is no such session or service it is refused as ever */
+    request_command(&scene.request, scene.session + 1000, scene.map, 5, "Remove", payload_slice(&payload));
+    char message[400];
+    assert_int_equal(ask_by(scene.client, message, sizeof(message)), STATUS_FORBIDDEN);
+    request_free(&listener.request);
+    scene_end(&scene);
+}
+
 /* Of the disk: where cutting the log does not help. */
 static void disk(void **state)
 {
@@ -257,6 +296,7 @@ int main(void)
         cmocka_unit_test(a_failed_write_gives_room_back),
         cmocka_unit_test(services),
         cmocka_unit_test(memory),
+        cmocka_unit_test(memory_beside_listeners),
         cmocka_unit_test(disk),
         cmocka_unit_test(a_successor_reads_back_what_is_over_its_limits),
     };
