@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One partition's state machine: what an entry of the log does. First every deadline up to the entry's time fires, then
- * its command is applied:
+/* One partition's state machine: what an entry of the log does. First the deadlines up to the entry's time fire, or the
+ * first of them if they are many, then its command is applied:
  *
  *     fsm_apply -> open_session | keep_alive | close_session | create_service | close_service | service_command
  *
@@ -434,14 +434,28 @@ static void in_session(const struct application *application)
         close_service(application, session);
 }
 
+/* Something is due. However much it is, an entry does a part of it that others need not notice: the rest stays due, in
+ * the same order, for the entries behind it. What a turn takes in has one time, so of such entries only the first does
+ * its part, and a batch takes no longer than one of them; one that carries nothing but time always does. */
+static void pass_time(struct fsm *fsm, const struct fsm_entry *entry)
+{
+    if (entry->time <= fsm->time && entry->command != NULL)
+        return;
+    uint64_t outputs = fsm->outputs;
+    for (unsigned fired = 0; fired < MR_ENTRY_DEADLINES && fsm->outputs - outputs < MR_ENTRY_DEADLINE_OUTPUTS;
+         fired++) {
+        uint64_t deadline = timers_next(&fsm->timers);
+        if (deadline > fsm->time && deadline <= entry->time)
+            fsm->time = deadline;
+        if (timers_fire(&fsm->timers, entry->time, fsm) == 0)
+            break;
+    }
+}
+
 static void apply(struct fsm *fsm, const struct fsm_entry *entry)
 {
-    uint64_t deadline;
-    while ((deadline = timers_next(&fsm->timers)) <= entry->time && fsm->timers.count > 0) {
-        if (deadline > fsm->time)
-            fsm->time = deadline;
-        timers_fire(&fsm->timers, deadline, fsm);
-    }
+    if (timers_next(&fsm->timers) <= entry->time)
+        pass_time(fsm, entry);
     if (entry->time > fsm->time)
         fsm->time = entry->time;
     if (entry->command == NULL)
@@ -513,6 +527,20 @@ uint64_t fsm_walk(const struct fsm *fsm, const struct command_input *command, ui
         command->kind == COMMAND_KEEP_ALIVE ? fsm_find_session(fsm, command->session_id) : NULL;
     *again = 0;
     return session == NULL ? 0 : session_walk(session, command->last_input_sequence_num, again);
+}
+
+bool fsm_frees(const struct fsm *fsm, const struct command_input *command)
+{
+    if (!fsm_check_frees(fsm, command))
+        return false;
+    if (command->kind != COMMAND_SESSION_COMMAND || command->session_kind != SESSION_COMMAND_SERVICE_COMMAND)
+        return true;
+    struct session *session = fsm_find_session(fsm, command->session_id);
+    const struct opening *opening = session == NULL ? NULL : service_opening(session, command->service_id);
+    if (opening == NULL)
+        return true; /* it will be refused */
+    const struct service *service = opening->service;
+    return service->type->watched == NULL || !service->type->watched(service->state);
 }
 
 bool fsm_collect(struct fsm *fsm, unsigned budget)

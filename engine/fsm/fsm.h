@@ -69,8 +69,11 @@ void fsm_destroy(struct fsm *fsm);
  * the status of the refusal, *message (static text) saying why. Looks at no state. */
 enum status fsm_check_command(const struct fsm *fsm, const struct partition_command_input *input, uint32_t partition,
                               const char **message);
-/* Does it only end or remove things? Then it is admitted at any limit but an unwritable disk. Looks at no state. */
+/* Does it only end or remove things? Then it is admitted at any limit on requests. Looks at no state. */
 bool fsm_check_frees(const struct fsm *fsm, const struct command_input *command);
+/* The same, and no crowd of listeners is told of it, for each of whom something is kept? Then it is admitted at any
+ * limit on what the state takes. */
+bool fsm_frees(const struct fsm *fsm, const struct command_input *command);
 enum status fsm_check_query(const struct partition_query_input *input, uint32_t partition, const char **message);
 
 /* One logged command. `command` has passed fsm_check_command(); command->source and all slices live at least until the
@@ -83,7 +86,10 @@ struct fsm_entry {
     bool shares;                         /* its outputs may go to the route by fsm_sink.share() */
     const struct command_input *command; /* NULL: carries nothing but time (logged by the node itself) */
 };
-/* Fires every deadline up to entry->time, then applies the command. */
+/* Fires the deadlines up to entry->time, then applies the command. At most MR_ENTRY_DEADLINES of them, and
+ * none before a command at the time of the entry before it: what is left is due at the next ones. A session or an entry
+ * whose deadline has passed is there like any other until its deadline fires; a KeepAlive or a write that comes before
+ * renews it. */
 void fsm_apply(struct fsm *fsm, const struct fsm_entry *entry, const struct fsm_sink *sink);
 
 /* Commands that will be applied next, in this order as far as is known: asks for the memory that they will look at, so
@@ -157,7 +163,8 @@ bool fsm_session_after(const struct fsm *fsm, uint64_t id, struct fsm_session *t
 
 uint64_t fsm_index(const struct fsm *fsm); /* of the entry applied last; 0: none */
 uint64_t fsm_time(const struct fsm *fsm);  /* of the same */
-/* The earliest deadline of a session, an entry or a request that still lies ahead; UINT64_MAX: none. */
+/* The earliest deadline of a session, an entry or a request that has not fired; UINT64_MAX: none. One that is not over
+ * fsm_time() was one of too many for an entry: the next entry with nothing but time goes on with them. */
 uint64_t fsm_next_deadline(const struct fsm *fsm);
 uint64_t fsm_session_count(const struct fsm *fsm);
 uint64_t fsm_sessions_of(const struct fsm *fsm, uint32_t uid);

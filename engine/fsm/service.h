@@ -30,7 +30,7 @@ struct service_operation {
     size_t name_size;
     enum operation_kind kind;
     void (*run)(void *state, struct service_call *call);
-    bool frees; /* only takes away: admitted at any limit but an unwritable disk */
+    bool frees; /* only takes away: admitted at any limit but an unwritable disk, unless it is watched() */
 };
 
 #define OPERATION_NAME(text) .name = (text), .name_size = sizeof(text) - 1
@@ -68,6 +68,9 @@ struct service_type {
     /* A stream has been ended from outside: by KeepAlive, CloseService, its session's end or the session's limit. The
      * service forgets it, and what call_open() was given for it. NULL if the type opens none. */
     void (*ended)(void *state, void *listener);
+    /* Would an operation that frees have outputs kept for so many streams that it takes more memory than it gives back?
+     * NULL if the type opens none. */
+    bool (*watched)(const void *state);
 };
 
 /* ---- answering a call ---- */

@@ -10,7 +10,7 @@
 struct fsm {
     struct fsm_config config;
     uint64_t index; /* of the entry applied last, or being applied */
-    uint64_t time;  /* while a deadline fires: the deadline */
+    uint64_t time;  /* while a deadline fires: the deadline, unless it comes late */
     struct timers timers;
     struct garbage garbage;
     struct table sessions_by_id;
@@ -26,6 +26,7 @@ struct fsm {
     struct service_call call;
     struct service_call output; /* of streams */
     uint64_t events;            /* that were given to streams so far: their names */
+    uint64_t outputs;           /* of streams so far: each stream's own, where an event was given to many */
     struct slice *parts;        /* of the answer being given */
     size_t part_capacity;
     char text[MR_MESSAGE_MAX];    /* of the refusal being given */

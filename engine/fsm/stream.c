@@ -164,6 +164,7 @@ static void tell_service(struct stream *stream)
 
 static inline void record(struct stream *stream, struct event *event)
 {
+    stream->fsm->outputs++;
     session_stream_output(stream, event);
     if (!stream->waits && !share(stream, event))
         stream_go_on(stream);
@@ -171,6 +172,7 @@ static inline void record(struct stream *stream, struct event *event)
 
 static void record_last(struct stream *stream, struct event *event)
 {
+    stream->fsm->outputs++;
     session_stream_output(stream, event);
     complete(stream);
     if (!stream->waits)
@@ -256,6 +258,7 @@ void stream_close(struct stream *stream)
 
 void stream_end_unstored(struct stream *stream)
 {
+    stream->fsm->outputs++;
     tell_service(stream);
     complete(stream);
     struct command_output output = {

@@ -96,21 +96,27 @@ static bool memory_is_full(struct quota *quota, uint64_t now)
     return quota->memory >= quota->memory_limit;
 }
 
+/* Of one that passes at other times. */
+static const char *why_not(const struct fsm *fsm, const struct command_input *command)
+{
+    return fsm_check_frees(fsm, command) ? "; it tells too many listeners" : "";
+}
+
 enum quota_verdict quota_judge_closely(struct quota *quota, const struct fsm *fsm, const struct command_input *command,
                                        uint32_t uid, uint64_t now, char *text, size_t size)
 {
     char limit[32];
 
-    if (memory_is_full(quota, now) && !fsm_check_frees(fsm, command)) {
-        snprintf(text, size, "the partition holds %" PRIu64 " bytes in memory, its limit is %s (--memory-limit)",
-                 quota->memory, value_write_size(limit, quota->memory_limit));
+    if (memory_is_full(quota, now) && !fsm_frees(fsm, command)) {
+        snprintf(text, size, "the partition holds %" PRIu64 " bytes in memory, its limit is %s (--memory-limit)%s",
+                 quota->memory, value_write_size(limit, quota->memory_limit), why_not(fsm, command));
         return QUOTA_FULL;
     }
-    if (quota->disk > 0 && !fsm_check_frees(fsm, command)) {
+    if (quota->disk > 0 && !fsm_frees(fsm, command)) {
         snprintf(text, size,
                  "the partition's snapshots and the least of log take %" PRIu64
-                 " bytes, their limit is %s (--disk-limit)",
-                 quota->disk, value_write_size(limit, quota->disk_limit));
+                 " bytes, their limit is %s (--disk-limit)%s",
+                 quota->disk, value_write_size(limit, quota->disk_limit), why_not(fsm, command));
         return QUOTA_FULL;
     }
     if (quota_makes_session(command))

@@ -12,8 +12,8 @@
  *
  * Seccomp: the system calls below, some with certain arguments only; any other gives EPERM. No signal to the
  * supervisor passes, whatever Landlock knows. In builds for tests a call that is not below is the process's end
- * (SIGSYS), so that one which is missing here does not go unnoticed; where sandbox_try() is asked for, it is EPERM there
- * too. */
+ * (SIGSYS), so that one which is missing here does not go unnoticed; where sandbox_try() is asked for, it is EPERM
+ * there, too. */
 #include "engine/node/sandbox.h"
 
 #include "engine/node/logline.h"

@@ -240,7 +240,17 @@ static void close_broken(struct worker *worker)
     }
 }
 
-/* Time itself as an entry, when a deadline has come and no command carries time past it. */
+/* Is time to be logged by itself? When a deadline has come and nothing that is logged carries time past it; and when it
+ * was left by an entry that had fired as many as one may, as soon as everything logged is applied: one entry a turn, so
+ * that who asks meanwhile is answered between any two. An orderly stop leaves them to the next start. */
+static bool time_is_due(const struct worker *worker, uint64_t deadline)
+{
+    if (deadline > worker->time || deadline == UINT64_MAX)
+        return false;
+    return worker->logged_time < deadline || (deadline <= fsm_time(worker->fsm) && worker->accepting &&
+                                              log_last_index(worker->log) == fsm_index(worker->fsm));
+}
+
 static void log_time(struct worker *worker)
 {
     uint64_t deadline = fsm_next_deadline(worker->fsm);
@@ -249,7 +259,7 @@ static void log_time(struct worker *worker)
     worker->time_waits = false;
     if (deadline == UINT64_MAX || log_trouble(worker->log) != NULL)
         return;
-    if (deadline <= worker->time && worker->logged_time < deadline) {
+    if (time_is_due(worker, deadline)) {
         worker->time_waits = log_reserve(worker->log, 0) == NULL;
         if (worker->time_waits)
             return;

@@ -114,6 +114,23 @@ static void tell_cleared(struct map *map, uint64_t now)
     free(entries);
 }
 
+/* Would clearing the map tell more events than one command may? Then it has failed. Who listens to one key is counted
+ * whether there is an entry of it or not: so nothing needs to be walked. */
+static bool clear_fails(const struct map *map, struct service_call *call)
+{
+    uint64_t entries = map->entries.by_key.count, every = map->listeners.every_count;
+    uint64_t single = map->listeners.count - every;
+    if (every == 0 || entries == 0 || (single <= MR_EVENTS_MAX && entries <= (MR_EVENTS_MAX - single) / every))
+        return false;
+    char message[MR_MESSAGE_MAX];
+    snprintf(message, sizeof(message),
+             "%" PRIu64 " entries, %" PRIu64 " listeners: a Clear makes at most %" PRIu64
+             " events; remove entries one by one, or close listeners",
+             entries, map->listeners.count, MR_EVENTS_MAX);
+    call_fail(call, STATUS_UNAVAILABLE, message);
+    return true;
+}
+
 static bool replay(struct map *map, struct stream *stream, const struct map_entry *entry)
 {
     struct service_call *output = stream_output(map->entries.host);
@@ -127,6 +144,13 @@ static void events(void *state, struct service_call *call)
     struct map_input input;
     if (!map_read_events_input(call_payload(call), &input)) {
         fail_input(call);
+        return;
+    }
+    if (map->listeners.count >= MR_EVENTS_MAX) { /* what one write would have to tell */
+        char message[MR_MESSAGE_MAX];
+        snprintf(message, sizeof(message), "the map has %" PRIu64 " listeners, the most it may have",
+                 map->listeners.count);
+        call_fail(call, STATUS_UNAVAILABLE, message);
         return;
     }
     struct map_listener *listener = map_listen(&map->listeners, input.key, call_index(call));
@@ -240,6 +264,8 @@ static void clear(void *state, struct service_call *call)
         fail_input(call);
         return;
     }
+    if (clear_fails(map, call))
+        return;
     if (map_has_listeners(&map->listeners))
         tell_cleared(map, call_time(call));
     map_clear(&map->entries);
@@ -301,6 +327,14 @@ static void size(void *state, struct service_call *call)
 }
 
 /* ---- the type ---- */
+
+/* For each listener an event takes a place in its session; what an entry takes is worth about this many. */
+#define LISTENERS_FEW 16
+
+static bool watched(const void *state)
+{
+    return ((const struct map *)state)->listeners.count > LISTENERS_FEW;
+}
 
 static void *create(struct service_host *host)
 {
@@ -384,4 +418,5 @@ const struct service_type map_type = {
     .restore = restore,
     .expect = expect,
     .ended = ended,
+    .watched = watched,
 };

@@ -305,8 +305,7 @@ struct map_entry *map_write(struct map_entries *entries, struct map_entry *entry
 
 static bool restore(struct map_entries *entries, const struct map_kept *kept, uint64_t hash)
 {
-    if (kept->index == 0 || (kept->expire != 0 && kept->expire <= *entries->host->time) ||
-        kept->key.size > MAP_CONTENT_MAX || kept->value.size > MAP_CONTENT_MAX - kept->key.size ||
+    if (kept->index == 0 || kept->key.size > MAP_CONTENT_MAX || kept->value.size > MAP_CONTENT_MAX - kept->key.size ||
         find(entries, kept->key, hash) != NULL)
         return false;
     write_entry(entries, NULL, kept, hash);
@@ -347,7 +346,7 @@ uint64_t map_remaining(const struct map_entry *entry, uint64_t now)
     uint64_t expire = map_expire(entry);
     if (expire == 0)
         return 0;
-    /* A query can see an entry whose deadline no command has passed yet. It is there, so something remains. */
+    /* An entry whose deadline has passed can be seen until that has fired. It is there, so something remains. */
     return expire > now ? expire - now : 1;
 }
 

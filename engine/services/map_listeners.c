@@ -62,6 +62,8 @@ struct map_listener *map_listen(struct map_listeners *listeners, struct slice ke
     listener->only = key.size == 0 ? NULL : find_or_add(listeners, key);
     list_append(listener->only == NULL ? &listeners->every : &listener->only->listeners, &listener->peers);
     list_append(&listeners->order, &listener->order);
+    listeners->count++;
+    listeners->every_count += listener->only == NULL;
     return listener;
 }
 
@@ -70,6 +72,8 @@ void map_unlisten(struct map_listeners *listeners, struct map_listener *listener
     struct map_listened *only = listener->only;
     list_remove(&listener->peers);
     list_remove(&listener->order);
+    listeners->count--;
+    listeners->every_count -= only == NULL;
     free(listener);
     if (only == NULL || !list_empty(&only->listeners))
         return;

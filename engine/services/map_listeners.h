@@ -31,6 +31,8 @@ struct map_listeners {
     struct list keys;  /* struct map_listened */
     struct list every; /* listeners of every key, by index */
     struct list order; /* all listeners, by index */
+    uint64_t count;    /* of all */
+    uint64_t every_count;
     uint64_t hash_seed;
 };
 

@@ -128,6 +128,12 @@
 #define MR_SESSION_OUTPUT_BYTES_DEFAULT (64 * MR_MIB)
 #define MR_SESSION_OUTPUT_BYTES_MIN (64 * MR_KIB)
 #define MR_SESSION_OUTPUT_BYTES_MAX (64 * MR_GIB)
+/* Deadlines that one entry of the log fires, and outputs that it gives to streams by them, before the rest is left to
+ * the next entries. Part of what a log means, as are the next two: other numbers give another state. */
+#define MR_ENTRY_DEADLINES 256
+#define MR_ENTRY_DEADLINE_OUTPUTS 65536
+/* A map's listeners; and events of one Clear, a map's entries times its listeners: with more it is refused. */
+#define MR_EVENTS_MAX UINT64_C(1048576)
 /* The bit array of KeepAlive's filter. */
 #define MR_FILTER_PROBES_MAX 16
 #define MR_FILTER_BITS_MIN 64

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Thousands of connections at once, from one process: up to --user-connections they stand, one more is refused with the
- * limit, somebody else's client goes on meanwhile, and when they are gone there is room again. And a node that may have
- * few descriptors open has its limits by them, so that it never runs out of any. As root the crowd is another user's. */
+ * limit, somebody else's client goes on meanwhile, and when they are gone there is room again. And a node that may
+ * have few descriptors open has its limits by them, so that it never runs out of any. As root the crowd is another
+ * user's. */
 #include "tests/support/stub_node.h"
 
 #include <millrace/counter.h>

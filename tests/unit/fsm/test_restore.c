@@ -287,7 +287,6 @@ static ProtobufCBinaryData *message_of(Snapshot *snapshot)
 #define NO_INDEX PART("\x12\x07\x0a\x03\x12\x01k\x12\x00")
 #define NO_VALUE PART("\x12\x07\x0a\x05\x08\x0a\x12\x01k")
 #define NO_TEXT PART("\x12\x09\x0a\x05\x08\x0a\x12\x01\xff\x12\x00")
-#define EXPIRED PART("\x12\x10\x0a\x05\x08\x0a\x12\x01k\x12\x07\x12\x05\x08\xe9\x07\x10\x07") /* just now */
 #define EXPIRES_AT_0 PART("\x12\x0b\x0a\x05\x08\x0a\x12\x01k\x12\x02\x12\x00")
 
 static void data_is(Snapshot *snapshot, size_t service, const struct slice *const *parts, size_t count)
@@ -312,7 +311,6 @@ static void data_is(Snapshot *snapshot, size_t service, const struct slice *cons
     X("a session from the future", session_of(snapshot, 2)->session_id = 18, "do not rise, or not within")             \
     X("an endless session", session_of(snapshot, 0)->timeout->seconds = 86401, "times")                                \
     X("a timeout of none", session_of(snapshot, 2)->timeout->seconds = 0, "times")                                     \
-    X("an ended session", session_of(snapshot, 2)->last_updated->seconds -= 2, "times")                                \
     X("renewed in the future", session_of(snapshot, 2)->last_updated->seconds++, "times")                              \
     X("nanos", session_of(snapshot, 0)->timeout->nanos = 1000000000, "times")                                          \
     X("a session less", snapshot->n_sessions--, "goes on behind the last session")                                     \
@@ -369,7 +367,6 @@ static void data_is(Snapshot *snapshot, size_t service, const struct slice *cons
     X("an entry without an index", map_is(snapshot, 3, L8, L9, NO_INDEX), "service 4: its data")                       \
     X("an entry without a value", map_is(snapshot, 3, L8, L9, NO_VALUE), "service 4: its data")                        \
     X("a key that is no text", map_is(snapshot, 3, L8, L9, NO_TEXT), "service 4: its data")                            \
-    X("a deadline that has come", map_is(snapshot, 3, L8, L9, EXPIRED), "service 4: its data")                         \
     X("a deadline of 0", map_is(snapshot, 3, L8, L9, EXPIRES_AT_0), "service 4: its data")                             \
     X("a 0 that is written", counter_is(snapshot, "\x08\x00", 2), "service 3: its data")                               \
     X("a number too long", counter_is(snapshot, "\x08\x81\x00", 3), "service 3: its data")                             \

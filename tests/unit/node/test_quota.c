@@ -199,6 +199,67 @@ static void memory(void **state)
     scene_end(&scene);
 }
 
+static void listen_once_more(struct scene *listener)
+{
+    struct harness_frame frame;
+    while (harness_take(listener->client, &frame)) /* what the others were told */
+        ;
+    uint64_t position = scene_listen(listener, scene.next++, "", false);
+    harness_settle(scene.harness);
+    scene_take(listener, position, &frame);
+}
+
+/* Asks under the scene's next number. */
+static void ask_map(const char *operation, struct slice payload)
+{
+    request_command(&scene.request, scene.session, scene.map, scene.next++, operation, payload);
+}
+
+/* What takes away adds first, if there are many who are to be told. */
+static void memory_beside_listeners(void **state)
+{
+    enum { FEW = 16 };
+    struct payload payload = key_payload("key", 0);
+
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    quota()->measure = measure;
+    in_use = 64 * MR_MIB;
+    put(scene.next++);
+    expect_ok(scene.client);
+    struct scene listener = scene_beside(&scene, 1, RING);
+    for (unsigned n = 0; n < FEW; n++)
+        listen_once_more(&listener);
+    quota()->memory_limit = 64 * MR_MIB;
+    quota()->measured_at = 0;
+    ask_map("Remove", payload_slice(&payload));
+    expect_ok(scene.client);
+    ask_map("Clear", (struct slice){0});
+    expect_ok(scene.client);
+    quota()->memory_limit = 0;
+    listen_once_more(&listener);
+    quota()->memory_limit = 64 * MR_MIB;
+    ask_map("Remove", payload_slice(&payload));
+    expect_refused(scene.client, "its limit is 64M (--memory-limit); it tells too many listeners");
+    ask_map("Clear", (struct slice){0});
+    expect_refused(scene.client, "it tells too many listeners");
+    put(scene.next++);
+    expect_refused(scene.client, "(--memory-limit)");
+    /* a KeepAlive that names no stream ends it, and then nobody is told */
+    request_keep_alive(&scene.request, scene.session, (struct slice){0}, scene.next - 1, NULL, 0);
+    expect_ok(scene.client);
+    ask_map("Remove", payload_slice(&payload));
+    expect_ok(scene.client);
+    ask_map("Clear", (struct slice){0});
+    expect_ok(scene.client);
+    /* where there is no such session or service it is refused as ever */
+    request_command(&scene.request, scene.session + 1000, scene.map, 5, "Remove", payload_slice(&payload));
+    char message[400];
+    assert_int_equal(ask_by(scene.client, message, sizeof(message)), STATUS_FORBIDDEN);
+    request_free(&listener.request);
+    scene_end(&scene);
+}
+
 /* Of the disk: where cutting the log does not help. */
 static void disk(void **state)
 {
@@ -257,6 +318,7 @@ int main(void)
         cmocka_unit_test(a_failed_write_gives_room_back),
         cmocka_unit_test(services),
         cmocka_unit_test(memory),
+        cmocka_unit_test(memory_beside_listeners),
         cmocka_unit_test(disk),
         cmocka_unit_test(a_successor_reads_back_what_is_over_its_limits),
     };

@@ -453,6 +453,79 @@ static void listeners_in_the_snapshot(void **state)
     free(dump);
 }
 
+/* ---- many events of one command ---- */
+
+static void put_many(struct fixture *fixture, unsigned count)
+{
+    char key[16];
+    for (unsigned n = 0; n < count; n++) {
+        snprintf(key, sizeof(key), "%u", n);
+        put(fixture, key, "");
+    }
+}
+
+static const struct reply *try(struct fixture *fixture, const char *operation, struct payload payload)
+{
+    fixture->partition->route = (struct fsm_route){9999, 1};
+    return partition_command(fixture->partition, fixture->session, fixture->service, ++fixture->number, operation,
+                             payload);
+}
+
+/* Sixteen in a session of their own, who are told without anybody's being given it. */
+static void listen_unheard(struct fixture *fixture)
+{
+    struct partition *partition = fixture->partition;
+    struct payload payload = events_payload("", false);
+    fixture->listener = partition_open_session(partition, 24 * MR_HOUR);
+    partition_create_service(partition, fixture->listener, MAP_TYPE, "a");
+    partition->route = (struct fsm_route){0, 0};
+    for (unsigned number = 1; number <= 16; number++) {
+        request_command(&partition->request, fixture->listener, fixture->service, number, "Events",
+                        payload_slice(&payload));
+        partition_submit(partition);
+    }
+    fixture->listened = 16;
+}
+
+/* A product of just as many is told; of one entry, or one listener, more nothing is told and nothing done. */
+static void a_clear_of_too_many_events(void **state)
+{
+    enum { LISTENERS = 256, ENTRIES = MR_EVENTS_MAX / LISTENERS };
+    struct fixture *fixture = *state;
+    struct partition *partition = fixture->partition;
+    struct fsm_session before, after;
+    put_many(fixture, ENTRIES + 1);
+    for (unsigned n = 0; n < LISTENERS; n += 16)
+        listen_unheard(fixture);
+    const struct reply *reply = try(fixture, "Clear", none);
+    assert_int_equal(reply->operation_status, STATUS_UNAVAILABLE);
+    assert_string_equal(reply->message, "4097 entries, 256 listeners: a Clear makes at most 1048576 events; "
+                                        "remove entries one by one, or close listeners");
+    assert_int_equal(try(fixture, "Remove", key_payload("0", 0))->operation_status, STATUS_OK);
+    listen(fixture, "single", false); /* counts once, whether there is such an entry or not */
+    assert_int_equal(try(fixture, "Clear", none)->operation_status, STATUS_UNAVAILABLE);
+    assert_int_equal(reply_number(partition_ask(partition, fixture->session, fixture->service, "Size", none)), ENTRIES);
+    partition_keep_alive(partition, fixture->listener, no_filter, 17); /* ends all of this session's */
+    listen_unheard(fixture);
+    assert_true(fsm_session_describe(partition->fsm, fixture->listener, &before));
+    assert_int_equal(try(fixture, "Clear", none)->operation_status, STATUS_OK);
+    assert_true(fsm_session_describe(partition->fsm, fixture->listener, &after));
+    assert_int_equal(after.open_commands, 16);
+    assert_true(after.stored_bytes - before.stored_bytes > 16 * ENTRIES * 10);
+    assert_int_equal(reply_number(partition_ask(partition, fixture->session, fixture->service, "Size", none)), 0);
+}
+
+/* Who listens to single keys is told at most once each, however many entries there are. */
+static void a_clear_of_many_entries_beside_single_keys(void **state)
+{
+    struct fixture *fixture = *state;
+    put_many(fixture, 3000);
+    for (unsigned n = 0; n < 1000; n++)
+        listen(fixture, "7", false);
+    assert_int_equal(try(fixture, "Clear", none)->operation_status, STATUS_OK);
+    assert_int_equal(fixture->partition->said_count, 1001);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -468,6 +541,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(clear_of_single_keys, setup, teardown),
         cmocka_unit_test_setup_teardown(clear_of_fewer_entries_than_listened_keys, setup, teardown),
         cmocka_unit_test(listeners_that_reach_the_limit),
+        cmocka_unit_test_setup_teardown(a_clear_of_too_many_events, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_clear_of_many_entries_beside_single_keys, setup, teardown),
         cmocka_unit_test_setup_teardown(listeners_in_the_snapshot, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
