@@ -238,10 +238,12 @@ static void trace(struct tracer *tracer, const char *name, pid_t target)
     fail_msg("strace did not start: %s", text != NULL ? text : "");
 }
 
-/* Ends the tracing and gives the number of system calls, of which the table is printed. */
+/* Ends the tracing and gives the number of system calls, of which the table is printed. Without looks at the processor
+ * time of a thread: a worker whose calls are slow, as all are that are traced, wants to know whose fault that is
+ * (engine/node/bells.c). */
 static unsigned long counted(struct tracer *tracer)
 {
-    unsigned long total = 0, sum = 0;
+    unsigned long total = 0, sum = 0, looks = 0;
     size_t size;
 
     process_signal(&tracer->process, SIGINT);
@@ -257,10 +259,11 @@ static unsigned long counted(struct tracer *tracer)
         if (sscanf(line, "%lu %63s", &calls, name) != 2)
             continue;
         *(strcmp(name, "total") == 0 ? &total : &sum) += calls;
+        looks += strcmp(name, "clock_gettime") == 0 ? calls : 0;
     }
     assert_int_equal(total, sum); /* the table was understood */
     free(table);
-    return total;
+    return total - looks;
 }
 
 static void expect_few_calls(const char *durability)
