@@ -213,7 +213,8 @@ static bool no_answers(void *context, const struct fsm_route *route, const struc
 static void live_on(struct fsm *fsm)
 {
     struct fsm_sink sink = {.answer = no_answers};
-    for (unsigned i = 0; i < 8 && fsm_next_deadline(fsm) < UINT64_MAX / 2; i++) {
+    /* Not beyond what an index can be, where the input has set it near the end. */
+    for (unsigned i = 0; i < 8 && fsm_next_deadline(fsm) < UINT64_MAX / 2 && fsm_index(fsm) < INT64_MAX; i++) {
         struct fsm_entry entry = {.index = fsm_index(fsm) + 1, .time = fsm_next_deadline(fsm)};
         if (entry.time < fsm_time(fsm)) /* left over by the entry before the snapshot */
             entry.time = fsm_time(fsm);
