@@ -128,14 +128,14 @@ void bells_ring(struct worker *worker, struct worker_channel *channel)
     struct bells *bells = &worker->bells;
     const struct bell_user *user = bells->user_count > 0 ? find(bells, channel->uid, worker->now) : NULL;
 
+    if (channel->wake_waits)
+        return;
     if (user == NULL && bells->rung < RUNG_TOGETHER) {
         bells->rung++;
         channel->wake_started = true;
         worker->io->ops->wake(worker->io, channel->channel.client_wake_fd, token_of(channel));
         return;
     }
-    if (channel->wake_waits)
-        return;
     channel->wake_waits = true;
     uint64_t from = user != NULL ? due(user) : 0;
     if (bells->waiting_count == 0 || from < bells->due)

@@ -226,7 +226,7 @@ void channels_wake_ended(struct worker *worker, struct worker_channel *channel, 
     } else if (!channel->closing) {
         channels_break(worker, channel, "its client cannot be woken");
     }
-    if (channel->wake_again && !channel->closing) {
+    if (channel->wake_again && (!channel->closing || result >= 0)) { /* it may have slept again before it was closed */
         channel->wake_again = false;
         answer_wake(worker, channel);
     }

@@ -212,13 +212,26 @@ static uint32_t channels_of(const struct partition *partition, uid_t uid)
     return count;
 }
 
-static unsigned channels_in_all(const struct supervisor *s)
+/* Where there are few descriptors: is there one for another channel of this user? Nobody has more than half of them.
+ * Else sets the text. */
+static bool spare_descriptor(const struct supervisor *s, uid_t uid, char *text, size_t size)
 {
-    unsigned count = 0;
+    unsigned count = 0, own = 0;
 
-    for (uint32_t p = 0; p < s->partition_count; p++)
+    for (uint32_t p = 0; p < s->partition_count; p++) {
         count += s->partitions[p].slots_used;
-    return count;
+        own += channels_of(&s->partitions[p], uid);
+    }
+    if (count >= s->channels_in_all)
+        snprintf(text, size, "the node has %u channels, the most that its limit of open descriptors allows", count);
+    else if (own >= (s->channels_in_all + 1) / 2)
+        snprintf(text, size,
+                 "user %u has %u channels, half of what the node's limit of open descriptors allows, which is the most "
+                 "one user may have",
+                 (unsigned)uid, own);
+    else
+        return true;
+    return false;
 }
 
 /* Why not, or NULL; *ring_bytes becomes what it will have. */
@@ -247,11 +260,8 @@ static const char *check_request(const struct supervisor *s, uid_t uid, uint32_t
         snprintf(text, size, "partition %" PRIu32 " has %u channels, the most it may have", partition, s->channels_max);
         return text;
     }
-    if (s->few_descriptors && channels_in_all(s) >= s->channels_in_all) {
-        snprintf(text, size, "the node has %u channels, the most that its limit of open descriptors allows",
-                 s->channels_in_all);
+    if (s->few_descriptors && !spare_descriptor(s, uid, text, size))
         return text;
-    }
     if (channels_of(&s->partitions[partition - 1], uid) >= s->options->user_channels) {
         snprintf(text, size,
                  "user %u has %" PRIu32 " channels to partition %" PRIu32

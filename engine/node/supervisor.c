@@ -28,6 +28,7 @@
 /* The node's own, with some to spare; and what there is for others in any case. */
 #define DESCRIPTORS_OWN 64
 #define DESCRIPTORS_PARTITION 8
+#define DESCRIPTORS_IN_MEMORY 64 /* segments of one that is kept in memory */
 #define DESCRIPTORS_LEAST 16
 
 int event_add(struct supervisor *s, int fd, uint64_t name, struct mr_error *error)
@@ -93,7 +94,8 @@ void supervisor_stop(struct supervisor *s)
  * and an eventfd each), half for channels (an eventfd, and the memory until it is mapped). */
 static void fit_descriptors(struct supervisor *s, uint64_t limit)
 {
-    uint64_t own = DESCRIPTORS_OWN + DESCRIPTORS_PARTITION * (uint64_t)s->options->partitions;
+    uint64_t each = DESCRIPTORS_PARTITION + (s->options->durability == DURABILITY_MEMORY ? DESCRIPTORS_IN_MEMORY : 0);
+    uint64_t own = DESCRIPTORS_OWN + each * s->options->partitions;
     uint64_t left = limit > own + DESCRIPTORS_LEAST ? limit - own : DESCRIPTORS_LEAST;
     uint64_t channels = (uint64_t)s->channels_max * s->options->partitions;
 

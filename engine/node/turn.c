@@ -9,6 +9,9 @@
 #include <string.h>
 
 #define COMPLETIONS_A_TURN 64
+/* While deadlines are left over, an entry with nothing but time for so many commands: it fires more than they make, and
+ * not so much that those who wait for them notice. */
+#define COMMANDS_A_BACKLOG_ENTRY 64
 #define LONGEST_NAP MR_SECOND                /* with deadlines pending */
 #define STALLED_WRITE (100 * MR_MILLISECOND) /* a write older than this stops the partition's clock */
 /* Objects that are freed a turn: some always, more where more may have been unlinked. */
@@ -240,18 +243,25 @@ static void close_broken(struct worker *worker)
     }
 }
 
-/* Is time to be logged by itself? When a deadline has come and nothing that is logged carries time past it; and when it
- * was left by an entry that had fired as many as one may, as soon as everything logged is applied: one entry a turn, so
- * that who asks meanwhile is answered between any two. An orderly stop leaves them to the next start. */
-static bool time_is_due(const struct worker *worker, uint64_t deadline)
+/* Time by itself is logged so often in this turn, which has logged so many commands. Once, when a deadline has come and
+ * nothing that is logged carries time past it. Where deadlines were left by an entry that had fired as many as one may:
+ * once for some of these commands, each of which may make a new one, or they would get ever more; or, when everything
+ * logged is applied, once, so that who asks meanwhile is answered between any two. An orderly stop leaves them to the
+ * next start. */
+static uint64_t times_due(const struct worker *worker, uint64_t deadline, uint64_t commands)
 {
-    if (deadline > worker->time || deadline == UINT64_MAX)
-        return false;
-    return worker->logged_time < deadline || (deadline <= fsm_time(worker->fsm) && worker->accepting &&
-                                              log_last_index(worker->log) == fsm_index(worker->fsm));
+    if (deadline > worker->time || deadline == UINT64_MAX || !worker->accepting)
+        return 0;
+    if (worker->logged_time < deadline)
+        return 1;
+    if (deadline > fsm_time(worker->fsm))
+        return 0;
+    return log_last_index(worker->log) == fsm_index(worker->fsm)
+               ? 1
+               : (commands + COMMANDS_A_BACKLOG_ENTRY - 1) / COMMANDS_A_BACKLOG_ENTRY;
 }
 
-static void log_time(struct worker *worker)
+static void log_time(struct worker *worker, uint64_t commands)
 {
     uint64_t deadline = fsm_next_deadline(worker->fsm);
     struct log_origin nobody = {0};
@@ -259,13 +269,16 @@ static void log_time(struct worker *worker)
     worker->time_waits = false;
     if (deadline == UINT64_MAX || log_trouble(worker->log) != NULL)
         return;
-    if (time_is_due(worker, deadline)) {
-        worker->time_waits = log_reserve(worker->log, 0) == NULL;
-        if (worker->time_waits)
-            return;
-        log_append(worker->log, worker->time, &nobody, 0);
-        worker->logged_time = worker->time;
-        worker->marked_at = worker->now;
+    uint64_t times = times_due(worker, deadline, commands);
+    if (times > 0) {
+        for (; times > 0; times--) {
+            worker->time_waits = log_reserve(worker->log, 0) == NULL;
+            if (worker->time_waits)
+                return;
+            log_append(worker->log, worker->time, &nobody, 0);
+            worker->logged_time = worker->time;
+            worker->marked_at = worker->now;
+        }
     } else if (worker->logged_time < worker->time && worker->now - worker->marked_at >= MR_TIME_LOGGED_EVERY &&
                log_mark(worker->log, worker->time)) {
         worker->logged_time = worker->time;
@@ -328,9 +341,9 @@ bool turn_run(struct worker *worker)
     if (worker->accepting)
         any |= scan(worker);
     if (worker->log != NULL) {
-        bool more = worker->accepting && log_last_index(worker->log) > logged; /* and so the next turn may bring more */
-        log_time(worker);
-        log_submit(worker->log, more);
+        uint64_t commands = log_last_index(worker->log) - logged;
+        log_time(worker, commands);
+        log_submit(worker->log, commands > 0); /* then the next turn may bring more */
         any |= apply_durable(worker);
         worker->log_wants = log_tick(worker->log, worker->time);
         any |= attach_look(worker);

@@ -114,13 +114,19 @@ static void tell_cleared(struct map *map, uint64_t now)
     free(entries);
 }
 
+/* For each listener an event takes a place in its session; what an entry takes is worth about this many. */
+#define LISTENERS_FEW 16
+/* So many are told of a Clear however many entries there are: it is in proportion to them. */
+#define LISTENERS_ANYWAY 4
+
 /* Would clearing the map tell more events than one command may? Then it has failed. Who listens to one key is counted
  * whether there is an entry of it or not: so nothing needs to be walked. */
 static bool clear_fails(const struct map *map, struct service_call *call)
 {
     uint64_t entries = map->entries.by_key.count, every = map->listeners.every_count;
     uint64_t single = map->listeners.count - every;
-    if (every == 0 || entries == 0 || (single <= MR_EVENTS_MAX && entries <= (MR_EVENTS_MAX - single) / every))
+    if (every <= LISTENERS_ANYWAY || entries == 0 ||
+        (single <= MR_EVENTS_MAX && entries <= (MR_EVENTS_MAX - single) / every))
         return false;
     char message[MR_MESSAGE_MAX];
     snprintf(message, sizeof(message),
@@ -327,9 +333,6 @@ static void size(void *state, struct service_call *call)
 }
 
 /* ---- the type ---- */
-
-/* For each listener an event takes a place in its session; what an entry takes is worth about this many. */
-#define LISTENERS_FEW 16
 
 static bool watched(const void *state)
 {

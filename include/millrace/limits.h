@@ -132,7 +132,8 @@
  * the next entries. Part of what a log means, as are the next two: other numbers give another state. */
 #define MR_ENTRY_DEADLINES 256
 #define MR_ENTRY_DEADLINE_OUTPUTS 65536
-/* A map's listeners; and events of one Clear, a map's entries times its listeners: with more it is refused. */
+/* A map's listeners; and events of one Clear, a map's entries times its listeners: with more it is refused, unless only
+ * four listen to all of it. */
 #define MR_EVENTS_MAX UINT64_C(1048576)
 /* The bit array of KeepAlive's filter. */
 #define MR_FILTER_PROBES_MAX 16

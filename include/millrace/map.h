@@ -70,7 +70,7 @@ MR_API enum mr_status mr_map_size(mr_map *map, uint64_t *size);
 MR_API enum mr_status mr_map_size_start(mr_map *map, struct mr_then then, uint64_t *request);
 
 /* Removes all entries. The _start form's result holds nothing but its status. MR_UNAVAILABLE, and nothing is removed:
- * listeners would be told more than MR_EVENTS_MAX events (limits.h). */
+ * more than four listeners would be told more than MR_EVENTS_MAX events (limits.h). */
 MR_API enum mr_status mr_map_clear(mr_map *map);
 MR_API enum mr_status mr_map_clear_start(mr_map *map, struct mr_then then, uint64_t *request);
 

@@ -21,9 +21,9 @@ static bool backlog(const struct scene *scene)
     return fsm_next_deadline(fsm) <= fsm_time(fsm);
 }
 
-static void put(struct scene *scene, unsigned n)
+static void put(struct scene *scene, unsigned n, uint64_t lasts)
 {
-    struct duration ttl = {.nanos = (int32_t)TTL, .present = true};
+    struct duration ttl = {.nanos = (int32_t)lasts, .present = true};
     char key[16];
 
     snprintf(key, sizeof(key), "%u", n);
@@ -39,7 +39,7 @@ static void begin(struct scene *scene, enum durability durability)
 
     scene_begin(scene, durability, RING);
     for (unsigned n = 0; n < ENTRIES; n++) {
-        put(scene, n);
+        put(scene, n, TTL);
         if (n % AT_ONCE != AT_ONCE - 1 && n != ENTRIES - 1)
             continue;
         harness_settle(scene->harness);
@@ -112,6 +112,50 @@ static void others_are_answered_meanwhile(void **state)
     }
 }
 
+/* Many new deadlines in each turn, and something in flight all the time: they are ended as fast as they come. */
+static void under_load_they_do_not_pile_up(void **state)
+{
+    enum { CLIENTS = 4, EACH = 200, TURNS = 100, LAST_TURNS = 5 };
+    struct scene scenes[CLIENTS];
+    struct harness_frame frame;
+
+    (void)state;
+    scene_begin(&scenes[0], DURABILITY_SYNC, 64 * RING);
+    struct worker *worker = &scenes[0].harness->worker;
+    for (unsigned n = 1; n < CLIENTS; n++)
+        scenes[n] = scene_beside(&scenes[0], n, 64 * RING);
+    struct fake_config *config = fake_machine_config(scenes[0].harness->machine);
+    config->order = FAKE_IN_ORDER;
+    config->delay_min = config->delay_max = 3 * MR_MILLISECOND / 2;
+    unsigned key = 0, busy = 0;
+    uint64_t sequence_num = scenes[0].next;
+    for (unsigned turn = 0; turn < TURNS; turn++) {
+        for (unsigned n = 0; n < CLIENTS; n++) {
+            for (unsigned i = 0; i < EACH; i++) {
+                scenes[n].next = sequence_num++;
+                put(&scenes[n], key++, LAST_TURNS * MR_MILLISECOND);
+            }
+            while (harness_take(scenes[n].client, &frame))
+                assert_int_equal(frame.head.status, STATUS_OK);
+        }
+        fake_machine_advance(scenes[0].harness->machine, MR_MILLISECOND);
+        turn_run(worker);
+        busy += log_in_flight(worker->log);
+    }
+    assert_true(busy > TURNS / 2);
+    config->order = FAKE_AT_ONCE;
+    fake_machine_advance(scenes[0].harness->machine, TTL);
+    turn_run(worker);
+    turn_run(worker);
+    uint64_t index = fsm_index(worker->fsm);
+    work_off(&scenes[0]);
+    /* Not more than what still lasted, and was in flight. */
+    assert_in_range(fsm_index(worker->fsm) - index, 0, 4 * LAST_TURNS * CLIENTS * EACH / MR_ENTRY_DEADLINES);
+    for (unsigned n = 1; n < CLIENTS; n++)
+        request_free(&scenes[n].request);
+    scene_end(&scenes[0]);
+}
+
 /* A stop does not wait for it; and neither it nor a death loses any of it. */
 static void a_successor_goes_on(void **state)
 {
@@ -142,6 +186,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_idle_worker_goes_on),
         cmocka_unit_test(others_are_answered_meanwhile),
+        cmocka_unit_test(under_load_they_do_not_pile_up),
         cmocka_unit_test(a_successor_goes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

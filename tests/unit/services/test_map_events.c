@@ -461,6 +461,8 @@ static void put_many(struct fixture *fixture, unsigned count)
     for (unsigned n = 0; n < count; n++) {
         snprintf(key, sizeof(key), "%u", n);
         put(fixture, key, "");
+        if (n % 4096 == 4095)
+            partition_keep_alive(fixture->partition, fixture->session, no_filter, fixture->number);
     }
 }
 
@@ -472,19 +474,19 @@ static const struct reply *try(struct fixture *fixture, const char *operation, s
 }
 
 /* Sixteen in a session of their own, who are told without anybody's being given it. */
-static void listen_unheard(struct fixture *fixture)
+static void listen_unheard(struct fixture *fixture, unsigned count)
 {
     struct partition *partition = fixture->partition;
     struct payload payload = events_payload("", false);
     fixture->listener = partition_open_session(partition, 24 * MR_HOUR);
     partition_create_service(partition, fixture->listener, MAP_TYPE, "a");
     partition->route = (struct fsm_route){0, 0};
-    for (unsigned number = 1; number <= 16; number++) {
+    for (unsigned number = 1; number <= count; number++) {
         request_command(&partition->request, fixture->listener, fixture->service, number, "Events",
                         payload_slice(&payload));
         partition_submit(partition);
     }
-    fixture->listened = 16;
+    fixture->listened = count;
 }
 
 /* A product of just as many is told; of one entry, or one listener, more nothing is told and nothing done. */
@@ -496,7 +498,7 @@ static void a_clear_of_too_many_events(void **state)
     struct fsm_session before, after;
     put_many(fixture, ENTRIES + 1);
     for (unsigned n = 0; n < LISTENERS; n += 16)
-        listen_unheard(fixture);
+        listen_unheard(fixture, 16);
     const struct reply *reply = try(fixture, "Clear", none);
     assert_int_equal(reply->operation_status, STATUS_UNAVAILABLE);
     assert_string_equal(reply->message, "4097 entries, 256 listeners: a Clear makes at most 1048576 events; "
@@ -506,13 +508,29 @@ static void a_clear_of_too_many_events(void **state)
     assert_int_equal(try(fixture, "Clear", none)->operation_status, STATUS_UNAVAILABLE);
     assert_int_equal(reply_number(partition_ask(partition, fixture->session, fixture->service, "Size", none)), ENTRIES);
     partition_keep_alive(partition, fixture->listener, no_filter, 17); /* ends all of this session's */
-    listen_unheard(fixture);
+    listen_unheard(fixture, 16);
     assert_true(fsm_session_describe(partition->fsm, fixture->listener, &before));
     assert_int_equal(try(fixture, "Clear", none)->operation_status, STATUS_OK);
     assert_true(fsm_session_describe(partition->fsm, fixture->listener, &after));
     assert_int_equal(after.open_commands, 16);
     assert_true(after.stored_bytes - before.stored_bytes > 16 * ENTRIES * 10);
     assert_int_equal(reply_number(partition_ask(partition, fixture->session, fixture->service, "Size", none)), 0);
+}
+
+/* Of few who listen to everything each may be told of every entry, however many there are: here more events are made
+ * than for a crowd. */
+static void a_clear_beside_few_listeners(void **state)
+{
+    enum { ENTRIES = MR_EVENTS_MAX / 4 + 1 };
+    struct fixture *fixture = *state;
+    put_many(fixture, ENTRIES);
+    listen_unheard(fixture, 5);
+    assert_int_equal(try(fixture, "Clear", none)->operation_status, STATUS_UNAVAILABLE);
+    partition_keep_alive(fixture->partition, fixture->listener, no_filter, 5); /* ends them */
+    listen_unheard(fixture, 4);
+    assert_int_equal(try(fixture, "Clear", none)->operation_status, STATUS_OK);
+    assert_int_equal(reply_number(partition_ask(fixture->partition, fixture->session, fixture->service, "Size", none)),
+                     0);
 }
 
 /* Who listens to single keys is told at most once each, however many entries there are. */
@@ -542,6 +560,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(clear_of_fewer_entries_than_listened_keys, setup, teardown),
         cmocka_unit_test(listeners_that_reach_the_limit),
         cmocka_unit_test_setup_teardown(a_clear_of_too_many_events, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_clear_beside_few_listeners, setup, teardown),
         cmocka_unit_test_setup_teardown(a_clear_of_many_entries_beside_single_keys, setup, teardown),
         cmocka_unit_test_setup_teardown(listeners_in_the_snapshot, setup, teardown),
     };
