@@ -13,7 +13,8 @@
  * woken before they have had it. Somewhat behind he may be, because processor time, too, is now and then spent on
  * something else, an interrupt or another machine on the same processor: a few hundred microseconds each second were
  * seen. What is not dear is limited as well: of a user's no more than the usual time in a turn, however many channels
- * he has. Nobody else's wake-ups wait, and those put off do come, in the order in which they were asked for. */
+ * he has. Nobody else's wake-ups wait, and those put off do come, in the order in which they were asked for; but for
+ * those of a channel that is closed meanwhile, which the supervisor tells its client, too. */
 #include "engine/node/bells.h"
 
 #include "engine/node/worker_state.h"
@@ -123,12 +124,31 @@ static uint64_t token_of(const struct worker_channel *channel)
     return worker_token(TOKEN_WAKE, channel->slot, channel->channel_id);
 }
 
+static bool put_off(const struct worker *worker, const struct bell_user *user)
+{
+    return user != NULL && due(user) > worker->now;
+}
+
+void bells_forget_closed(struct worker *worker, struct worker_channel *channel)
+{
+    struct bells *bells = &worker->bells;
+    unsigned kept = 0;
+
+    if (!channel->wake_waits || !put_off(worker, find(bells, channel->uid, worker->now)))
+        return;
+    for (unsigned i = 0; i < bells->waiting_count; i++)
+        if (bells->waiting[i] != channel->slot)
+            bells->waiting[kept++] = bells->waiting[i];
+    bells->waiting_count = kept;
+    channel->wake_waits = false;
+}
+
 void bells_ring(struct worker *worker, struct worker_channel *channel)
 {
     struct bells *bells = &worker->bells;
     const struct bell_user *user = bells->user_count > 0 ? find(bells, channel->uid, worker->now) : NULL;
 
-    if (channel->wake_waits)
+    if (channel->wake_waits || (channel->closing && put_off(worker, user)))
         return;
     if (user == NULL && bells->rung < RUNG_TOGETHER) {
         bells->rung++;
@@ -166,7 +186,7 @@ void bells_ring_due(struct worker *worker)
     for (unsigned i = 0; i < bells->waiting_count; i++) {
         struct worker_channel *channel = &worker->channels[bells->waiting[i]];
         struct bell_user *user = suspect(bells, channel->uid, worker->now);
-        if (user == NULL || (due(user) <= worker->now && user->spent < MR_BELL_USUAL)) {
+        if (user == NULL || channel->closing || (due(user) <= worker->now && user->spent < MR_BELL_USUAL)) {
             ring_by_itself(worker, channel, user);
             continue;
         }

@@ -33,6 +33,8 @@ struct bells {
 
 /* Wakes the channel's client, with what the io hands over next or by itself. Its last wake-up must be complete. */
 void bells_ring(struct worker *worker, struct worker_channel *channel);
+/* The channel is closing: a wake-up that is put off does not hold it up. */
+void bells_forget_closed(struct worker *worker, struct worker_channel *channel);
 /* The io has handed over what it had, from worker->now until now. */
 void bells_handed_over(struct worker *worker);
 /* Wakes those who wait for it and whose time has come. What the io has to hand over should be handed over. */

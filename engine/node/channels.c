@@ -201,6 +201,7 @@ void channels_close(struct worker *worker, struct worker_channel *channel, const
     id_remove(worker, channel->channel_id);
     forget(channel);
     answer_wake(worker, channel);
+    bells_forget_closed(worker, channel);
     if (channel->watched)
         worker->io->ops->unwatch(worker->io, worker_token(TOKEN_WATCH, channel->slot, channel->channel_id));
     else
