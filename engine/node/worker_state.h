@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a worker holds, and what its parts call of each other. For the files of the worker alone: worker.c (its life),
  * worker_recovery.c (its beginning), worker_stop.c (its end), turn.c (one turn), admission.c (requests in), answer.c
- * (answers out), bells.c (waking clients), query.c (queries that wait), channels.c (which channels there are, scanned or
- * parked), attach.c (who uses which session), snapshots.c (when one is taken). None of them makes a system call but
+ * (answers out), bells.c (waking clients), query.c (queries that wait), channels.c (which channels there are, scanned
+ * or parked), attach.c (who uses which session), snapshots.c (when one is taken). None of them makes a system call but
  * worker.c: a turn runs on whatever io it is given. */
 #ifndef ENGINE_NODE_WORKER_STATE_H
 #define ENGINE_NODE_WORKER_STATE_H

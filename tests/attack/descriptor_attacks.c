@@ -15,8 +15,8 @@
 
 #include "tests/support/wait.h"
 
-/* Polls of one bell. With ten times as many, what kernel threads do on any core when their ring ends is all that is to be
- * seen. */
+/* Polls of one bell. With ten times as many, what kernel threads do on any core when their ring ends is all that is to
+ * be seen. */
 #define EARS 3000
 #define EARS_AT_ONCE 512 /* that are submitted */
 #define NESTS 400        /* epoll instances that watch it */
