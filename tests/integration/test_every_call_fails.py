@@ -208,17 +208,21 @@ class Conversation:
             self.close()
 
     def settle(self, node):
-        """Every number that was ever sent, again and in order, until each is answered; then their values."""
+        """Every number that was ever sent, again and in order, until each is answered; then their values. False: the
+        node has ended by then, as one may whose fault came late."""
         def all_answered():
             if not self.begin(node):
                 return False
             answers = self.ask(node, *[self.line(number) for number in range(1, self.sent + 1)])
             return answers is not None and all([self.note(n, frames) for n, frames in enumerate(answers, 1)])
-        wait_until(all_answered, f"every number answered: {node.log()}")
+        if wait_until(lambda: all_answered() and "answered" or node.process.poll() is not None and "ended",
+                      "every number answered") == "ended":
+            return False
         # Those that were refused came later than others: in some order each value once.
         values = [self.value(self.answers[number]) for number in range(1, self.sent + 1)]
         if sorted(values) != list(range(1, self.sent + 1)):
             raise Wrong(f"numbers 1 to {self.sent} gave {values}")
+        return True
 
 
 class Counted:
@@ -347,7 +351,8 @@ class Scene:
         if self.durability == "memory":
             return
         node.start()
-        self.conversation.settle(node)
+        if not self.conversation.settle(node):
+            raise Wrong("ended without a fault")
         self.counted.check(node)
         if not self.counted.increment(node):
             raise Wrong(f"does not count: {node.log()}")
@@ -512,6 +517,17 @@ class EveryCall(unittest.TestCase):
         self.assertRaises(Wrong, conversation.note, 1, ["OK 01"])
         self.assertRaises(Wrong, conversation.note, 2, ["INTERNAL - no"])
         self.assertFalse(conversation.note(3, ["UNAVAILABLE - disk full"]))
+
+    def test_an_end_while_it_settles_is_seen(self):
+        """Also when the fault comes so late that nothing is left to do but to ask again."""
+        conversation = Conversation()
+        with Node(*OPTIONS) as node:
+            conversation.more(node, 2)
+            self.assertTrue(conversation.settle(node))
+            conversation.close()  # a worker may outlive its supervisor by a moment, and answer
+            node.process.kill()
+            node.process.wait()
+            self.assertFalse(conversation.settle(node))
 
 
 if __name__ == "__main__":
