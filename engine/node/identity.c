@@ -2,7 +2,8 @@
 /* DIR/identity says what a data directory is. 128 bytes, all numbers little-endian, never changed after it was made:
  *
  *     0  u64      "MILLRACE", the bytes in this order
- *     8  u32      format version of the whole directory: 1
+ *     8  u32      format version of the whole directory: 2. It stands for what the files look like and for what a log
+ *                  means: it is raised, too, when the same entries would give another state than before
  *    12  u32      partitions
  *    16  u8[16]   id: random, shown to clients
  *    32  u64      secret: random, never shown; seeds the checksums of the log
@@ -38,7 +39,7 @@
 #include <xxhash.h>
 
 #define FILE_NAME "identity"
-#define FORMAT_VERSION 1
+#define FORMAT_VERSION 2
 #define FOLDER_FORMAT "partition-%04" PRIu32
 
 static const char magic[8] = {'M', 'I', 'L', 'L', 'R', 'A', 'C', 'E'};

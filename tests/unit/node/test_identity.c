@@ -234,7 +234,7 @@ static void test_another_format_is_refused_naming_both(void **state)
     assert_non_null(bytes);
     bytes[8] = 9;
     write_file("identity", bytes, size);
-    expect_refused("format version 9", "reads version 1");
+    expect_refused("format version 9", "reads version 2");
     free(bytes);
 }
 
