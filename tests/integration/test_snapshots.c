@@ -23,16 +23,20 @@
 #include "tests/support/wait.h"
 
 #define ROUNDS 12
-#define INCREMENTS 3000 /* a round */
-#define PUTS 600        /* a round, of a kilobyte */
+#define REQUESTS 3600 /* a round; every sixth puts a kilobyte */
 #define KEYS 50
 #define MOST_BYTES (6 * UINT64_C(1048576)) /* of over 10 MiB that are logged */
 
 static const char *const options[] = {"--snapshot-bytes", "512K", "--segment-bytes", "320K", NULL};
 
 struct work {
+    mr_client *client;
+    mr_counter *counter;
+    mr_map *map;
+    unsigned started; /* requests of all kinds */
     unsigned open;
-    int64_t value; /* of the counter */
+    int64_t counted; /* increments started */
+    int64_t value;   /* of the counter, as the last answer said */
     char failure[256];
 };
 
@@ -57,44 +61,53 @@ static void counted(mr_client *client, const struct mr_result *result)
                  result->as.number, work->value);
 }
 
-static void go_on(mr_client *client, struct work *work, unsigned until)
+static void go_on(struct work *work, unsigned until)
 {
     while (work->open > until) {
-        if (mr_run(client, MR_FOR_EVER, NULL) != MR_OK)
-            fail_msg("%s", mr_message(client));
+        if (mr_run(work->client, MR_FOR_EVER, NULL) != MR_OK)
+            fail_msg("%s", mr_message(work->client));
         if (work->failure[0] != '\0')
             fail_msg("%s", work->failure);
     }
 }
 
-/* One round's requests; half-way through them the worker dies. */
-static void work_and_die(struct node *node, mr_client *client, mr_counter *counter, mr_map *map, struct work *work)
+/* One more request: five increments, one put, and so on. */
+static void start_one(struct work *work)
 {
     static const char value[1000];
+    char key[32];
+    int size = snprintf(key, sizeof(key), "key %u", work->started % KEYS);
+    bool put = work->started % 6 == 0;
+    enum mr_status status;
+
+    do {
+        if (put)
+            status = mr_map_put_start(work->map, (struct mr_bytes){key, (size_t)size},
+                                      (struct mr_bytes){value, sizeof(value)}, NULL, (struct mr_then){met, work}, NULL);
+        else
+            status = mr_counter_increment_start(work->counter, 1, (struct mr_then){counted, work}, NULL);
+        if (status == MR_AGAIN && mr_run(work->client, MR_FOR_EVER, NULL) != MR_OK)
+            fail_msg("%s", mr_message(work->client));
+    } while (status == MR_AGAIN);
+    if (status != MR_OK)
+        fail_msg("%s: %s", mr_status_name(status), mr_message(work->client));
+    work->started++;
+    work->open++;
+    work->counted += !put;
+    go_on(work, 500);
+}
+
+/* One round's requests; half-way through them the worker dies. */
+static void work_and_die(struct node *node, struct work *work)
+{
     pid_t killed = 0;
 
-    for (unsigned i = 0; i < INCREMENTS + PUTS; i++) {
-        char key[32];
-        int size = snprintf(key, sizeof(key), "key %u", i % KEYS);
-        enum mr_status status;
-        do {
-            if (i % 6 == 0)
-                status =
-                    mr_map_put_start(map, (struct mr_bytes){key, (size_t)size}, (struct mr_bytes){value, sizeof(value)},
-                                     NULL, (struct mr_then){met, work}, NULL);
-            else
-                status = mr_counter_increment_start(counter, 1, (struct mr_then){counted, work}, NULL);
-            if (status == MR_AGAIN && mr_run(client, MR_FOR_EVER, NULL) != MR_OK)
-                fail_msg("%s", mr_message(client));
-        } while (status == MR_AGAIN);
-        if (status != MR_OK)
-            fail_msg("%s: %s", mr_status_name(status), mr_message(client));
-        work->open++;
-        go_on(client, work, 500);
-        if (i == (INCREMENTS + PUTS) / 2)
+    for (unsigned i = 0; i < REQUESTS; i++) {
+        start_one(work);
+        if (i == REQUESTS / 2)
             killed = node_kill_worker(node, 1);
     }
-    go_on(client, work, 0);
+    go_on(work, 0);
     node_wait_worker(node, 1, killed);
 }
 
@@ -130,32 +143,42 @@ static int64_t counter_value(const struct node *node)
     return value;
 }
 
+static bool is_short(const struct node *node)
+{
+    struct node_partition now = node_partition(node, 1);
+
+    return now.log_bytes <= MOST_BYTES && bytes_on_disk(node) <= MOST_BYTES && now.snapshot_index > now.applied / 2;
+}
+
+/* A snapshot is written by a process that only gets what nobody else wants of the processors: it may be behind, but
+ * catches up while there is less to do. */
+static bool is_short_after_all(const struct node *node, struct work *work)
+{
+    for (unsigned i = 0; i < 12; i++)
+        start_one(work);
+    go_on(work, 0);
+    return is_short(node);
+}
+
 static void under_load(const char *durability)
 {
     const char *all[] = {options[0], options[1], options[2], options[3], "--durability", durability, NULL};
     struct node node;
-    mr_client *client;
-    mr_counter *counter;
-    mr_map *map;
     struct work work = {.open = 0};
     bool memory = strcmp(durability, "memory") == 0;
 
     node_begin(&node, all);
-    assert_int_equal(mr_connect(node.socket, NULL, &client), MR_OK);
-    assert_int_equal(mr_counter_open(client, "visits", &counter), MR_OK);
-    assert_int_equal(mr_map_open(client, "pages", &map), MR_OK);
+    assert_int_equal(mr_connect(node.socket, NULL, &work.client), MR_OK);
+    assert_int_equal(mr_counter_open(work.client, "visits", &work.counter), MR_OK);
+    assert_int_equal(mr_map_open(work.client, "pages", &work.map), MR_OK);
     for (unsigned round = 0; round < ROUNDS; round++) {
-        work_and_die(&node, client, counter, map, &work);
-        struct node_partition now = node_partition(&node, 1);
-        assert_true(now.log_bytes <= MOST_BYTES);
-        assert_true(bytes_on_disk(&node) <= MOST_BYTES);
-        assert_int_equal(now.restarts, round + 1);
+        work_and_die(&node, &work);
+        assert_true(is_short(&node) || wait_for(is_short_after_all(&node, &work)));
+        assert_int_equal(node_partition(&node, 1).restarts, round + 1);
     }
-    assert_int_equal(work.value, ROUNDS * INCREMENTS);
-    struct node_partition now = node_partition(&node, 1);
-    assert_true(now.snapshot_index > now.applied / 2);
-    assert_true(now.snapshot_bytes > KEYS * 1000);
-    mr_close(client);
+    assert_int_equal(work.value, work.counted);
+    assert_true(node_partition(&node, 1).snapshot_bytes > KEYS * 1000);
+    mr_close(work.client);
     assert_int_equal(counter_value(&node), work.value);
     if (!memory) {
         assert_int_equal(node_stop(&node), 0);
