@@ -29,9 +29,9 @@
 #include "tests/support/requests.h"
 #include "tests/support/wait.h"
 
-#define MOMENTS_SYNC 4    /* at which a worker dies in the course of one request */
-#define MOMENTS_MEMORY 12 /* where a new one does not wait for the disk */
-#define WAVE 200          /* requests in flight at once */
+#define MOMENTS_SYNC 3   /* at which a worker dies in the course of one request */
+#define MOMENTS_MEMORY 6 /* where a new one does not wait for the disk */
+#define WAVE 200         /* requests in flight at once */
 #define TICK_MICROSECONDS 5000
 #define STEPS_MOST 10000000 /* no request is followed further than so many instructions */
 
