@@ -324,13 +324,18 @@ static bool clock_held(struct worker *worker)
     return log_trouble(worker->log) != NULL || (oldest != 0 && worker->now > oldest + STALLED_WRITE);
 }
 
+static void read_clocks(struct worker *worker)
+{
+    worker->now = worker->io->ops->monotonic(worker->io);
+    worker->time = clock_read(&worker->clock, worker->now, clock_held(worker));
+}
+
 bool turn_run(struct worker *worker)
 {
     bool any;
     uint64_t logged = worker->log != NULL ? log_last_index(worker->log) : 0;
 
-    worker->now = worker->io->ops->monotonic(worker->io);
-    worker->time = clock_read(&worker->clock, worker->now, clock_held(worker));
+    read_clocks(worker);
     any = take_completions(worker);
     if (worker->log != NULL) {
         any |= apply_durable(worker);
@@ -338,6 +343,8 @@ bool turn_run(struct worker *worker)
         answer_publish(worker);
     }
     worker->walk_waits = UINT64_MAX;
+    if (any)
+        read_clocks(worker); /* what is taken now may have been sent since the turn began: it is of no earlier time */
     if (worker->accepting)
         any |= scan(worker);
     if (worker->log != NULL) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A worker's time: deadlines fire, also without traffic and after a failure of the disk; no clock that steps and no
- * standstill ends a session; time is logged, and what is due keeps no worker awake that can do nothing for it. On a
- * machine in memory. */
+/* A worker's time: deadlines fire, also without traffic and after a failure of the disk; no clock that steps, no
+ * standstill and no long turn ends anything early; time is logged, and what is due keeps no worker awake that can do
+ * nothing for it. On a machine in memory. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +10,7 @@
 #include <cmocka.h>
 #include <errno.h>
 
+#include "proto/reader.h"
 #include "tests/support/worker_scene.h"
 
 #define RING (64 * MR_KIB)
@@ -218,6 +219,65 @@ static void a_stop_logs_the_time(void **state)
     scene_end(&scene);
 }
 
+/* A turn in which what was durable took long to apply; a client sends something meanwhile. */
+static struct {
+    const struct io_ops *ops;
+    struct io_ops slow;
+    struct scene *scene;
+    uint64_t takes; /* the next turn; 0: no time */
+} turn;
+
+static unsigned slow_completions(struct io *io, struct io_completion *completions, unsigned count)
+{
+    unsigned taken = turn.ops->completions(io, completions, count);
+
+    if (turn.takes > 0) {
+        fake_machine_advance(turn.scene->harness->machine, turn.takes);
+        turn.takes = 0;
+        assert_true(scene_send(turn.scene, FRAME_COMMAND) != UINT64_MAX);
+    }
+    return taken;
+}
+
+static void a_time_to_live_does_not_begin_before_its_command_was_sent(void **state)
+{
+    struct scene scene;
+    struct harness_frame frame;
+    struct duration ttl = {.nanos = 20 * MR_MILLISECOND, .present = true};
+
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    struct io *io = scene.harness->io;
+    turn.ops = io->ops;
+    turn.scene = &scene;
+    turn.slow = *io->ops;
+    turn.slow.completions = slow_completions;
+    io->ops = &turn.slow;
+
+    uint64_t before = scene_increment(&scene, 1);
+    turn_run(&scene.harness->worker); /* takes it */
+    turn_run(&scene.harness->worker); /* hands it over */
+    struct payload payload = write_payload("key", text("value"), &ttl, 0);
+    request_command(&scene.request, scene.session, scene.map, 2, "Put", payload_slice(&payload));
+    turn.takes = 50 * MR_MILLISECOND; /* until it is sent */
+    harness_settle(scene.harness);
+    scene_take(&scene, before, &frame);
+    assert_true(harness_take(scene.client, &frame)); /* the Put's */
+    assert_int_equal(frame.head.status, STATUS_OK);
+    /* Not a nanosecond has passed since. */
+    payload = key_payload("key", 0);
+    request_query(&scene.request, scene.session, scene.map, "Get", payload_slice(&payload));
+    uint64_t position = scene_send(&scene, FRAME_QUERY);
+    harness_settle(scene.harness);
+    scene_take(&scene, position, &frame);
+    struct operation_output output;
+    struct slice part;
+    assert_int_equal(read_partition_query_output(frame.body, frame.head.size, &output, &part), READ_OK);
+    assert_int_equal(output.status, STATUS_OK);
+    io->ops = turn.ops;
+    scene_end(&scene);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -228,6 +288,7 @@ int main(void)
         cmocka_unit_test(a_deadline_keeps_no_worker_awake_while_a_segment_is_made),
         cmocka_unit_test(a_marker_that_is_due_keeps_no_worker_awake_during_a_write),
         cmocka_unit_test(a_stop_logs_the_time),
+        cmocka_unit_test(a_time_to_live_does_not_begin_before_its_command_was_sent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
