@@ -222,9 +222,10 @@ bool admission_scan(struct worker *worker, struct worker_channel *channel)
         if (taken != TAKEN || channel->broken)
             break;
     }
-    channel->starved = taken == TAKEN_STARVED;
-    channel->stuck = taken == TAKEN_STUCK || channel->starved;
-    if (channel->requests.head == before)
+    bool any = channel->requests.head != before;
+    channel->starved = taken == TAKEN_STARVED && !any;
+    channel->stuck = taken == TAKEN_STUCK || taken == TAKEN_STARVED;
+    if (!any)
         return false;
     answer_touch(worker, channel);
     return true;

@@ -74,7 +74,7 @@ struct worker_channel {
     bool wake_waits;      /* stands in worker->bells.waiting: it is to be woken by itself, or later */
     uint8_t wakes_failed; /* in a row */
     bool stuck;           /* not read on: a write, a refusal or its client's reading must come first */
-    bool starved;         /* likewise: the log had no buffer for its next request */
+    bool starved;         /* likewise: the log had no buffer for any request of its */
     enum walk walk;       /* what its next request is, if that was read and waits for others like it */
     bool crowded;         /* no room may be held but for what ends open commands */
     uint64_t room_needed; /* bytes of its response ring that must be free before it can go on; 0: it lacks none */

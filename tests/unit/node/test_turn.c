@@ -427,6 +427,96 @@ static void what_was_gathered_is_answered_at_the_stop(void **state)
     scene_end(&scene);
 }
 
+/* As many commands as there is room for, each of which fills a batch by itself. */
+static void send_large(struct scene *scene)
+{
+    static const uint8_t body[6000];
+
+    do
+        request_command(&scene->request, scene->session, scene->counter, scene->next++, "Set",
+                        (struct slice){body, sizeof(body)});
+    while (scene_send(scene, FRAME_COMMAND) != UINT64_MAX);
+    scene->next--;
+}
+
+static uint64_t requests_taken(const struct scene *scene)
+{
+    return scene->harness->worker.channels[scene->client->slot].requests.head / 6000;
+}
+
+/* Where the log has a buffer less often than there are turns, each of those who wait for one gets the next in turn. */
+static void who_got_no_buffer_is_first_next_time(void **state)
+{
+    struct scene one = {.harness = harness_create(1)};
+    struct harness_frame frame;
+
+    (void)state;
+    one.harness->durability = DURABILITY_SYNC;
+    one.harness->max_payload = 8000;
+    one.harness->segment_bytes = 4 * MR_MIB;
+    scene_start(&one, RING);
+    struct scene other = scene_beside(&one, 1, RING);
+    other.next = 1000000;
+    fake_machine_config(one.harness->machine)->order = FAKE_MANUAL;
+    uint64_t before[2] = {0};
+    for (unsigned round = 0; round < 40; round++) {
+        send_large(&one);
+        send_large(&other);
+        while (harness_take(one.client, &frame) || harness_take(other.client, &frame))
+            ;
+        if (round == 20) {
+            before[0] = requests_taken(&one);
+            before[1] = requests_taken(&other);
+        }
+        fake_io_finish(one.harness->io, 0);
+        turn_run(&one.harness->worker);
+        turn_run(&one.harness->worker); /* in which there is none */
+    }
+    uint64_t taken = requests_taken(&one) - before[0], others = requests_taken(&other) - before[1];
+    assert_true(taken + others >= 10);
+    assert_true(taken <= others + 2 && others <= taken + 2);
+    request_free(&other.request);
+    scene_end(&one);
+}
+
+/* The index of the one increment that a client sends is in the answer. */
+static uint64_t index_of_next(struct scene *scene)
+{
+    struct harness_frame frame;
+    struct slice part;
+
+    assert_true(harness_take(scene->client, &frame));
+    return scene_output(&frame, &part).index;
+}
+
+/* Who waits for something else, such as his own reading, is not why the others come in an order. */
+static void who_does_not_read_settles_no_order(void **state)
+{
+    struct scene stuck;
+    unsigned first = 0;
+
+    (void)state;
+    scene_begin(&stuck, DURABILITY_MEMORY, MR_RING_BYTES_MIN);
+    struct scene one = scene_beside(&stuck, 1, RING), other = scene_beside(&stuck, 2, RING);
+    while (!stuck.harness->worker.channels[0].stuck) {
+        assert_true(scene_put(&stuck, stuck.next++, 1500) != UINT64_MAX);
+        harness_settle(stuck.harness);
+    }
+    enum { ROUNDS = 12 };
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        for (unsigned turns = 0; turns < round % 3; turns++)
+            turn_run(&stuck.harness->worker);
+        scene_increment(&one, 1000 + round);
+        scene_increment(&other, 2000 + round);
+        harness_settle(stuck.harness);
+        first += index_of_next(&one) < index_of_next(&other);
+    }
+    assert_true(first > 0 && first < ROUNDS);
+    request_free(&one.request);
+    request_free(&other.request);
+    scene_end(&stuck);
+}
+
 /* Who only asks keeps nobody's write waiting for more. */
 static void queries_do_not_delay_a_write(void **state)
 {
@@ -498,6 +588,8 @@ int main(void)
         cmocka_unit_test(whose_request_is_done_is_scanned_again),
         cmocka_unit_test(what_comes_turn_by_turn_is_written_together),
         cmocka_unit_test(what_was_gathered_is_answered_at_the_stop),
+        cmocka_unit_test(who_got_no_buffer_is_first_next_time),
+        cmocka_unit_test(who_does_not_read_settles_no_order),
         cmocka_unit_test(queries_do_not_delay_a_write),
         cmocka_unit_test(sleepers_are_woken),
     };
