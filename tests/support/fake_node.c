@@ -104,7 +104,7 @@ static void on_hello(struct fake_node *node, struct connection *connection)
     }
     memset(directory, node->options.directory, sizeof(directory));
     welcome.directory = (ProtobufCBinaryData){sizeof(directory), directory};
-    welcome.version = HANDSHAKE_VERSION;
+    welcome.version = node->options.version != 0 ? node->options.version : HANDSHAKE_VERSION;
     welcome.partitions = node->options.partitions;
     welcome.max_payload = node->options.max_payload;
     welcome.ring_bytes = node->options.ring_bytes;

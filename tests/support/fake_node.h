@@ -36,6 +36,7 @@ struct fake_options {
     uint32_t partitions;  /* 0: 1 */
     uint64_t ring_bytes;  /* 0: 64 KiB */
     uint64_t max_payload; /* 0: a quarter of the ring */
+    uint32_t version;     /* of the hand-shake; 0: this library's */
     bool refuse_hello;    /* Refused, fatal, UNAVAILABLE: "no more" */
     bool refuse_channels; /* Refused, UNAVAILABLE: "too many channels" */
     bool never_open;      /* channels stay ASKED for ever; ListSessions is always Refused */

@@ -6,6 +6,7 @@
 #include <millrace/map.h>
 #include <millrace/raw.h>
 
+#include "ipc/handshake.h"
 #include "proto/reader.h"
 #include "tests/support/fake_node.h"
 #include "tests/support/spawn.h"
@@ -157,6 +158,19 @@ static void test_a_refusal_is_told(void **state)
     start(&(struct fake_options){.refuse_hello = true});
     assert_int_equal(mr_connect(path, NULL, &client), MR_UNAVAILABLE);
     expect_message("no more");
+}
+
+/* Nothing else that a node of another hand-shake says can be relied on. */
+static void test_another_version_of_the_hand_shake(void **state)
+{
+    (void)state;
+    char text[64];
+
+    start(&(struct fake_options){.version = HANDSHAKE_VERSION + 1});
+    assert_int_equal(mr_connect(path, NULL, &client), MR_NOT_SUPPORTED);
+    snprintf(text, sizeof(text), "speaks version %d, this library version %d", HANDSHAKE_VERSION + 1,
+             HANDSHAKE_VERSION);
+    expect_message(text);
 }
 
 static void test_a_refused_channel_is_told(void **state)
@@ -643,6 +657,7 @@ int main(void)
         TEST(test_long_path),
         TEST(test_options_out_of_range),
         TEST(test_a_refusal_is_told),
+        TEST(test_another_version_of_the_hand_shake),
         TEST(test_a_refused_channel_is_told),
         cmocka_unit_test(test_names),
         TEST(test_partitions),

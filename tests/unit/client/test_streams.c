@@ -148,7 +148,7 @@ static void put_events(uint64_t position, uint64_t from, uint64_t to)
 }
 
 /* One event as an output of several requests, in one frame. */
-static void put_shared(const struct response_other *of, uint16_t count, const char *key)
+static void write_shared(const struct response_other *of, uint16_t count, const char *key)
 {
     struct ring_writer *ring = &channel->responses;
     uint8_t *head = ring->data + (ring->tail & (ring->capacity - 1)), *at = NULL;
@@ -159,6 +159,11 @@ static void put_shared(const struct response_other *of, uint16_t count, const ch
     memcpy(at, of + 1, others * sizeof(*of));
     ring_advance(ring, others * sizeof(*of));
     memcpy(head + offsetof(struct response_head, others), &others, sizeof(others));
+}
+
+static void put_shared(const struct response_other *of, uint16_t count, const char *key)
+{
+    write_shared(of, count, key);
     fake_publish(node, channel);
 }
 
@@ -414,6 +419,29 @@ static void test_a_shared_frame_that_cannot_be(void **state)
     expect_end(stream, MR_UNAVAILABLE, "cannot be");
 }
 
+/* An output that is the last of its request is nobody else's. */
+static void test_a_shared_frame_that_ends_a_request(void **state)
+{
+    (void)state;
+    struct response_other of[2];
+    mr_stream *streams[2];
+    struct ring_writer *ring = &channel->responses;
+    uint8_t flags = FRAME_LAST;
+
+    for (unsigned n = 0; n < 2; n++) {
+        streams[n] = listen_to("", &of[n].request);
+        put_event(of[n].request, 1, false, STATUS_OK, "begun");
+        expect_event(streams[n], "begun");
+        of[n].number = 2;
+    }
+    uint8_t *head = ring->data + (ring->tail & (ring->capacity - 1));
+    write_shared(of, 2, "last");
+    memcpy(head + offsetof(struct response_head, flags), &flags, sizeof(flags));
+    fake_publish(node, channel);
+    for (unsigned n = 0; n < 2; n++)
+        expect_end(streams[n], MR_UNAVAILABLE, "cannot be");
+}
+
 static void test_a_frame_shared_by_too_many(void **state)
 {
     (void)state;
@@ -584,6 +612,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_new_worker, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_shared_frames, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_shared_frame_that_cannot_be, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_shared_frame_that_ends_a_request, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_frame_shared_by_too_many, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_takers_in_any_order, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_closing_cancels, set_up, tear_down),
