@@ -169,7 +169,7 @@ static void request_over(struct worker *worker, struct worker_channel *channel, 
 static bool has_room(struct worker *worker, struct worker_channel *channel, const struct fsm_answer *answer)
 {
     if (response_frame_bytes(answer->size) > channel->channel.ring_bytes / 2) {
-        worker->too_large = true; /* for answer_owed(), who says so */
+        worker->too_large = response_frame_bytes(answer->size); /* for answer_owed(), who says so */
         return false;
     }
     /* Behind what is owed everything without room of its own waits, so that outputs come in order; and a successor,
@@ -269,6 +269,16 @@ void answer_message(struct worker *worker, struct worker_channel *channel, uint6
     request_over(worker, channel, position);
 }
 
+void answer_too_large(struct worker *worker, struct worker_channel *channel, uint64_t position, uint64_t bytes)
+{
+    char text[MR_MESSAGE_MAX];
+
+    snprintf(text, sizeof(text),
+             "the answer takes %llu bytes, over half of the channel's response ring, %llu: ask for a larger ring",
+             (unsigned long long)bytes, (unsigned long long)channel->channel.ring_bytes / 2);
+    answer_message(worker, channel, position, STATUS_INVALID, text);
+}
+
 void answer_query(struct worker *worker, struct worker_channel *channel, uint64_t position, uint64_t number, bool last,
                   const struct operation_output *output, const struct query_output_sizes *sizes)
 {
@@ -341,18 +351,18 @@ static bool deliver(struct worker *worker, struct worker_channel *channel)
     struct fsm_route route = {.channel = channel->channel_id, .position = owed.position};
     bool gone = false;
 
-    worker->too_large = false;
+    worker->too_large = 0;
     worker->delivering = true;
     bool all = fsm_deliver(worker->fsm, owed.session_id, owed.sequence_num, &route, &worker->sink, &gone);
-    if (worker->too_large) {
+    if (worker->too_large > 0) {
         fsm_leave(worker->fsm, owed.session_id, owed.sequence_num, &route);
-        answer_message(worker, channel, owed.position, STATUS_INVALID, ANSWER_TOO_LARGE);
+        answer_too_large(worker, channel, owed.position, worker->too_large);
     } else if (gone) {
         answer_message(worker, channel, owed.position, STATUS_FORBIDDEN,
                        "the session ended, or gave the command up, before its answer was read");
     }
     worker->delivering = false;
-    return all || worker->too_large;
+    return all || worker->too_large > 0;
 }
 
 bool answer_owed(struct worker *worker, struct worker_channel *channel)

@@ -19,14 +19,18 @@ static enum outcome room_for(struct worker *worker, struct worker_channel *chann
     uint64_t bytes = response_frame_bytes(size);
 
     if (bytes > channel->channel.ring_bytes / 2) {
-        answer_message(worker, channel, query->position, STATUS_INVALID, ANSWER_TOO_LARGE);
+        answer_too_large(worker, channel, query->position, bytes);
         return OVER;
     }
     /* Beside what is held it would not fit in an empty ring: waiting could be for ever. */
     if (!last && bytes + channel->held > channel->channel.ring_bytes) {
-        answer_message(
-            worker, channel, query->position, STATUS_UNAVAILABLE,
-            "the channel's open requests leave no room for the next entry: end some, or ask for a larger ring");
+        char text[MR_MESSAGE_MAX];
+        snprintf(text, sizeof(text),
+                 "open requests hold %llu of the channel's ring of %llu bytes, the next entry takes %llu: end some, or "
+                 "ask for a larger ring",
+                 (unsigned long long)channel->held, (unsigned long long)channel->channel.ring_bytes,
+                 (unsigned long long)bytes);
+        answer_message(worker, channel, query->position, STATUS_UNAVAILABLE, text);
         return OVER;
     }
     query->needs = size;

@@ -143,10 +143,10 @@ struct worker {
     bool time_waits;      /* time is to be logged, and the log has no room: its next segment is being made */
     bool replaying;       /* answers are written, nothing is published */
     bool delivering;      /* what is owed is being sent */
-    bool too_large;       /* an output met while delivering does not fit in any ring of its channel's size */
     bool accepting;       /* reads requests; false once told to stop */
     bool recovering;      /* whose completions are the log's alone: channels are not watched yet */
     const char *stopped;  /* why the partition is stopped; NULL: it is served */
+    uint64_t too_large;   /* bytes of a frame, met while delivering, that a ring of its channel's size never takes */
     struct fsm_sink sink;
 
     struct worker_channel *channels; /* MR_CHANNELS_MAX, by slot */
@@ -247,7 +247,8 @@ void answer_message(struct worker *worker, struct worker_channel *channel, uint6
 /* An output of a query (`number` 0: its only one); answer_fits() has said yes, or it is small and the last. */
 void answer_query(struct worker *worker, struct worker_channel *channel, uint64_t position, uint64_t number, bool last,
                   const struct operation_output *output, const struct query_output_sizes *sizes);
-#define ANSWER_TOO_LARGE "the answer does not fit in half of the channel's response ring: ask for a larger ring"
+/* Ends a request whose answer takes a frame of more bytes than half of the ring. */
+void answer_too_large(struct worker *worker, struct worker_channel *channel, uint64_t position, uint64_t bytes);
 /* A request is refused: at once if all before it is answered, else kept until then. It must hold room. */
 void answer_refuse(struct worker *worker, struct worker_channel *channel, uint64_t position, enum status status,
                    const char *message);

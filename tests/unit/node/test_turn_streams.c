@@ -239,6 +239,9 @@ static void an_event_too_large_for_the_ring_ends_the_request(void **state)
     scene_take(&small, position, &frame);
     assert_int_equal(frame.head.status, STATUS_INVALID);
     assert_int_equal(frame.head.flags, FRAME_LAST);
+    frame.body[frame.head.size] = '\0';
+    assert_non_null(strstr((char *)frame.body, "takes 100")); /* and some bytes around the value */
+    assert_non_null(strstr((char *)frame.body, "response ring, 8192"));
     put_key(&scene, "k", 10);
     harness_settle(scene.harness);
     assert_false(harness_take(small.client, &frame)); /* nothing behind a last frame */
