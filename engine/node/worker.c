@@ -49,6 +49,8 @@ struct life {
     bool stopping;
     uint64_t progress_told; /* monotonic */
     char path[4096];        /* the partition's folder */
+    int *segments;          /* `memory`: memfds that were asked for, by slot behind those that were inherited */
+    uint32_t segment_count;
     struct letter *later;   /* came while an answer was waited for: as many as there can be channels, and more */
     unsigned later_count, later_capacity;
 };
@@ -259,7 +261,8 @@ static void listen_to_supervisor(struct life *life)
         hear(life, &letter);
 }
 
-/* `memory`: a segment's memfd, from what was inherited or from the supervisor, who keeps it. */
+/* `memory`: a segment's memfd, from what was inherited or from the supervisor, who keeps it. It is asked for once: each
+ * answer brings a descriptor of our own, and slots are used again for ever. */
 static int memory_segment(void *context, uint32_t slot, struct mr_error *error)
 {
     struct life *life = context;
@@ -268,6 +271,14 @@ static int memory_segment(void *context, uint32_t slot, struct mr_error *error)
 
     if (slot < life->birth->memory_segment_count)
         return life->birth->memory_segments[slot];
+    uint32_t asked = slot - life->birth->memory_segment_count;
+    if (asked < life->segment_count)
+        return life->segments[asked];
+    mr_assert(asked == life->segment_count); /* new ones are asked for in order */
+    int *segments = realloc(life->segments, (asked + 1) * sizeof(*segments));
+    if (segments == NULL)
+        return error_system(error, ENOMEM, "no memory for segment %u", slot);
+    life->segments = segments;
     tell(life, CONTROL_WANT_SEGMENT, slot, 0, "");
     for (;;) {
         while (!receive(life, &letter))
@@ -277,9 +288,10 @@ static int memory_segment(void *context, uint32_t slot, struct mr_error *error)
         put_aside(life, &letter);
         life->worker.control_ready = true; /* its completion may be spent */
     }
-    if (letter.fd_count == 1)
-        return letter.fds[0];
-    return error_set(error, "no memory for segment %u: %s", slot, letter.message.text);
+    if (letter.fd_count != 1)
+        return error_set(error, "no memory for segment %u: %s", slot, letter.message.text);
+    life->segments[life->segment_count++] = letter.fds[0];
+    return letter.fds[0];
 }
 
 /* ---- recovery ---- */

@@ -129,6 +129,7 @@ static void give(struct supervised *s, uint32_t slot)
     struct control_message message = {.kind = CONTROL_SEGMENT, .slot = slot};
     struct mr_error error;
 
+    assert_int_equal(slot, s->segment_count); /* each is asked for once, in order */
     assert_true(slot < 64);
     s->segments[slot] = memfd_create("segment", MFD_CLOEXEC);
     assert_true(s->segments[slot] >= 0);
@@ -198,23 +199,102 @@ static void a_channel_made_after_the_fork_is_not_inherited(void **state)
     close(wake);
 }
 
-static void send_padded_open_session(struct ring_writer *writer)
+static void send_padded(struct ring_writer *writer, struct request *request)
 {
-    struct request request = {0};
     struct request_head head = {.kind = FRAME_COMMAND};
     uint8_t bytes[2048], *at = NULL;
 
-    request_open_session(&request, (struct duration){.seconds = 10, .present = true});
     memset(bytes, 0, sizeof(bytes));
-    memcpy(bytes, request.bytes, request.size);
+    memcpy(bytes, request->bytes, request->size);
     /* 1500 bytes that nobody knows: a field 15 */
-    memcpy(bytes + request.size, (uint8_t[]){0x7a, (uint8_t)(1500 & 0x7f) | 0x80, 1500 >> 7}, 3);
-    head.size = (uint32_t)request.size + 3 + 1500;
+    memcpy(bytes + request->size, (uint8_t[]){0x7a, (uint8_t)(1500 & 0x7f) | 0x80, 1500 >> 7}, 3);
+    head.size = (uint32_t)request->size + 3 + 1500;
     assert_int_equal(ring_reserve(writer, request_frame_bytes(head.size), &at), RING_OK);
     memcpy(at, &head, sizeof(head));
     memcpy(at + sizeof(head), bytes, head.size);
     ring_advance(writer, request_frame_bytes(head.size));
-    request_free(&request);
+    request_free(request);
+}
+
+static void send_padded_open_session(struct ring_writer *writer)
+{
+    struct request request = {0};
+
+    request_open_session(&request, (struct duration){.seconds = 10, .present = true});
+    send_padded(writer, &request);
+}
+
+/* The worker is given a channel in slot 0, and has mapped it. */
+static void open_channel(struct supervised *s, struct channel *channel, struct ring_writer *writer)
+{
+    struct mr_error error;
+    int wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+    assert_int_equal(channel_create(channel, 1, 7, s->options.ring_bytes, wake, &error), 0);
+    int fds[CONTROL_FDS] = {channel->memory_fd, channel->node_wake_fd, wake};
+    s->region->channels[0].channel_id = 7;
+    tell_worker(s, CONTROL_ADD, fds, CONTROL_FDS, 0, 7);
+    assert_true(hear_until(s, CONTROL_ADDED));
+    ring_writer_attach(writer, channel->request_data, s->options.ring_bytes, &channel->page->request, 0, 0);
+}
+
+static void hand_over(struct channel *channel, struct ring_writer *writer)
+{
+    uint64_t one = 1;
+
+    ring_publish(writer);
+    assert_int_equal(write(channel->node_wake_fd, &one, sizeof(one)), sizeof(one));
+}
+
+/* Takes what is answered and gives the segments that are asked for, until so many answers have come. */
+static void take_answers(struct supervised *s, struct ring_reader *reader, unsigned count)
+{
+    struct pollfd wait = {.fd = s->control, .events = POLLIN};
+    struct control_message message;
+    struct response_head head;
+    const uint8_t *at = NULL;
+
+    for (unsigned polls = 0; count > 0; polls++) {
+        assert_true(polls < 5000);
+        if (poll(&wait, 1, 1) == 1 && hear_worker(s, &message) == CONTROL_WANT_SEGMENT)
+            give(s, message.slot);
+        for (; ring_peek(reader, sizeof(head), &at) == RING_OK; count--) {
+            memcpy(&head, at, sizeof(head));
+            ring_skip(reader, response_frame_bytes(head.size));
+            ring_release(reader, reader->head);
+        }
+    }
+}
+
+/* A descriptor for each would be the end of a worker that lives for long. */
+static void a_segment_that_is_used_again_is_not_asked_for_again(void **state)
+{
+    enum { AT_ONCE = 40, ROUNDS = 400 };
+    struct supervised *s = prepare_worker();
+    struct channel channel;
+    struct ring_writer writer;
+    struct ring_reader reader;
+    uint64_t logged = 0;
+
+    (void)state;
+    s->options.snapshot_bytes = s->options.segment_bytes / 2;
+    fork_worker(s);
+    assert_true(hear_until(s, CONTROL_READY));
+    open_channel(s, &channel, &writer);
+    ring_reader_attach(&reader, channel.response_data, s->options.ring_bytes, &channel.page->response, 0, 0);
+    for (unsigned round = 0; logged < (s->segment_count + 8) * s->options.segment_bytes; round++) {
+        assert_true(round < ROUNDS);
+        for (unsigned i = 0; i < AT_ONCE; i++) { /* on a session that nobody has opened */
+            struct request request = {0};
+            request_keep_alive(&request, 1000000, (struct slice){NULL, 0}, 0, NULL, 0);
+            send_padded(&writer, &request);
+        }
+        hand_over(&channel, &writer);
+        take_answers(s, &reader, AT_ONCE);
+        logged += AT_ONCE * 1500;
+    }
+    end_worker(s);
+    channel_unmap(&channel);
 }
 
 static bool has_ended(struct supervised *s)
@@ -235,23 +315,14 @@ static void a_stop_that_comes_before_a_segment_is_heard(void **state)
     struct control_message message;
     struct channel channel;
     struct ring_writer writer;
-    struct mr_error error;
-    uint64_t one = 1;
-    int wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 
     (void)state;
     fork_worker(s);
     assert_true(hear_until(s, CONTROL_READY));
-    assert_int_equal(channel_create(&channel, 1, 7, s->options.ring_bytes, wake, &error), 0);
-    int fds[CONTROL_FDS] = {channel.memory_fd, channel.node_wake_fd, wake};
-    s->region->channels[0].channel_id = 7;
-    tell_worker(s, CONTROL_ADD, fds, CONTROL_FDS, 0, 7);
-    assert_true(hear_until(s, CONTROL_ADDED));
-    ring_writer_attach(&writer, channel.request_data, s->options.ring_bytes, &channel.page->request, 0, 0);
+    open_channel(s, &channel, &writer);
     for (unsigned i = 0; i < 100; i++) /* more than one segment holds */
         send_padded_open_session(&writer);
-    ring_publish(&writer);
-    assert_int_equal(write(channel.node_wake_fd, &one, sizeof(one)), sizeof(one));
+    hand_over(&channel, &writer);
     while (hear_worker(s, &message) == CONTROL_WANT_SEGMENT && s->segment_count < 2)
         give(s, message.slot);
     assert_int_equal(message.kind, CONTROL_WANT_SEGMENT);
@@ -260,7 +331,6 @@ static void a_stop_that_comes_before_a_segment_is_heard(void **state)
     assert_true(wait_for(has_ended(s)));
     end_worker(s);
     channel_unmap(&channel);
-    close(wake);
 }
 
 int main(void)
@@ -269,6 +339,7 @@ int main(void)
         cmocka_unit_test(any_number_of_messages_may_come_before_a_segment),
         cmocka_unit_test(a_channel_made_after_the_fork_is_not_inherited),
         cmocka_unit_test(a_stop_that_comes_before_a_segment_is_heard),
+        cmocka_unit_test(a_segment_that_is_used_again_is_not_asked_for_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
