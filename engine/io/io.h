@@ -10,6 +10,7 @@
 #ifndef ENGINE_IO_IO_H
 #define ENGINE_IO_IO_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -117,6 +118,14 @@ struct io_ops {
 struct io {
     const struct io_ops *ops;
 };
+
+/* Does this errno say that what is stored cannot be had, where others say that something failed just now? A direct read
+ * hands on what the device says: ENODATA of a bad sector, EILSEQ of one whose own checksum is wrong; the rest are file
+ * systems' words for what is damaged of theirs. */
+static inline bool io_unreadable(int code)
+{
+    return code == EIO || code == ENODATA || code == EILSEQ || code == EUCLEAN || code == EBADMSG;
+}
 
 /* Page-aligned memory for buffers, kept out of fork()ed children. */
 void *io_memory(size_t size, struct mr_error *error);

@@ -89,11 +89,11 @@ static struct mr_error *no_memory(struct mr_error *error)
 /* 1: *error says that the snapshot is unsound, or cannot be read where it stands; -1: that it could not just now. */
 static int cannot_read(const struct mr_error *error)
 {
-    return error->code == 0 || error->code == EIO ? 1 : -1;
+    return error->code == 0 || io_unreadable(error->code) ? 1 : -1;
 }
 
-/* It is read while it is restored. 0: worker->fsm is what it says. 1: it is unsound, *error says why (code EIO: it
- * cannot be read where it stands). -1 with *error: it could not be read just now. */
+/* It is read while it is restored. 0: worker->fsm is what it says. 1: it is unsound, *error says why (with a
+ * code: it cannot be read where it stands). -1 with *error: it could not be read just now. */
 static int restore(struct worker *worker, const struct snapshot_place *place, struct snapshot *snapshot,
                    const struct fsm_config *state, struct progress *progress, struct mr_error *error)
 {

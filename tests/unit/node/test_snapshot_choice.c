@@ -104,6 +104,34 @@ static void a_disk_that_cannot_be_read_is_no_damage(void **state)
     scene_end(&scene);
 }
 
+/* Whatever the kernel calls it. */
+static void one_that_the_medium_does_not_give_is_passed_over(void **state)
+{
+    static const int codes[] = {EIO, ENODATA, EILSEQ, EUCLEAN, EBADMSG};
+    struct scene scene;
+    char names[SNAPSHOT_SCENE_MOST][SNAPSHOT_NAME_SIZE];
+
+    (void)state;
+    snapshot_scene_begin(&scene, DURABILITY_SYNC, 0);
+    for (unsigned i = 0; i < 2; i++) {
+        snapshot_scene_puts(&scene, 20);
+        assert_true(harness_snapshot(scene.harness));
+    }
+    assert_int_equal(snapshot_names(scene.harness, names), 2);
+    for (unsigned n = 0; n < sizeof(codes) / sizeof(*codes); n++) {
+        struct state_dump before = state_dump(scene.harness);
+        unsigned warnings = scene.harness->warnings;
+        fake_machine_fail(scene.harness->machine, FAKE_READ, names[1], 1, UINT64_MAX, codes[n]);
+        snapshot_scene_restart(&scene);
+        assert_same_state(scene.harness, &before);
+        assert_int_equal(scene.harness->warnings, warnings + 1);
+        assert_non_null(strstr(scene.harness->warning, names[1]));
+        assert_int_equal(scene.harness->worker.snapshots.known_count, 1);
+        fake_machine_heal(scene.harness->machine);
+    }
+    scene_end(&scene);
+}
+
 /* The segment with this number. */
 static const char *segment_of(const struct harness *harness, uint64_t number)
 {
@@ -161,6 +189,7 @@ int main(void)
         cmocka_unit_test(a_damaged_one_is_passed_over_and_told),
         cmocka_unit_test(without_a_sound_one_and_the_beginning_it_is_stopped),
         cmocka_unit_test(a_disk_that_cannot_be_read_is_no_damage),
+        cmocka_unit_test(one_that_the_medium_does_not_give_is_passed_over),
         cmocka_unit_test(an_old_one_is_no_proof_of_damage_while_a_newer_cannot_be_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
