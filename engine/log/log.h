@@ -81,6 +81,7 @@ struct log_recovery {
     uint64_t torn_bytes;
     char torn_file[64]; /* where, if torn_batches > 0 */
     uint64_t torn_offset;
+    bool read;          /* nothing has failed to be read: what has failed, if anything, is the writing */
     bool start_missing; /* nothing is left of the segment in which reading was to begin (log_open() has failed) */
 };
 

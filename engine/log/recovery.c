@@ -397,7 +397,10 @@ static int flush(const struct recovery *recovery, const struct segment *segment,
     int synced = recovery->config->io->ops->sync_now(recovery->config->io, segment->file);
     char name[SEGMENT_NAME_SIZE];
     segment_name(name, segment->slot);
-    return synced == 0 ? 0 : error_system(error, -synced, "cannot flush %s/%s", recovery->config->path, name);
+    if (synced == 0)
+        return 0;
+    recovery->report->read = true;
+    return error_system(error, -synced, "cannot flush %s/%s", recovery->config->path, name);
 }
 
 static int scan(struct recovery *recovery, log_replay_fn *replay, void *context, struct mr_error *error)
@@ -451,6 +454,7 @@ int recovery_run(struct recovery *recovery, log_replay_fn *replay, void *context
         recovery->highest_epoch = last->epoch;
     report->last_index = last->index;
     report->time = last->time;
+    report->read = true;
     return 0;
 }
 

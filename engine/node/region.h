@@ -58,6 +58,10 @@ struct region {
     _Atomic uint64_t applying_index;   /* the entry being applied; 0: none */
     _Atomic uint64_t restoring_index;  /* the snapshot being read back; 0: none */
 
+    /* ---- what its start has met ---- */
+    uint32_t unreadable_times; /* so many times in a row the same could not be read */
+    char unreadable[384];      /* what, and why */
+
     /* ---- for `millrace status` ---- */
     _Atomic uint32_t state; /* enum partition_state; RESTARTING is the supervisor's word, the others the worker's */
     _Atomic uint32_t recovered_percent;

@@ -40,6 +40,7 @@
 
 #define URING_ENTRIES 512
 #define PROGRESS_EVERY (3 * MR_SECOND)    /* lines about a long recovery */
+#define UNREADABLE_MOST 10                /* starts that meet the same, in a row: they take some seconds */
 #define SLOW_WRITE (300 * MR_MICROSECOND) /* two or three times what one should take */
 
 /* A worker and what only its life needs. */
@@ -51,7 +52,7 @@ struct life {
     char path[4096];        /* the partition's folder */
     int *segments;          /* `memory`: memfds that were asked for, by slot behind those that were inherited */
     uint32_t segment_count;
-    struct letter *later;   /* came while an answer was waited for: as many as there can be channels, and more */
+    struct letter *later; /* came while an answer was waited for: as many as there can be channels, and more */
     unsigned later_count, later_capacity;
 };
 
@@ -346,6 +347,20 @@ static void stop_partition(struct life *life, const char *reason)
     logline(LOGLINE_ERROR, worker->partition, "stopped: %s", region->reason);
 }
 
+/* What cannot be read may come back by itself, so another worker tries again; but not for ever, while everybody waits:
+ * what each of so many has met in the same place is damage. */
+static void lose_patience(struct region *region, struct mr_error *error)
+{
+    if (strcmp(region->unreadable, error->text) != 0)
+        region->unreadable_times = 0;
+    snprintf(region->unreadable, sizeof(region->unreadable), "%s", error->text);
+    if (++region->unreadable_times < UNREADABLE_MOST)
+        return;
+    error_set(error, "%.280s, in each of %d attempts. Restore the file, or the partition from a copy",
+              region->unreadable, UNREADABLE_MOST);
+    region->unreadable_times = 0;
+}
+
 static int recover(struct life *life, struct mr_error *error)
 {
     struct worker *worker = &life->worker;
@@ -389,8 +404,12 @@ static int recover(struct life *life, struct mr_error *error)
     atomic_store_explicit(&worker->region->recovered_percent, 0, memory_order_relaxed);
     atomic_store_explicit(&worker->region->state, PARTITION_RECOVERING, memory_order_release);
     life->progress_told = worker->io->ops->monotonic(worker->io);
-    if (worker_recover(worker, &log, &snapshots, &state, &found, error) != 0)
+    if (worker_recover(worker, &log, &snapshots, &state, &found, error) != 0) {
+        if (io_unreadable(error->code) && !found.read)
+            lose_patience(worker->region, error);
         return -1;
+    }
+    worker->region->unreadable_times = 0;
     atomic_store_explicit(&worker->region->recovered_percent, 100, memory_order_relaxed);
     uint64_t restored = worker->snapshots.known_count > 0 ? worker->snapshots.known[0].point.index : 0;
     if (restored > 0)

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -16,6 +17,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,7 +27,9 @@
 #include "engine/node/control.h"
 #include "engine/node/worker.h"
 #include "ipc/frame.h"
+#include "ipc/sys.h"
 #include "tests/support/requests.h"
+#include "tests/support/temp_dir.h"
 #include "tests/support/wait.h"
 
 #define RING (256 * MR_KIB)
@@ -44,10 +48,18 @@ struct supervised {
     pid_t pid;
 };
 
+static void make_control(struct supervised *s)
+{
+    int pair[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    s->control = pair[0];
+    s->birth.control = pair[1];
+}
+
 static struct supervised *prepare_worker(void)
 {
     struct supervised *s = calloc(1, sizeof(*s));
-    int pair[2];
 
     assert_non_null(s);
     s->options = (struct options){.dir = "/nonexistent",
@@ -65,16 +77,14 @@ static struct supervised *prepare_worker(void)
     s->region = mmap(NULL, sizeof(*s->region), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     s->channels = calloc(MR_CHANNELS_MAX, sizeof(*s->channels));
     assert_true(s->region != MAP_FAILED && s->channels != NULL);
-    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
-    s->control = pair[0];
     s->birth = (struct worker_birth){.options = &s->options,
                                      .identity = &s->identity,
                                      .partition = 1,
                                      .core = -1,
                                      .region = s->region,
-                                     .control = pair[1],
                                      .channels = s->channels,
                                      .memory_snapshots = s->snapshots};
+    make_control(s);
     for (unsigned i = 0; i < SNAPSHOTS_KEPT; i++)
         assert_true((s->snapshots[i] = memfd_create("snapshot", MFD_CLOEXEC)) >= 0);
     return s;
@@ -333,12 +343,63 @@ static void a_stop_that_comes_before_a_segment_is_heard(void **state)
     channel_unmap(&channel);
 }
 
+/* A worker's life in which no file can be read, if `unreadable`. Its exit status; 0: it serves (and is killed), or
+ * answers for a partition that is stopped. */
+static int live_on_disk(struct supervised *s, bool unreadable)
+{
+    int status = 0;
+
+    if (unreadable)
+        sys_fault_arm(SYS_PREAD, 1, EIO, true);
+    fork_worker(s);
+    bool ready = hear_until(s, CONTROL_READY);
+    if (ready)
+        kill(s->pid, SIGKILL);
+    assert_int_equal(waitpid(s->pid, &status, 0), s->pid);
+    s->pid = 0;
+    sys_fault_clear();
+    close(s->control);
+    make_control(s);
+    assert_true(ready || WIFEXITED(status));
+    return ready ? 0 : WEXITSTATUS(status);
+}
+
+/* The same as damage, but only when it has lasted. */
+static void what_can_never_be_read_stops_the_partition(void **state)
+{
+    enum { ATTEMPTS = 10 };
+    struct supervised *s = prepare_worker();
+    char *dir = temp_dir_make(), folder[TEMP_PATH_MAX];
+
+    (void)state;
+    assert_int_equal(mkdir(temp_dir_file(folder, dir, "partition-0001"), 0700), 0);
+    s->options.dir = dir;
+    s->options.durability = DURABILITY_SYNC;
+    s->identity.memory = false;
+    s->birth.memory_snapshots = NULL;
+    assert_int_equal(live_on_disk(s, false), 0);
+    for (unsigned round = 0; round < 2; round++) {
+        for (unsigned n = 1; n < ATTEMPTS; n++)
+            assert_int_equal(live_on_disk(s, true), 1);
+        if (round == 0) /* it comes back in time: all is forgotten */
+            assert_int_equal(live_on_disk(s, false), 0);
+        assert_int_not_equal(atomic_load(&s->region->state), PARTITION_STOPPED);
+    }
+    assert_int_equal(live_on_disk(s, true), 0);
+    assert_int_equal(atomic_load(&s->region->state), PARTITION_STOPPED);
+    assert_non_null(strstr(s->region->reason, "segment-0000 at offset 0: Input/output error"));
+    close(s->birth.control);
+    end_worker(s);
+    temp_dir_remove(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_number_of_messages_may_come_before_a_segment),
         cmocka_unit_test(a_channel_made_after_the_fork_is_not_inherited),
         cmocka_unit_test(a_stop_that_comes_before_a_segment_is_heard),
+        cmocka_unit_test(what_can_never_be_read_stops_the_partition),
         cmocka_unit_test(a_segment_that_is_used_again_is_not_asked_for_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
