@@ -92,7 +92,8 @@ static int read_header(struct recovery *recovery, struct segment *segment, uint6
         if (length > 0 && length < SEGMENT_HEADER_BYTES)
             return ends_in_header(recovery, segment, length, error);
         recovery->blanks[recovery->blank_count++] = *segment;
-        if (!all_zero(bytes, SEGMENT_HEADER_BYTES))
+        /* In memory a worker that was killed while it wrote a header has left a part of it. */
+        if (!all_zero(bytes, SEGMENT_HEADER_BYTES) && recovery->config->durability != DURABILITY_MEMORY)
             recovery->spoiled = &recovery->blanks[recovery->blank_count - 1];
         return 0;
     case SEGMENT_SOUND:

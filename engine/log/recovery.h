@@ -46,7 +46,7 @@ struct recovery {
     unsigned first;         /* the segment in which the scan begins */
     struct segment *blanks; /* slots without one */
     unsigned blank_count;
-    const struct segment *spoiled; /* one of those in which something stands where the header should; NULL: none */
+    const struct segment *spoiled; /* of a file: something stands where the header should; NULL: none */
     struct log_point last;         /* the end of the log */
     unsigned current;              /* the segment where it ends */
     uint64_t end;                  /* and the offset there, at which the next batch would begin */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -571,6 +572,29 @@ static void memory_survives_a_death_within_a_batch(void **state)
     log_fixture_free(&fixture);
 }
 
+/* Of the header, too: nothing was acknowledged then, or it stands in other segments. */
+static void memory_survives_a_death_within_a_header(void **state)
+{
+    (void)state;
+    for (size_t written = 8; written < 128; written += 8) {
+        struct log_fixture fixture;
+        uint8_t first[4096], zeros[4096] = {0};
+        open_log(&fixture, 1, DURABILITY_MEMORY);
+        log_fixture_crash(&fixture);
+        assert_int_equal(fixture.memfd_count, 1);
+        assert_int_equal(pread(fixture.memfds[0], first, sizeof first, 0), sizeof first);
+        assert_int_equal(pwrite(fixture.memfds[0], zeros, sizeof zeros, 0), sizeof zeros);
+        assert_int_equal(pwrite(fixture.memfds[0], first, written, 0), written);
+        assert_int_equal(log_fixture_open(&fixture), 0);
+        append(&fixture, 100);
+        log_fixture_settle(&fixture);
+        assert_int_equal(fixture.durable.count, 1);
+        log_fixture_crash(&fixture);
+        reopen(&fixture);
+        log_fixture_free(&fixture);
+    }
+}
+
 static void memory_that_is_not_given_is_trouble_until_it_is(void **state)
 {
     (void)state;
@@ -613,6 +637,7 @@ int main(void)
         cmocka_unit_test(a_segment_that_is_too_small_is_refused),
         cmocka_unit_test(a_larger_alignment_begins_a_new_segment),
         cmocka_unit_test(memory_survives_a_death_within_a_batch),
+        cmocka_unit_test(memory_survives_a_death_within_a_header),
         cmocka_unit_test(memory_that_is_not_given_is_trouble_until_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
