@@ -26,8 +26,8 @@ enum { QUEUE_SIZE = 16 };
 static_assert((int)QUEUE_SIZE >= (int)ALL_BATCHES && (QUEUE_SIZE & (QUEUE_SIZE - 1)) == 0,
               "each has a place in the queue");
 
-/* A buffer begins and ends on a multiple of this; no device is known that asks for more. */
-#define BUFFER_UNIT (64 * MR_KIB)
+/* A buffer begins and ends on a multiple of this: of any segment's block. */
+#define BUFFER_UNIT ((uint64_t)SEGMENT_BLOCK_MAX)
 
 /* Open segments: the current one, the spare, the one being prepared, and older ones that batches still stand in. */
 enum { OPEN_SEGMENTS_MAX = 64 };

@@ -15,7 +15,6 @@
 #include "ipc/sys.h"
 
 #define SEGMENT_MAGIC UINT64_C(0x0a544d474553524d)
-#define SEGMENT_BLOCK_MAX (UINT32_C(1) << 20)
 
 static const char prefix[] = "segment-";
 

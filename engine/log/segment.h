@@ -44,8 +44,9 @@
 
 enum { SEGMENT_VERSION = 1, SEGMENT_HEADER_BYTES = 128, SEGMENT_NAME_SIZE = 32 };
 
-/* Blocks: in `memory` nothing can tear, so batches need only keep to cache lines; files have at least this. */
-enum { SEGMENT_MEMORY_BLOCK = 64, SEGMENT_BLOCK_MIN = 4096 };
+/* Blocks: in `memory` nothing can tear, so batches need only keep to cache lines; files have at least this. None is
+ * larger than what the log's buffers keep to; no device is known that asks for more. */
+enum { SEGMENT_MEMORY_BLOCK = 64, SEGMENT_BLOCK_MIN = 4096, SEGMENT_BLOCK_MAX = 65536 };
 
 enum { SEGMENT_USED_BEFORE = 1 };
 

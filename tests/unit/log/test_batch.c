@@ -132,6 +132,11 @@ static void segment_headers_are_told_apart(void **state)
     segment_encode(bytes, &segment, &config);
     assert_int_equal(segment_decode(bytes, &back, &config, &error), SEGMENT_SOUND);
     assert_true(back.used);
+    /* no batch has blocks that its buffer has no room for */
+    struct segment large = {.number = 9, .size = 1 << 20, .block = 1 << 17, .slot = 3};
+    uint8_t others[SEGMENT_HEADER_BYTES];
+    segment_encode(others, &large, &config);
+    assert_int_equal(segment_decode(others, &back, &config, &error), SEGMENT_BLANK);
     config.partition = 4;
     assert_int_equal(segment_decode(bytes, &back, &config, &error), SEGMENT_REFUSED);
     assert_string_equal(error.text, "/d/segment-0003 belongs to partition 2, not to partition 4");
