@@ -87,6 +87,25 @@ static void an_idle_worker_goes_on(void **state)
     }
 }
 
+/* Of what is left the stop does no more than what is logged: it would last as long as there is something left. */
+static void a_stop_leaves_them_to_the_next_start(void **state)
+{
+    static const enum durability kinds[] = {DURABILITY_SYNC, DURABILITY_ASYNC};
+    struct scene scene;
+
+    (void)state;
+    for (unsigned n = 0; n < 2; n++) {
+        begin(&scene, kinds[n]);
+        uint64_t logged = log_last_index(scene.harness->worker.log);
+        assert_int_equal(harness_stop(scene.harness), 0);
+        assert_int_equal(harness_start(scene.harness), 0);
+        assert_int_equal(fsm_index(scene.harness->worker.fsm), logged);
+        assert_true(backlog(&scene));
+        work_off(&scene);
+        scene_end(&scene);
+    }
+}
+
 static void others_are_answered_meanwhile(void **state)
 {
     static const enum durability kinds[] = {DURABILITY_SYNC, DURABILITY_MEMORY};
@@ -188,6 +207,7 @@ int main(void)
         cmocka_unit_test(others_are_answered_meanwhile),
         cmocka_unit_test(under_load_they_do_not_pile_up),
         cmocka_unit_test(a_successor_goes_on),
+        cmocka_unit_test(a_stop_leaves_them_to_the_next_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
