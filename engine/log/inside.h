@@ -14,6 +14,8 @@
 #ifndef ENGINE_LOG_INSIDE_H
 #define ENGINE_LOG_INSIDE_H
 
+#include <limits.h>
+
 #include "engine/log/batch.h"
 #include "engine/log/log.h"
 #include "engine/log/recovery.h"
@@ -78,7 +80,7 @@ struct log {
     const struct io_ops *ops;
     int directory; /* -1: none */
     bool memory;   /* durability is memory */
-    char path[512];
+    char path[PATH_MAX];
 
     /* The chain as it grows. */
     uint64_t epoch;

@@ -4,6 +4,7 @@
  * which removes what there is. */
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,7 @@
 struct snapshot_writer {
     struct snapshot_place place;
     struct snapshot_point point;
-    char path[512];
+    char path[PATH_MAX];
     uint64_t epoch;
     uint8_t *chunk; /* SNAPSHOT_CHUNK bytes: the head's room, then the payload so far */
     uint8_t *first; /* `memory`: the first chunk, which is written last; NULL: it is `chunk` */

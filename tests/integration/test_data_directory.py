@@ -12,7 +12,7 @@ import signal
 import subprocess
 import unittest
 
-from node import BIN, WAIT, Node, wait_until
+from node import BIN, WAIT, Node, millrace, wait_until
 
 
 def refused(*arguments):
@@ -63,6 +63,24 @@ class WhoMayUseIt(unittest.TestCase):
             self.assertFalse(os.path.exists(node.folder.name + "/second"))
             self.assertEqual(node.output("counter", "get", "x"), b"%d\n" % counted)
             self.assertEqual([p["restarts"] for p in node.status()["partitions"]], [0, 0])
+
+    def test_a_long_path(self):
+        """As long as the kernel takes it, every part of the node does."""
+        node = Node()
+        above = node.folder.name + ("/" + "a" * 100) * 20
+        os.makedirs(above)
+        node.directory, node.socket = above + "/data", node.folder.name + "/socket"
+        node.options += ["--socket", node.socket]
+        with node:
+            node.output("counter", "set", "x", "5")
+            node.output("snapshot")
+            node.output("counter", "increment", "x")
+            node.kill()
+            node.wait_gone()
+            node.start()
+            self.assertEqual(node.output("counter", "get", "x"), b"6\n")
+            self.assertEqual(node.stop(), 0)
+            self.assertEqual(millrace("verify", node.directory).returncode, 0)
 
     def test_other_partitions_or_another_durability(self):
         with Node("--durability", "sync", partitions=2) as node:
