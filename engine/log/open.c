@@ -78,7 +78,7 @@ static struct segment *take_segment(struct log *log, const struct segment *found
 {
     struct segment *segment = calloc(1, sizeof *segment);
     if (!segment) {
-        error_set(error, "no memory for a segment");
+        error_system(error, ENOMEM, "no memory for a segment");
         return NULL;
     }
     *segment = *found;
@@ -106,7 +106,7 @@ static bool free_slot(struct log *log, const struct segment *found, bool blank)
 static int take_tail(struct log *log, const struct segment *found, bool current, struct mr_error *error)
 {
     if (!current && log->spare)
-        return free_slot(log, found, false) ? 0 : error_set(error, "no memory for the list of slots");
+        return free_slot(log, found, false) ? 0 : error_system(error, ENOMEM, "no memory for the list of slots");
     struct segment *segment = take_segment(log, found, error);
     if (!segment)
         return -1;
@@ -121,7 +121,7 @@ static int take_tail(struct log *log, const struct segment *found, bool current,
     }
     log->bytes -= segment->size;
     segment_discard(log, segment);
-    return free_slot(log, found, false) ? 0 : error_set(error, "no memory for the list of slots");
+    return free_slot(log, found, false) ? 0 : error_system(error, ENOMEM, "no memory for the list of slots");
 }
 
 /* What recovery found becomes what the log goes on from. Of the segments behind the last one in use the first becomes
@@ -144,7 +144,7 @@ static int take_over(struct log *log, const struct recovery *recovery, struct mr
         log->bytes += recovery->segments[n].size;
     }
     if (!kept)
-        return error_set(error, "no memory for the list of slots");
+        return error_system(error, ENOMEM, "no memory for the list of slots");
     for (unsigned n = recovery->current; n < recovery->count; n++)
         if (take_tail(log, &recovery->segments[n], n == recovery->current, error) != 0)
             return -1;
@@ -278,7 +278,7 @@ int log_open(const struct log_config *config, const struct log_start *start, log
 {
     struct log *log = calloc(1, sizeof *log);
     if (!log)
-        return error_set(error, "no memory for a log");
+        return error_system(error, ENOMEM, "no memory for a log");
     log->config = *config;
     log->io = config->io;
     log->ops = config->io->ops;

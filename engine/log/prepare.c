@@ -228,7 +228,7 @@ static bool prepare_one(struct log *log)
     prepare->segment = segment;
     if (!segment) {
         struct mr_error error;
-        error_set(&error, "no memory");
+        error_system(&error, ENOMEM, "no memory");
         failed(log, &error);
         return true;
     }

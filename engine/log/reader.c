@@ -49,7 +49,7 @@ static int make_room(struct reader *reader, uint64_t size, struct mr_error *erro
     bool ordinary = capacity == WINDOW_UNIT;
     uint8_t *window = ordinary ? aligned_alloc(WINDOW_ALIGNMENT, capacity) : io_memory(capacity, error);
     if (!window)
-        return ordinary ? error_set(error, "no memory for reading the log") : -1;
+        return ordinary ? error_system(error, ENOMEM, "no memory for reading the log") : -1;
     free_window(reader);
     reader->window = window;
     reader->ordinary = ordinary;

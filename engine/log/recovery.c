@@ -47,7 +47,7 @@ static int find_slots(const struct recovery *recovery, struct names *names, stru
     if (listed < 0)
         return error_system(error, -listed, "cannot list %s", config->path);
     if (names->no_memory)
-        return error_set(error, "no memory to list the segments of %s", config->path);
+        return error_system(error, ENOMEM, "no memory to list the segments of %s", config->path);
     return 0;
 }
 
@@ -245,7 +245,7 @@ static int survey(struct recovery *recovery, struct mr_error *error)
     recovery->blanks = calloc(names.count + 1, sizeof *recovery->blanks);
     recovery->remains = calloc(names.count + 1, sizeof *recovery->remains);
     if (result == 0 && (!recovery->segments || !recovery->blanks || !recovery->remains))
-        result = error_set(error, "no memory for the list of segments of %s", recovery->config->path);
+        result = error_system(error, ENOMEM, "no memory for the list of segments of %s", recovery->config->path);
     for (unsigned n = 0; result == 0 && n < names.count; n++) {
         struct segment segment;
         uint64_t begins_at, length = 0;

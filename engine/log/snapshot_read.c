@@ -163,7 +163,7 @@ int snapshot_look(const struct snapshot_place *place, unsigned slot, struct snap
         return 0;
     uint8_t *bytes = malloc(there);
     if (!bytes)
-        return error_set(error, "no memory for a look at a snapshot");
+        return error_system(error, ENOMEM, "no memory for a look at a snapshot");
     struct snapshot_head head;
     struct mr_error unsound;
     int result = snapshot_read_all(&source, bytes, there, 0, error);
@@ -270,7 +270,7 @@ int snapshot_find(const struct snapshot_place *place, struct snapshot_list *list
     struct finder finder = {.list = list};
     int result = place->memory ? find_memory(place, &finder, error) : find_files(place, &finder, error);
     if (result == 0 && finder.no_memory)
-        result = error_set(error, "no memory for the list of snapshots in %s", place->path);
+        result = error_system(error, ENOMEM, "no memory for the list of snapshots in %s", place->path);
     if (list->count > 1)
         qsort(list->snapshots, list->count, sizeof *list->snapshots, newest_first);
     return result;

@@ -147,7 +147,7 @@ struct snapshot_writer *snapshot_begin(const struct snapshot_place *place, const
 {
     struct snapshot_writer *writer = calloc(1, sizeof *writer);
     if (!writer) {
-        error_set(error, "no memory for writing a snapshot");
+        error_system(error, ENOMEM, "no memory for writing a snapshot");
         return NULL;
     }
     writer->place = *place;
