@@ -124,7 +124,9 @@ enum mr_status client_enter(struct mr_client *client)
         return client_fail_with(client, MR_INVALID, "mr_commit() or mr_discard() what mr_reserve() gave, first");
     if (client->closing)
         return client_fail_with(client, MR_INVALID, "the handle is being closed");
-    if (client->pinned.link != NULL || client->pinned.aside != NULL)
+    /* In a callback, what is pinned is what the call around it is about to give out, and what the callback itself was
+     * given stands in the ring behind it. */
+    if ((client->pinned.link != NULL || client->pinned.aside != NULL) && !client->in_callback)
         client_unpin(client);
     return MR_OK;
 }

@@ -367,6 +367,17 @@ static void test_they_do_not_hold_up_a_call(void **state)
         take_bytes(SIZE, i);
 }
 
+/* All that the client has given back. */
+static void write_over_what_is_free(struct fake_channel *channel)
+{
+    uint64_t room;
+    uint8_t *to = NULL;
+
+    assert_int_equal(ring_free(&channel->responses, 65536, &room), RING_OK);
+    assert_int_equal(ring_reserve(&channel->responses, room, &to), RING_OK);
+    memset(to, 0xee, room);
+}
+
 /* A result lives until the next call, also if the node goes on writing meanwhile. */
 static void test_a_taken_result_stays(void **state)
 {
@@ -392,14 +403,53 @@ static void test_a_taken_result_stays(void **state)
         fake_publish(node, channel);
         for (int k = 0; k < 2; k++) {
             assert_int_equal(mr_take(client, &result), MR_OK);
-            uint64_t room;
-            uint8_t *to = NULL;
-            assert_int_equal(ring_free(&channel->responses, 65536, &room), RING_OK);
-            assert_int_equal(ring_reserve(&channel->responses, room, &to), RING_OK);
-            memset(to, 0xee, room); /* all that the client has given back */
+            write_over_what_is_free(channel);
             assert_memory_equal(result.as.raw.data, body, SIZE);
         }
     }
+}
+
+static void start_another_and_write_over(mr_client *of, const struct mr_result *result)
+{
+    const char bytes[] = "what the callback's result points to";
+
+    assert_ptr_equal(of, client);
+    if (result->status != MR_OK) /* tear_down() */
+        return;
+    seen.count++;
+    ask_for_bytes(0, 0);
+    write_over_what_is_free(result->arg);
+    assert_int_equal(result->as.raw.size, sizeof(bytes));
+    assert_memory_equal(result->as.raw.data, bytes, sizeof(bytes));
+}
+
+/* What a call that waits gives out, and what a callback is given behind it, are there although the callback starts
+ * another request. */
+static void test_a_callback_that_starts_gives_nothing_back(void **state)
+{
+    (void)state;
+    const char why[] = "what the call's text points to";
+    const char bytes[] = "what the callback's result points to";
+    struct fake_request request;
+    void *at;
+
+    start(NULL, 0);
+    open_counter();
+    fake_node_hold(node);
+    struct fake_channel *channel = fake_channel(node, 1);
+    assert_int_equal(mr_reserve(client, 1, MR_QUERY, 0, 0, &at), MR_OK);
+    assert_int_equal(mr_commit(client, 0, (struct mr_then){start_another_and_write_over, channel}, NULL), MR_OK);
+    mr_flush(client);
+    assert_true(fake_next(channel, &request));
+    /* The next request will stand behind it; it is answered first. */
+    uint64_t next = request.position + request_frame_bytes(request.head.size);
+    fake_frame(channel, STATUS_UNAVAILABLE, true, next, 0, why, strlen(why));
+    fake_frame(channel, STATUS_OK, true, request.position, 0, bytes, sizeof(bytes));
+    fake_take(channel, &request);
+    fake_publish(node, channel);
+    assert_int_equal(mr_counter_get(counter, NULL), MR_UNAVAILABLE);
+    assert_string_equal(mr_message(client), why);
+    assert_int_equal(seen.count, 1);
 }
 
 int main(void)
@@ -419,6 +469,7 @@ int main(void)
         TEST(test_results_hold_the_ring),
         TEST(test_they_do_not_hold_up_a_call),
         TEST(test_a_taken_result_stays),
+        TEST(test_a_callback_that_starts_gives_nothing_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
