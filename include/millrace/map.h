@@ -31,8 +31,10 @@ struct mr_put {
  * MR_FORBIDDEN: the name belongs to a service of another type. MR_INVALID: the name is empty or not UTF-8. */
 MR_API enum mr_status mr_map_open(mr_client *client, const char *name, mr_map **out);
 
-/* Waits until every request open on it has been answered, tells the node that this handle no longer uses the map (its
- * entries stay), and frees it, whatever is returned. NULL is fine: MR_OK. */
+/* Waits until every request open on it has been answered, tells the node that the map is no longer used here (its
+ * entries stay), and frees it, whatever is returned but MR_INVALID. Callbacks that run meanwhile cannot start anything
+ * on it any more: MR_INVALID. While another handle on the same map is open, it only ends this one's streams and frees
+ * it. NULL is fine: MR_OK. */
 MR_API enum mr_status mr_map_close(mr_map *map);
 
 /* Writes an entry, new or not: put always, insert only a new one (MR_ALREADY_EXISTS), update only one that is there

@@ -122,6 +122,8 @@ enum mr_status service_start(struct handle *handle, const struct operation *oper
     if (status != MR_OK)
         return status;
     struct service *service = handle->service;
+    if (service == NULL)
+        return client_fail_with(client, MR_INVALID, "it is being closed");
     struct link *link = service->link;
     struct request *request = NULL;
     if (service->session_id != link->session.id || link->session.lost)
@@ -387,9 +389,12 @@ enum mr_status service_close(struct handle *handle)
             break;
         }
     streams_end(client, handle);
-    free(handle);
+    handle->service = NULL; /* callbacks that run meanwhile may still know it */
     service->handles--;
-    return service->handles > 0 ? MR_OK : close_service(client, service, client_deadline(client));
+    if (service->handles == 0)
+        status = close_service(client, service, client_deadline(client));
+    free(handle);
+    return status;
 }
 
 void services_free(struct mr_client *client)

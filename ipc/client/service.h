@@ -9,8 +9,8 @@
 /* What mr_counter and mr_map are: one handle of the caller's on a service. */
 struct handle {
     struct mr_client *client;
-    struct service *service;
-    struct handle *next; /* of the client's */
+    struct service *service; /* NULL: it is being closed */
+    struct handle *next;     /* of the client's */
 };
 
 struct operation {

@@ -494,6 +494,33 @@ static void test_closing_waits_for_what_is_open(void **state)
     assert_int_equal(seen.failed, 0);
 }
 
+/* As a program that always has one open does it. */
+static void go_on(mr_client *of, const struct mr_result *result)
+{
+    struct seen *seen = result->arg;
+
+    (void)of;
+    seen->count++;
+    seen->failed += result->status != MR_OK;
+    seen->last = mr_counter_increment_start(counter, 1, (struct mr_then){go_on, seen}, NULL);
+}
+
+static void test_nothing_is_started_on_what_is_being_closed(void **state)
+{
+    (void)state;
+    struct seen seen = {0};
+
+    start(NULL);
+    connect_to_it(NULL);
+    open_counter();
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(mr_counter_increment_start(counter, 1, (struct mr_then){go_on, &seen}, NULL), MR_OK);
+    assert_int_equal(mr_counter_close(counter), MR_OK);
+    assert_int_equal(seen.count, 10);
+    assert_int_equal(seen.failed, 0);
+    assert_int_equal(seen.last, MR_INVALID);
+}
+
 static void test_wrong_names(void **state)
 {
     (void)state;
@@ -674,6 +701,7 @@ int main(void)
         TEST(test_too_large),
         TEST(test_services_are_shared_and_closed_with_the_last_handle),
         TEST(test_closing_waits_for_what_is_open),
+        TEST(test_nothing_is_started_on_what_is_being_closed),
         TEST(test_wrong_names),
         TEST(test_arguments),
         TEST(test_keep_alives_let_the_node_forget),
