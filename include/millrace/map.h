@@ -127,8 +127,9 @@ MR_API enum mr_status mr_map_entries(mr_map *map, mr_stream **out);
  */
 MR_API enum mr_status mr_stream_next(mr_stream *stream, int64_t wait_ns, struct mr_event *event);
 
-/* Ends the stream, if it has not ended, and frees it. Waits for nothing. NULL is fine. Not from within a callback. A
- * stream that is not closed is freed with its client; one whose map is closed has ended. */
+/* Ends the stream, if it has not ended, and frees it. Waits for nothing. NULL is fine. Not from within a callback, nor
+ * between mr_reserve() and mr_commit() (<millrace/raw.h>): there it does nothing. A stream that is not closed is freed
+ * with its client; one whose map is closed has ended. */
 MR_API void mr_stream_close(mr_stream *stream);
 
 #ifdef __cplusplus

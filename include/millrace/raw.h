@@ -45,7 +45,7 @@ enum mr_kind {
  *
  * One reservation at a time, and no other call on the handle before its mr_commit(); such a call is MR_INVALID. *body
  * is uninitialized, aligned to 8, write-only in mind, and valid until then. May be called from a callback once the
- * channel is there.
+ * channel is there; what the callback has not committed when it returns is given back.
  *
  * MR_AGAIN: no room now. MR_INVALID: no such partition; capacity over mr_max_payload(). */
 MR_API enum mr_status mr_reserve(mr_client *client, uint32_t partition, enum mr_kind kind, int64_t time_limit_ns,

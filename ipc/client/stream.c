@@ -372,8 +372,11 @@ void mr_stream_close(struct mr_stream *stream)
 {
     if (stream == NULL || stream->client->in_callback)
         return;
+    enum mr_status status = client_enter_alone(stream->client);
+    if (status != MR_OK && stream->client->reserved != NULL)
+        return;
     /* In a forked child there are no rings to touch. */
-    if (client_enter_alone(stream->client) == MR_OK) {
+    if (status == MR_OK) {
         bool told = stream_is_done(stream);
         leave_request(stream);
         drop_all(stream);

@@ -33,6 +33,7 @@ static inline void client_give(struct mr_client *client, struct mr_then then, co
     client->in_callback = true;
     then.done(client, result);
     client->in_callback = false;
+    client->reserved = NULL; /* what comes next may send something itself */
     if (client->pin)
         client_pin(client, result, link, size);
 }

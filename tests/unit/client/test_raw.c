@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One's own bytes through the client library, against a node of the test's own: reserving, committing, and what comes
  * back. */
+#include <millrace/map.h>
 #include <millrace/raw.h>
 
 #include "proto/reader.h"
@@ -94,11 +95,64 @@ static void test_raw_misuse(void **state)
     assert_int_equal(mr_run(client, 0, NULL), MR_AGAIN);
 }
 
+/* In a callback, with what a program might write there first. */
+static void reserve(mr_client *of, const struct mr_result *result)
+{
+    void **body = result->arg;
+
+    if (result->status == MR_CANCELED) /* tear_down() */
+        return;
+    assert_int_equal(mr_reserve(of, 1, MR_COMMAND, 0, 100, body), MR_OK);
+    memset(*body, 0xee, 100);
+}
+
+/* The library itself may send something behind a callback, in the same place. */
+static void test_a_callback_s_reservation_ends_with_it(void **state)
+{
+    (void)state;
+    void *body = NULL;
+    void *reserved = NULL;
+    uint64_t request;
+
+    assert_int_equal(mr_reserve(client, 1, MR_COMMAND, 0, 0, &body), MR_OK);
+    assert_int_equal(mr_commit(client, 0, (struct mr_then){reserve, &reserved}, NULL), MR_OK);
+    assert_int_equal(mr_run(client, MR_FOR_EVER, NULL), MR_OK);
+    assert_non_null(reserved);
+    assert_int_equal(mr_commit(client, 100, (struct mr_then){NULL, NULL}, &request), MR_INVALID);
+    assert_int_equal(mr_run(client, 0, NULL), MR_AGAIN);
+}
+
+/* Like any other call before the commit, it does nothing: what it would tell the node would stand where the body does.
+ */
+static void test_a_stream_is_not_closed_between(void **state)
+{
+    (void)state;
+    mr_map *map;
+    mr_stream *stream;
+    mr_stream *other;
+    struct mr_event event;
+    void *body;
+
+    assert_int_equal(mr_map_open(client, "m", &map), MR_OK);
+    fake_node_hold(node);
+    assert_int_equal(mr_map_events(map, mr_text("k"), false, &stream), MR_OK);
+    assert_int_equal(mr_reserve(client, 1, MR_COMMAND, 0, 100, &body), MR_OK);
+    mr_stream_close(stream);
+    mr_discard(client);
+    assert_int_equal(mr_map_events(map, mr_text("k"), false, &other), MR_OK);
+    assert_ptr_not_equal(other, stream); /* its memory has not been freed */
+    assert_int_equal(mr_stream_next(stream, MR_NO_WAIT, &event), MR_AGAIN);
+    mr_stream_close(stream);
+    fake_node_release(node);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_raw_requests, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_raw_misuse, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_callback_s_reservation_ends_with_it, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_stream_is_not_closed_between, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
