@@ -260,13 +260,14 @@ enum mr_status mr_connect(const char *socket_path, const struct mr_options *opti
     if (out == NULL)
         return MR_INVALID;
     enum mr_status status = client_make(socket_path, options, -1, out);
+    if (*out == NULL)
+        return status;
     uint64_t deadline = client_deadline(*out);
     if (status == MR_OK)
         status = connection_wait_welcome(*out, deadline);
-    if (status == MR_OK && options != NULL && (*out)->options.resume != NULL)
+    if (status == MR_OK && (*out)->options.resume != NULL)
         status = resume_sessions(*out, deadline);
-    if (*out != NULL)
-        (*out)->options.resume = NULL; /* the caller's */
+    (*out)->options.resume = NULL; /* the caller's */
     return status;
 }
 
