@@ -259,10 +259,12 @@ enum mr_status mr_connect(const char *socket_path, const struct mr_options *opti
 {
     if (out == NULL)
         return MR_INVALID;
+    uint64_t began = sys_clock_ns(CLOCK_MONOTONIC);
     enum mr_status status = client_make(socket_path, options, -1, out);
     if (*out == NULL)
         return status;
-    uint64_t deadline = client_deadline(*out);
+    int64_t limit = (*out)->options.call_timeout_ns;
+    uint64_t deadline = limit > 0 ? began + (uint64_t)limit : NEVER;
     if (status == MR_OK)
         status = connection_wait_welcome(*out, deadline);
     if (status == MR_OK && (*out)->options.resume != NULL)

@@ -28,6 +28,8 @@
 #include <sys/timerfd.h>
 #include <sys/un.h>
 
+#define CONNECT_AGAIN_MS 1 /* where many wait for their connection to be taken */
+
 static void close_fd(int *fd)
 {
     if (*fd >= 0)
@@ -484,16 +486,35 @@ static int connect_at_once(const char *path, struct mr_error *error)
     int code = errno;
     close_fd(&fd);
     if (code == ENOENT || code == ECONNREFUSED)
-        return error_system(error, code, "no node at %s", path);
+        return error_system(error, code, "no node at %s (is `millrace serve` running there?)", path);
     return error_system(error, code, "cannot connect to the node at %s", path);
+}
+
+/* The same until it is taken, or the time is over: error->code is EAGAIN then. There is nothing to wait on. */
+static int connect_until(const char *path, uint64_t deadline, struct mr_error *error)
+{
+    for (;;) {
+        int fd = connect_at_once(path, error);
+        if (fd >= 0 || error->code != EAGAIN || sys_clock_ns(CLOCK_MONOTONIC) >= deadline)
+            return fd;
+        (void)sys_poll(NULL, 0, CONNECT_AGAIN_MS);
+    }
 }
 
 static enum mr_status connect_socket(struct mr_client *client)
 {
     struct mr_error error = {.code = 0};
+    uint64_t deadline = client_deadline(client);
 
-    client->socket = client->stop < 0 ? handshake_connect(client->path, &error) : connect_at_once(client->path, &error);
+    if (client->stop >= 0)
+        client->socket = connect_at_once(client->path, &error);
+    else if (deadline != NEVER)
+        client->socket = connect_until(client->path, deadline, &error);
+    else
+        client->socket = handshake_connect(client->path, &error);
     if (client->socket < 0) {
+        if (error.code == EAGAIN)
+            return client_fail(client, MR_TIMEOUT, "the node at %s took no connection in time", client->path);
         bool forbidden = error.code == EACCES || error.code == EPERM;
         return client_fail_error(client, error.code == 0 ? MR_INVALID : forbidden ? MR_FORBIDDEN : MR_NO_NODE, &error);
     }

@@ -14,6 +14,9 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -287,6 +290,25 @@ static void test_connecting_in_time_limit(void **state)
     assert_int_equal(mr_reserve(client, 1, MR_COMMAND, 0, 10, &body), MR_TIMEOUT);
 }
 
+/* Somebody listens, and takes no connections: the kernel lets others wait. */
+static void test_a_queue_of_connections_in_time_limit(void **state)
+{
+    (void)state;
+    struct mr_options options = {.size = sizeof(options), .call_timeout_ns = (int64_t)(50 * MR_MILLISECOND)};
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    mr_client *first;
+
+    memcpy(address.sun_path, temp_dir_file(path, dir, "socket"), sizeof(address.sun_path) - 1);
+    int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (const struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(listener, 0), 0);
+    assert_int_equal(mr_connect(path, &options, &first), MR_TIMEOUT);
+    assert_int_equal(mr_connect(path, &options, &client), MR_TIMEOUT);
+    assert_non_null(strstr(mr_message(client), path));
+    mr_close(first);
+    close(listener);
+}
+
 static void test_mr_run_waits_no_longer_than_told(void **state)
 {
     (void)state;
@@ -465,6 +487,7 @@ int main(void)
         TEST(test_a_late_answer_is_dropped_but_counts),
         TEST(test_time_wakes_a_sleeper),
         TEST(test_connecting_in_time_limit),
+        TEST(test_a_queue_of_connections_in_time_limit),
         TEST(test_mr_run_waits_no_longer_than_told),
         TEST(test_results_hold_the_ring),
         TEST(test_they_do_not_hold_up_a_call),
