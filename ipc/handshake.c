@@ -78,6 +78,7 @@ struct rights {
     int fds[HANDSHAKE_FDS];
     unsigned count;
     bool too_many; /* more than fit, or something that is no descriptor */
+    bool short_of; /* the table had no room for all of them */
 };
 
 static void close_all(const int *fds, unsigned count)
@@ -89,7 +90,7 @@ static void close_all(const int *fds, unsigned count)
 static void take_rights(struct msghdr *header, struct rights *rights)
 {
     rights->count = 0;
-    rights->too_many = (header->msg_flags & MSG_CTRUNC) != 0;
+    rights->too_many = false;
     for (struct cmsghdr *one = CMSG_FIRSTHDR(header); one != NULL; one = CMSG_NXTHDR(header, one)) {
         if (one->cmsg_level != SOL_SOCKET || one->cmsg_type != SCM_RIGHTS) {
             rights->too_many = true;
@@ -107,6 +108,10 @@ static void take_rights(struct msghdr *header, struct rights *rights)
             }
         }
     }
+    /* Some were left out: those that the table had no room for, or, all places here being taken, more than may come. */
+    bool cut = (header->msg_flags & MSG_CTRUNC) != 0;
+    rights->short_of = cut && header->msg_control != NULL && rights->count < HANDSHAKE_FDS;
+    rights->too_many |= cut && !rights->short_of;
 }
 
 /* One packet into packet[HANDSHAKE_BYTES]. With take == NULL none may bring descriptors; the kernel drops them then
@@ -144,8 +149,7 @@ static enum handshake_result receive_packet(int socket, uint8_t *packet, size_t 
     if (rights.too_many || (header.msg_flags & MSG_TRUNC) != 0) {
         close_all(rights.fds, rights.count);
         if (rights.too_many)
-            error_set(error,
-                      "a packet came with more descriptors than the %d it may have, or than this process may open",
+            error_set(error, "a packet came with more descriptors than the %d it may have",
                       take != NULL ? HANDSHAKE_FDS : 0);
         else
             error_set(error, "a packet came with more than %d bytes", HANDSHAKE_BYTES);
@@ -192,6 +196,12 @@ enum handshake_result handshake_receive_node(int socket, Millrace__V1__NodeMessa
         close_all(rights.fds, rights.count);
         error_set(error, "a packet of %zu bytes from the node does not decode", size);
         return HANDSHAKE_FAILED;
+    }
+    if (rights.short_of) {
+        close_all(rights.fds, rights.count);
+        *fd_count = 0;
+        error_system(error, EMFILE, "cannot take the descriptors that the node sent");
+        return HANDSHAKE_SHORT;
     }
     memcpy(fds, rights.fds, rights.count * sizeof(int));
     *fd_count = rights.count;

@@ -18,7 +18,9 @@ enum handshake_result {
     HANDSHAKE_OK = 0,
     HANDSHAKE_AGAIN,  /* a non-blocking socket has nothing, or no room */
     HANDSHAKE_CLOSED, /* the peer went away */
-    HANDSHAKE_FAILED  /* *error says why; the connection is of no more use */
+    HANDSHAKE_FAILED, /* *error says why; the connection is of no more use */
+    HANDSHAKE_SHORT   /* of the node's: the message is there, its descriptors are not, for this process may open no
+                         more; *error says so */
 };
 
 /* fds stay the caller's. */

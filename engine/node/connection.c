@@ -53,6 +53,7 @@ void connection_send(struct supervisor *s, struct connection *connection, const 
         break;
     case HANDSHAKE_CLOSED:
         break;
+    case HANDSHAKE_SHORT: /* of the node's messages only: a client sends no descriptors */
     case HANDSHAKE_FAILED:
         supervisor_complain(s, "client with pid %d dropped: %s", (int)connection->pid, error.text);
         break;
@@ -388,6 +389,7 @@ void connection_event(struct supervisor *s, struct connection *connection)
         return;
     case HANDSHAKE_CLOSED:
         break;
+    case HANDSHAKE_SHORT: /* of the node's messages only: a client sends no descriptors */
     case HANDSHAKE_FAILED:
         supervisor_complain(s, "client with pid %d dropped: %s", (int)connection->pid, error.text);
         break;

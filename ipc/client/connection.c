@@ -423,6 +423,23 @@ static void on_message(struct mr_client *client, const Millrace__V1__NodeMessage
     }
 }
 
+/* One whose descriptors could not be taken: to whoever waits for it, it is refused. */
+static void on_message_without(struct mr_client *client, const Millrace__V1__NodeMessage *message,
+                               const struct mr_error *error)
+{
+    struct link *asked = link_at(client, LINK_ASKED);
+
+    if (client->away) {
+        reconnect_failed(client, error->text);
+    } else if (message->message_case == MILLRACE__V1__NODE_MESSAGE__MESSAGE_CHANNEL && asked != NULL) {
+        give_channel_back(client, message->channel->channel_id);
+        channel_refused(asked, client_fail_error(client, MR_NO_MEMORY, error));
+        connection_ask_wanted(client, sys_clock_ns(CLOCK_MONOTONIC));
+    } else {
+        refuse_ourselves(client, MR_NO_MEMORY, error);
+    }
+}
+
 void connection_read(struct mr_client *client)
 {
     char text[512];
@@ -439,6 +456,10 @@ void connection_read(struct mr_client *client)
             millrace__v1__node_message__free_unpacked(message, NULL);
             for (unsigned i = 0; i < fd_count; i++)
                 close_fd(&fds[i]);
+            break;
+        case HANDSHAKE_SHORT:
+            on_message_without(client, message, &error);
+            millrace__v1__node_message__free_unpacked(message, NULL);
             break;
         case HANDSHAKE_AGAIN:
             return;

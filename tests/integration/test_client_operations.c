@@ -11,6 +11,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -375,6 +377,64 @@ static void test_results_nobody_takes_do_not_block_a_call(void **state)
     free(value);
 }
 
+/* ---- Descriptors ---- */
+
+enum { FILLERS = 64 };
+static int fillers[FILLERS];
+static unsigned filled;
+
+/* Leaves this process room for so many descriptors. */
+static void leave_descriptors(unsigned count)
+{
+    struct rlimit limit;
+
+    while (filled > 0)
+        close(fillers[--filled]);
+    int next = dup(STDERR_FILENO); /* the lowest that is free; some above it may be in use */
+    assert_true(next >= 0);
+    close(next);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = (rlim_t)next + FILLERS / 2;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    while (filled < FILLERS && (fillers[filled] = dup(STDERR_FILENO)) >= 0)
+        filled++;
+    assert_in_range(filled, count, FILLERS - 1);
+    for (; count > 0; count--)
+        close(fillers[--filled]);
+}
+
+static void test_a_process_out_of_descriptors(void **state)
+{
+    (void)state;
+    struct mr_options options = {.size = sizeof(options), .name_space = name_space, .reconnect_ns = MR_NO_RECONNECT};
+    struct rlimit before;
+    unsigned count = 0;
+
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    mr_close(client);
+    /* Too few for each of its steps; then enough to connect, and for each step of opening a service. */
+    for (;; count++) {
+        leave_descriptors(count);
+        enum mr_status status = mr_connect(node.socket, &options, &client);
+        if (status == MR_OK)
+            break;
+        assert_int_equal(status, MR_NO_MEMORY);
+        mr_close(client);
+    }
+    assert_in_range(count, 4, 10);
+    for (unsigned more = 0; mr_counter_open(client, "c", &counter) != MR_OK; more++) {
+        assert_non_null(strstr(mr_message(client), "open files"));
+        assert_in_range(more, 0, 20);
+        leave_descriptors(more);
+    }
+    leave_descriptors(20);
+    assert_int_equal(mr_counter_increment(counter, 1, NULL), MR_OK);
+    leave_descriptors(0);
+    while (filled > 0)
+        close(fillers[--filled]);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -390,6 +450,7 @@ int main(void)
         TEST(test_a_counter_survives_its_handles),
         TEST(test_many_services_and_keys_pipelined),
         TEST(test_results_nobody_takes_do_not_block_a_call),
+        TEST(test_a_process_out_of_descriptors),
     };
     return cmocka_run_group_tests(tests, start_node, end_node);
 }
