@@ -312,6 +312,12 @@ void client_free(struct mr_client *client)
     free_all(client, true);
 }
 
+void client_forget(struct mr_client *client)
+{
+    renewer_forget(client);
+    free_all(client, false);
+}
+
 static void close_sessions(struct mr_client *client, uint64_t deadline)
 {
     for (uint32_t i = 0; i < client->partitions && !client->gone; i++) {
@@ -340,8 +346,7 @@ static void end_client(struct mr_client *client, bool leave_sessions)
     if (client == NULL || client->in_callback)
         return;
     if (client->alive == NULL || *client->alive != ALIVE) {
-        renewer_forget(client);
-        free_all(client, false);
+        client_forget(client);
         return;
     }
     uint64_t deadline = sys_clock_ns(CLOCK_MONOTONIC) + MR_CLOSE_WAIT;

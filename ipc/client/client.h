@@ -42,6 +42,7 @@
 struct link;
 struct service;
 struct handle;
+struct renewer;
 struct mr_stream;
 
 /* ---- Requests (request.c) ---- */
@@ -279,6 +280,7 @@ struct mr_client {
     struct mr_stream *streams; /* the caller's, in order of their opening */
     bool stream_news;          /* something came for a stream that had nothing */
     int renewer;               /* the end of the socketpair to the thread; -1: it does not run */
+    struct renewer *renewing;  /* what is the thread's; NULL: it does not run */
     pthread_t renewer_thread;
 
     struct waiting *waiting; /* ring buffer of results for mr_take() */
@@ -332,6 +334,8 @@ enum mr_status client_enter_alone(struct mr_client *client);
 enum mr_status client_make(const char *path, const struct mr_options *options, int stop, struct mr_client **out);
 /* Frees everything without a word to the node. */
 void client_free(struct mr_client *client);
+/* The same in a fork()ed child, which has no rings. */
+void client_forget(struct mr_client *client);
 
 /* `deadline` of a call that begins now, by the handle's call_timeout_ns; NEVER. */
 uint64_t client_deadline(const struct mr_client *client);

@@ -56,6 +56,7 @@ struct renewer {
     uint64_t connect_at;                         /* then: when to try again */
     struct renewal *sessions[MR_PARTITIONS_MAX]; /* the latest of each partition, by partition - 1 */
     bool stop;
+    pthread_mutex_t awake; /* the thread's but while it rests: a fork()ed child sees by it whether all this is whole */
 };
 
 /* ---- The thread ---- */
@@ -184,13 +185,25 @@ static void rest(struct renewer *renewer, uint64_t now, uint64_t until)
         uint64_t ms = until > now ? (until - now + MR_MILLISECOND - 1) / MR_MILLISECOND : 0;
         timeout = ms < INT_MAX ? (int)ms : INT_MAX;
     }
+    (void)pthread_mutex_unlock(&renewer->awake);
     (void)sys_poll(fds, 2, timeout); /* interrupted or failed: it is looked at again */
+    (void)pthread_mutex_lock(&renewer->awake);
+}
+
+static void free_renewer(struct renewer *renewer)
+{
+    for (unsigned i = 0; i < MR_PARTITIONS_MAX; i++)
+        free(renewer->sessions[i]);
+    (void)sys_close(renewer->orders);
+    free(renewer->path);
+    free(renewer);
 }
 
 static void *renewer_thread(void *argument)
 {
     struct renewer *renewer = argument;
 
+    (void)pthread_mutex_lock(&renewer->awake);
     for (;;) {
         uint64_t now = now_ns();
         uint64_t next = NEVER;
@@ -210,11 +223,9 @@ static void *renewer_thread(void *argument)
     }
     if (renewer->client != NULL)
         client_free(renewer->client);
-    for (unsigned i = 0; i < MR_PARTITIONS_MAX; i++)
-        free(renewer->sessions[i]);
-    (void)sys_close(renewer->orders);
-    free(renewer->path);
-    free(renewer);
+    (void)pthread_mutex_unlock(&renewer->awake);
+    (void)pthread_mutex_destroy(&renewer->awake);
+    free_renewer(renewer);
     return NULL;
 }
 
@@ -265,6 +276,7 @@ enum mr_status renewer_start(struct mr_client *client)
     int code = ENOMEM;
     if (renewer != NULL && (renewer->path = strdup(client->path)) != NULL) {
         renewer->orders = ends[1];
+        renewer->awake = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
         uint64_t quarter = client->renew_every / 4;
         renewer->interval = client->renew_every;
         renewer->again_after = quarter > CONNECT_AGAIN_AT_MOST    ? CONNECT_AGAIN_AT_MOST
@@ -273,6 +285,7 @@ enum mr_status renewer_start(struct mr_client *client)
         code = start_thread(client, renewer);
         if (code == 0) {
             client->renewer = ends[0];
+            client->renewing = renewer;
             return MR_OK;
         }
     }
@@ -303,11 +316,20 @@ void renewer_stop(struct mr_client *client)
     (void)sys_close(client->renewer);
     client->renewer = -1;
     (void)pthread_join(client->renewer_thread, NULL);
+    client->renewing = NULL;
 }
 
 void renewer_forget(struct mr_client *client)
 {
-    if (client->renewer >= 0)
-        (void)sys_close(client->renewer);
+    struct renewer *renewer = client->renewing;
+
+    if (client->renewer < 0)
+        return;
+    (void)sys_close(client->renewer);
     client->renewer = -1;
+    if (pthread_mutex_trylock(&renewer->awake) != 0)
+        return; /* it was at something just then: what it had open stays */
+    if (renewer->client != NULL)
+        client_forget(renewer->client);
+    free_renewer(renewer);
 }

@@ -199,13 +199,36 @@ static void test_what_was_acknowledged_is_there_after_the_node_s_end(void **stat
     assert_int_equal(value, 2000);
 }
 
+static int close_in_a_child(void *argument)
+{
+    mr_close(client);
+    return open_descriptors() == *(unsigned *)argument ? 0 : 1;
+}
+
+/* What a child that closes the handle keeps open would be the parent's to the node, for as long as the child lives. The
+ * thread that renews may be at something as the child is made; mostly it is not. */
+static void test_a_child_that_closes_keeps_nothing_open(void **state)
+{
+    (void)state;
+    unsigned before = open_descriptors();
+
+    connect_briefly();
+    assert_true(wait_for(node_partition(&node, 1).channels == 2));
+    assert_true(wait_for(fork_wait(fork_run(close_in_a_child, &before), WAIT_MS) == 0));
+    assert_int_equal(mr_counter_increment(counter, 1, NULL), MR_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-        TEST(test_a_sleeping_program_keeps_its_session), TEST(test_so_it_does_while_workers_die),
-        TEST(test_a_stopped_program_loses_its_session),  TEST(test_a_dead_program_loses_its_session),
-        TEST(test_closing_ends_the_session_at_once),     TEST(test_what_was_acknowledged_is_there_after_the_node_s_end),
+        TEST(test_a_sleeping_program_keeps_its_session),
+        TEST(test_so_it_does_while_workers_die),
+        TEST(test_a_stopped_program_loses_its_session),
+        TEST(test_a_dead_program_loses_its_session),
+        TEST(test_closing_ends_the_session_at_once),
+        TEST(test_what_was_acknowledged_is_there_after_the_node_s_end),
+        TEST(test_a_child_that_closes_keeps_nothing_open),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
