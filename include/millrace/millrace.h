@@ -109,7 +109,9 @@ struct mr_options {
     int64_t session_timeout_ns; /* 1 ms to 24 h; 0: 10 s. How long the node keeps what the process left when it dies */
     int64_t call_timeout_ns;    /* a limit for every call, connecting included; 0: for ever. See MR_TIMEOUT below */
     uint64_t ring_bytes;        /* of each ring to each partition: a power of two, at least 16 KiB. 0: what the node was
-                                   started with, which is also the most it gives */
+                                   started with, which is also the most it gives. A request takes at most a quarter of
+                                   a ring, an answer half of one; over that they are MR_INVALID, of a command's answer
+                                   with the command applied (an entry that is removed, say) */
     const void *resume; /* from mr_session_save(): sessions that a process has left, to go on with; NULL: none */
     size_t resume_size;
     int64_t reconnect_ns; /* how long a node may be away until calls end with MR_NO_NODE; 0: 30 s; MR_FOR_EVER: it is

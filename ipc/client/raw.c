@@ -138,7 +138,10 @@ uint32_t mr_partitions(const struct mr_client *client)
 
 size_t mr_max_payload(const struct mr_client *client)
 {
-    return client != NULL ? (size_t)client->max_payload : 0;
+    if (client == NULL)
+        return 0;
+    uint64_t most = client->ring_bytes > 0 ? client->ring_bytes / 4 : client->max_payload;
+    return (size_t)(most < client->max_payload ? most : client->max_payload);
 }
 
 enum mr_status mr_node_status(struct mr_client *client, struct mr_bytes *encoded)

@@ -95,6 +95,23 @@ static void test_raw_misuse(void **state)
     assert_int_equal(mr_run(client, 0, NULL), MR_AGAIN);
 }
 
+/* A request takes at most a quarter of its ring, and a handle may have asked for rings smaller than the node's. */
+static void test_the_largest_body(void **state)
+{
+    (void)state;
+    struct mr_options options = {.size = sizeof(options), .ring_bytes = 16384};
+    char path[TEMP_PATH_MAX];
+    mr_client *small;
+    void *body;
+
+    assert_int_equal(mr_connect(temp_dir_file(path, dir, "socket"), &options, &small), MR_OK);
+    assert_int_equal(mr_max_payload(small), 4096);
+    assert_int_equal(mr_reserve(small, 1, MR_COMMAND, 0, mr_max_payload(small), &body), MR_OK);
+    mr_discard(small);
+    assert_int_equal(mr_reserve(small, 1, MR_COMMAND, 0, mr_max_payload(small) + 1, &body), MR_INVALID);
+    mr_close(small);
+}
+
 /* In a callback, with what a program might write there first. */
 static void reserve(mr_client *of, const struct mr_result *result)
 {
@@ -151,6 +168,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_raw_requests, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_raw_misuse, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_the_largest_body, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_callback_s_reservation_ends_with_it, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_stream_is_not_closed_between, set_up, tear_down),
     };
