@@ -3,9 +3,13 @@
  * subcommand's word belong to it as much as those behind. */
 #include "engine/cli/cli.h"
 #include "engine/node/serve.h"
+#include "ipc/sys.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct subcommand {
     const char *word;
@@ -39,12 +43,26 @@ static int no_word(unsigned given)
     return EXIT_USAGE;
 }
 
+/* A standard descriptor that is closed would be the next file or socket that is opened, and what is printed would go
+ * there: into the data directory, or to the node. What stands in its place fails as a closed one does: it is not open
+ * for what it is there for. */
+static int keep_standard_descriptors(struct mr_error *error)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (sys_fcntl(fd, F_GETFD, 0) < 0 && errno == EBADF &&
+            sys_open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY, 0) < 0)
+            return error_system(error, errno, "descriptor %d is closed, and /dev/null cannot be opened instead", fd);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     struct mr_error error;
     unsigned given;
     int behind;
 
+    if (keep_standard_descriptors(&error) != 0)
+        return cli_failed(MR_ERROR, error.text);
     if (argc < 1)
         return EXIT_USAGE;
     int word = arguments_first_word(argc, argv, &behind, &given, &error);

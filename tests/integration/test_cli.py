@@ -11,7 +11,7 @@ import tempfile
 import threading
 import unittest
 
-from node import BIN, Node, millrace, wait_until
+from node import BIN, WAIT, Node, millrace, wait_until
 
 STATES = ["partition", "state", "reason", "recovered_percent", "pid", "core", "applied_index", "durable_index",
           "log_bytes", "sessions", "channels", "restarts", "time_ns", "snapshot_index", "snapshot_bytes",
@@ -195,6 +195,46 @@ class Services(unittest.TestCase):
                                       env=dict(os.environ, MILLRACE_SOCKET=self.node.socket))
             self.assertEqual(done.returncode, 1, words)
             self.assertIn(b"standard output", done.stderr)
+
+
+class ClosedDescriptors(unittest.TestCase):
+    """What is closed as the command begins must not become its socket, or a file of the data directory."""
+
+    @staticmethod
+    def run_without(fds, *arguments):
+        closed = " ".join(f"{fd}>&-" for fd in fds)
+        return subprocess.run(["sh", "-c", f'exec "$0" "$@" {closed}', BIN, *arguments], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=WAIT, check=False)
+
+    def test_clients(self):
+        with Node() as node:
+            for i in range(30):
+                millrace("map", "put", "m", f"key {i}", "v" * 3000, "--socket", node.socket)
+            for words in [["entries", "m"], ["events", "m", "--replay"]]:
+                done = self.run_without([1], "map", *words, "--socket", node.socket)
+                self.assertEqual(done.returncode, 1, done)
+                self.assertIn("could not be written: Bad file descriptor", done.stderr.decode())
+            done = self.run_without([0], "map", "put", "m", "key", "-", "--socket", node.socket)
+            self.assertEqual(done.returncode, 1, done)
+            self.assertEqual(self.run_without([0, 1, 2], "status", "--socket", node.socket).returncode, 1)
+            self.assertEqual(self.run_without([0, 2], "status", "--socket", node.socket).returncode, 0)
+
+    def test_a_node(self):
+        for fds in [[0, 1, 2], [2], [0, 2], [1]]:
+            with tempfile.TemporaryDirectory() as folder:
+                with open(folder + "/made", "wb") as log:
+                    closed = " ".join(f"{fd}>&-" for fd in fds)
+                    process = subprocess.Popen(["sh", "-c", f'exec "$0" "$@" {closed}', BIN, "serve", "--dir",
+                                                folder + "/data", "--segment-bytes", "4M"],
+                                               stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                    try:
+                        done = millrace("status", "--wait", f"{int(WAIT)}s", "--socket", folder + "/data/millrace.sock")
+                        self.assertEqual(done.returncode, 0, done)
+                        for fd in fds:
+                            self.assertEqual(os.readlink(f"/proc/{process.pid}/fd/{fd}"), "/dev/null", fds)
+                    finally:
+                        process.terminate()
+                        self.assertEqual(process.wait(WAIT), 0)
 
 
 class Status(unittest.TestCase):
