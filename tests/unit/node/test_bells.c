@@ -260,6 +260,27 @@ static void a_closed_channel_waits_for_none_that_is_put_off(void **state)
     assert_int_equal(bells.stranger, before + 1);
 }
 
+/* Whoever slept again while his wake-up was on its way, and whose channel is closed then, is woken for that as well. */
+static void a_closed_channel_wakes_who_slept_again(void **state)
+{
+    struct harness_client *client = bells.strangers[0];
+    const struct worker_channel *channel = &worker()->channels[client->slot];
+
+    (void)state;
+    bells.processor = MR_MICROSECOND;
+    uint64_t before = bells.stranger;
+    ask_asleep(client);
+    for (unsigned i = 0; i < 4 && !channel->wake_started; i++)
+        turn_run(worker());
+    assert_true(channel->wake_started);
+    read_all(client);
+    atomic_store(&client->channel.page->response.reader_sleeps, 1);
+    channels_close(worker(), &worker()->channels[client->slot], "given back");
+    turns(6);
+    assert_true(client->closed);
+    assert_int_equal(bells.stranger, before + 2);
+}
+
 /* What the others would show of a fault. */
 static void unpriced_they_come_at_once(void **state)
 {
@@ -282,6 +303,7 @@ int main(void)
         ON_BELLS(time_without_a_processor_counts_for_nobody),
         ON_BELLS(one_dear_wake_is_soon_forgotten),
         ON_BELLS(a_closed_channel_waits_for_none_that_is_put_off),
+        ON_BELLS(a_closed_channel_wakes_who_slept_again),
         ON_BELLS(unpriced_they_come_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
