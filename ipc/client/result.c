@@ -6,7 +6,8 @@
  * pinned until the next call. Results without bytes (a number, mostly) hold nothing.
  *
  * mr_run() stops meeting results for mr_take() once they hold half of a ring. A call that waits for an answer behind
- * them cannot stop: it copies them aside. What that takes is bounded by what the caller has open. */
+ * them cannot stop: it copies them aside, at the latest when it goes to sleep. What that takes is bounded by what the
+ * caller has open. */
 #include "ipc/client/wait.h"
 
 #include "ipc/client/link.h"

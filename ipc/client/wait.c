@@ -235,6 +235,15 @@ static void learn(struct mr_client *client, uint64_t since)
     client->patient = now_ns() - since < MR_SPIN_PATIENT;
 }
 
+/* Results that wait to be taken keep the ring, also what callbacks have met behind them; what is waited for may be an
+ * answer that has no room there. */
+static void set_aside(struct mr_client *client)
+{
+    for (uint32_t i = 0; client->may_set_aside && i < client->open_count; i++)
+        if (client->open[i]->held > 0)
+            client_set_aside(client, client->open[i]);
+}
+
 enum mr_status client_wait(struct mr_client *client, client_done_fn *done, const void *argument, uint64_t deadline)
 {
     unsigned moved = client->moved;
@@ -265,9 +274,10 @@ enum mr_status client_wait(struct mr_client *client, client_done_fn *done, const
             spin(client);
             if (done(client, argument))
                 return MR_OK;
-        } else if (client_arm(client)) {
-            slept = true;
-            if (!sleep_until(client, now, deadline))
+        } else {
+            set_aside(client);
+            slept = client_arm(client);
+            if (slept && !sleep_until(client, now, deadline))
                 return MR_CANCELED;
         }
     }
@@ -305,6 +315,7 @@ static bool call_is_done(const struct mr_client *client, const void *argument)
 
 enum mr_status call_wait(struct mr_client *client, struct call *call, uint64_t request, uint64_t deadline)
 {
+    client_unpin(client); /* an earlier step's */
     client->may_set_aside = true;
     enum mr_status status = client_wait(client, call_is_done, call, deadline);
     client->may_set_aside = false;

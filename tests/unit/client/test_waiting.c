@@ -389,6 +389,38 @@ static void test_they_do_not_hold_up_a_call(void **state)
         take_bytes(SIZE, i);
 }
 
+static void note_size(mr_client *of, const struct mr_result *result)
+{
+    uint64_t *met = result->arg;
+
+    (void)of;
+    *met += result->as.raw.size;
+}
+
+/* Nor does one of them that has what callbacks have met behind it kept in the ring. */
+static void test_one_does_not_hold_up_a_call(void **state)
+{
+    (void)state;
+    enum { SIZE = 4000, COUNT = 40 };
+    static uint64_t met;
+    int64_t value;
+    void *at;
+
+    start(NULL, 0);
+    open_counter();
+    ask_for_bytes(SIZE, 0);
+    assert_int_equal(mr_run(client, MR_FOR_EVER, NULL), MR_OK);
+    met = 0;
+    for (int i = 0; i < COUNT; i++) {
+        assert_int_equal(mr_reserve(client, 1, MR_QUERY, SIZE, 0, &at), MR_OK);
+        assert_int_equal(mr_commit(client, 0, (struct mr_then){note_size, &met}, NULL), MR_OK);
+    }
+    assert_int_equal(mr_counter_increment(counter, 1, &value), MR_OK);
+    assert_int_equal(value, 1);
+    assert_int_equal(met, COUNT * SIZE);
+    take_bytes(SIZE, 0);
+}
+
 /* All that the client has given back. */
 static void write_over_what_is_free(struct fake_channel *channel)
 {
@@ -491,6 +523,7 @@ int main(void)
         TEST(test_mr_run_waits_no_longer_than_told),
         TEST(test_results_hold_the_ring),
         TEST(test_they_do_not_hold_up_a_call),
+        TEST(test_one_does_not_hold_up_a_call),
         TEST(test_a_taken_result_stays),
         TEST(test_a_callback_that_starts_gives_nothing_back),
     };
