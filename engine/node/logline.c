@@ -5,14 +5,18 @@
  *     2026-11-22T08:01:33.123Z error node: text
  *
  * Bytes of the text that could start a line of their own or move a terminal's cursor are replaced: a client's words may
- * be in it. A line that is too long is cut. */
+ * be in it. A line that is too long is cut. One that standard error has no room for is lost, and the next one says so:
+ * a node does not stand still because nobody reads its log. (Only if another process fills the last of a pipe between
+ * the look and the write does it wait.) */
 #include "engine/node/logline.h"
 
 #include "ipc/sys.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,6 +24,15 @@
 #define LINE_MAX_BYTES 1024
 
 static const char *const level_names[] = {"info ", "warn ", "error"};
+
+static bool lost; /* of this process: the last line */
+
+static bool has_room(void)
+{
+    struct pollfd look = {.fd = STDERR_FILENO, .events = POLLOUT};
+
+    return sys_poll(&look, 1, 0) != 0; /* what is wrong with it the write says */
+}
 
 static size_t write_head(char *line, size_t size, enum logline_level level, uint32_t partition)
 {
@@ -32,8 +45,8 @@ static size_t write_head(char *line, size_t size, enum logline_level level, uint
     size_t used = strftime(line, size, "%Y-%m-%dT%H:%M:%S", &utc);
     if (partition != 0)
         snprintf(who, sizeof(who), "partition %" PRIu32, partition);
-    return used + (size_t)snprintf(line + used, size - used, ".%03ldZ %s %s: ", now.tv_nsec / 1000000,
-                                   level_names[level], who);
+    return used + (size_t)snprintf(line + used, size - used, ".%03ldZ %s %s: %s", now.tv_nsec / 1000000,
+                                   level_names[level], who, lost ? "(lines before this one are lost) " : "");
 }
 
 void logline(enum logline_level level, uint32_t partition, const char *format, ...)
@@ -51,6 +64,9 @@ void logline(enum logline_level level, uint32_t partition, const char *format, .
         if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
             line[i] = '?';
     line[head + size] = '\n';
+    lost = !has_room();
+    if (lost)
+        return;
     /* Nowhere is left to say that standard error cannot be written: the line is lost. */
     while (sys_write(STDERR_FILENO, line, head + size + 1) < 0 && errno == EINTR)
         ;

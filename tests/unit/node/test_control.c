@@ -5,6 +5,7 @@
 
 #include "tests/support/spawn.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <regex.h>
 #include <setjmp.h>
@@ -210,6 +211,45 @@ static void test_log_lines(void **state)
     free(line);
 }
 
+/* Standard error is a pipe that is full: whoever has something to say goes on. */
+static void test_a_log_that_nobody_reads(void **state)
+{
+    (void)state;
+    char text[4096];
+    int ends[2], saved = dup(STDERR_FILENO);
+
+    assert_true(saved >= 0);
+    assert_int_equal(pipe2(ends, O_NONBLOCK), 0);
+    memset(text, 'x', sizeof(text));
+    while (write(ends[1], text, sizeof(text)) > 0)
+        ;
+    assert_int_equal(errno, EAGAIN);
+    assert_int_equal(fcntl(ends[1], F_SETFL, 0), 0);
+    fflush(stderr);
+    assert_true(dup2(ends[1], STDERR_FILENO) >= 0);
+    alarm(60); /* ends the test if it waits */
+    logline(LOGLINE_INFO, 0, "first");
+    logline(LOGLINE_INFO, 0, "second");
+    while (read(ends[0], text, sizeof(text)) > 0)
+        ;
+    logline(LOGLINE_INFO, 0, "third");
+    logline(LOGLINE_INFO, 0, "fourth");
+    alarm(0);
+    assert_true(dup2(saved, STDERR_FILENO) >= 0);
+    ssize_t size = read(ends[0], text, sizeof(text) - 1);
+    close(saved);
+    close(ends[0]);
+    close(ends[1]);
+    assert_true(size > 0);
+    text[size] = '\0';
+    assert_null(strstr(text, "first"));
+    assert_null(strstr(text, "second"));
+    const char *lost = strstr(text, "are lost"), *third = strstr(text, "third\n"), *fourth = strstr(text, "fourth\n");
+    assert_true(lost != NULL && third != NULL && fourth != NULL);
+    assert_true(lost < third && third < fourth);
+    assert_null(strstr(third, "are lost"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -220,6 +260,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_descriptors_of_refused_messages_are_closed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_an_answer_comes_without_its_descriptor, set_up, tear_down),
         cmocka_unit_test(test_log_lines),
+        cmocka_unit_test(test_a_log_that_nobody_reads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
