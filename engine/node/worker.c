@@ -309,6 +309,20 @@ static void log_notice(void *context, const char *text)
     notice(context, LOGLINE_WARNING, text);
 }
 
+/* A recovery may take longer than a stop may; and it has nothing that the next one would not find. */
+static void heed_stop(struct life *life)
+{
+    struct letter letter;
+
+    while (receive(life, &letter)) {
+        if (letter.message.kind == CONTROL_STOP) {
+            logline(LOGLINE_INFO, life->worker.partition, "stopped before it has recovered");
+            _exit(0);
+        }
+        put_aside(life, &letter);
+    }
+}
+
 /* Where it is short nobody wants to read of it. */
 static void progress(void *context, uint64_t done, uint64_t total)
 {
@@ -317,6 +331,7 @@ static void progress(void *context, uint64_t done, uint64_t total)
     uint32_t percent = total > 0 ? (uint32_t)((double)done * 100 / (double)total) : 0;
     uint64_t now = life->worker.io->ops->monotonic(life->worker.io);
 
+    heed_stop(life);
     /* How much log there is is only guessed as the snapshot is read: a guess that was too low shows as a standstill. */
     if (percent > atomic_load_explicit(&region->recovered_percent, memory_order_relaxed))
         atomic_store_explicit(&region->recovered_percent, percent, memory_order_relaxed);

@@ -393,12 +393,37 @@ static void what_can_never_be_read_stops_the_partition(void **state)
     temp_dir_remove(dir);
 }
 
+/* The node is told to stop while a worker reads the log back, which may take long. */
+static void a_stop_ends_a_recovery(void **state)
+{
+    struct supervised *s = prepare_worker();
+    struct control_message message;
+
+    (void)state;
+    fork_worker(s);
+    assert_true(hear_until(s, CONTROL_READY));
+    kill(s->pid, SIGKILL);
+    assert_int_equal(waitpid(s->pid, NULL, 0), s->pid);
+    close(s->control);
+    make_control(s);
+    s->birth.memory_segments = s->segments;
+    s->birth.memory_segment_count = s->segment_count;
+    tell_worker(s, CONTROL_CLOSE, NULL, 0, 5, 1000);
+    tell_worker(s, CONTROL_STOP, NULL, 0, 0, 0);
+    fork_worker(s);
+    assert_true(wait_for(has_ended(s)));
+    while (hear_worker(s, &message) != 0)
+        assert_int_not_equal(message.kind, CONTROL_READY);
+    end_worker(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_number_of_messages_may_come_before_a_segment),
         cmocka_unit_test(a_channel_made_after_the_fork_is_not_inherited),
         cmocka_unit_test(a_stop_that_comes_before_a_segment_is_heard),
+        cmocka_unit_test(a_stop_ends_a_recovery),
         cmocka_unit_test(what_can_never_be_read_stops_the_partition),
         cmocka_unit_test(a_segment_that_is_used_again_is_not_asked_for_again),
     };
