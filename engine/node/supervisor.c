@@ -196,10 +196,13 @@ static void take_signals(struct supervisor *s)
            (size < 0 && errno == EINTR)) {
         if (size < 0 || info.ssi_signo == SIGCHLD)
             continue; /* children are looked at below, however many signals fell together */
-        if (s->stopping) {
+        if (s->signalled != 0 && s->now < s->signalled + SIGNAL_AGAIN)
+            continue; /* the same one, sent to the process and to its group, as timeout(1) does */
+        if (s->signalled != 0) {
             s->failed = true;
             workers_kill(s);
         } else {
+            s->signalled = s->now;
             logline(LOGLINE_INFO, 0, "stopping: signal %" PRIu32, info.ssi_signo);
             supervisor_stop(s);
         }

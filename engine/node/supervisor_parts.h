@@ -32,6 +32,7 @@
 #define SERVED_WELL (10 * MR_SECOND)        /* a worker that fails after this long is restarted at once */
 #define ACCEPT_PAUSE (100 * MR_MILLISECOND) /* when descriptors or memory have run out */
 #define BUSY_BYTES_A_SECOND (10 * MR_MIB)   /* a disk's that is slow: what a worker has written it may have to sync */
+#define SIGNAL_AGAIN (200 * MR_MILLISECOND) /* signals closer together are one */
 #define GONE_LIMIT (2 * MR_SECOND)          /* between a worker's letting go of its control socket and its end */
 #define COMPLAINT_INTERVAL MR_SECOND        /* lines about clients: at most one in this time */
 
@@ -153,7 +154,8 @@ struct supervisor {
     bool reap_again; /* waiting for a child failed */
     bool announced;  /* the ready line is out */
     bool stopping;
-    bool failed; /* the exit status will be 1 */
+    uint64_t signalled; /* monotonic: when a signal first said so; 0: none has */
+    bool failed;        /* the exit status will be 1 */
     uint64_t complained_at;
     uint64_t complaints_left_out;
 };

@@ -383,9 +383,21 @@ static void test_a_second_signal_ends_at_once(void **state)
     pid_t pid = node.workers[0].pid;
     kill(node.pid, SIGINT);
     assert_true(wait_for(stub_node_said(&node, "stopping: signal 2")));
-    kill(node.pid, SIGTERM);
+    assert_true(wait_for(kill(node.pid, SIGTERM) == 0 && stub_node_said(&node, "a second signal")));
     assert_int_equal(stub_node_wait(&node), 1);
     assert_true(is_gone(pid));
+}
+
+static void test_signals_that_come_together_are_one(void **state)
+{
+    (void)state;
+
+    start(&(struct stub_config){.partitions = 1});
+    kill(node.pid, SIGSTOP);
+    kill(node.pid, SIGTERM);
+    kill(node.pid, SIGINT);
+    kill(node.pid, SIGCONT);
+    assert_int_equal(stub_node_wait(&node), 0);
 }
 
 static void test_workers_leave_signals_to_the_supervisor(void **state)
@@ -558,6 +570,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_stopping_closes_channels_with_a_reason, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_worker_that_does_not_stop_is_killed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_second_signal_ends_at_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_signals_that_come_together_are_one, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_workers_leave_signals_to_the_supervisor, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_workers_die_with_the_supervisor, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_second_node_is_refused, set_up, tear_down),
