@@ -122,6 +122,8 @@ int turn_apply(struct worker *worker, const struct log_entry *entry, struct mr_e
     if (entry->size > 0 && read_entry(entry, &input, error) != 0)
         return -1;
     apply_entry(worker, entry, entry->size > 0 ? &input.command : NULL, false);
+    /* Else all that went again within the whole log would be held at its end. */
+    (void)fsm_collect(worker->fsm, COLLECT_AN_ENTRY);
     return 0;
 }
 

@@ -211,8 +211,7 @@ int worker_stop(struct worker *worker, void (*busy)(void *context, uint64_t byte
 bool turn_run(struct worker *worker);
 /* The monotonic time at which the next turn has something to do if nothing comes (UINT64_MAX: never). */
 uint64_t turn_next(struct worker *worker);
-/* One entry of the log into the state; used by turns and by recovery. -1 with *error if it cannot be what was logged.
- */
+/* One entry of the log that is read back into the state. -1 with *error if it cannot be what was logged. */
 int turn_apply(struct worker *worker, const struct log_entry *entry, struct mr_error *error);
 
 /* ---- attach.c ---- */

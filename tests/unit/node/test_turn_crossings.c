@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -407,6 +408,37 @@ static void what_a_session_leaves_is_freed_without_traffic(void **state)
     scene_end(&scene);
 }
 
+/* What the log tells of that went again is not all held until the whole log is read. */
+static void a_recovery_frees_what_went_again_as_it_goes(void **state)
+{
+    enum { ROUNDS = 10, ENTRIES = 50 };
+    struct scene scene;
+    struct harness_frame frame;
+    uint64_t number = 0;
+    char key[32];
+
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        for (unsigned n = 0; n < ENTRIES; n++) {
+            snprintf(key, sizeof(key), "key %u", n);
+            struct payload payload = write_payload(key, text("value"), NULL, 0);
+            request_command(&scene.request, scene.session, scene.map, ++number, "Put", payload_slice(&payload));
+            scene_send(&scene, FRAME_COMMAND);
+        }
+        request_command(&scene.request, scene.session, scene.map, ++number, "Clear", (struct slice){0});
+        scene_send(&scene, FRAME_COMMAND);
+        harness_settle(scene.harness);
+        while (harness_take(scene.client, &frame))
+            assert_int_equal(frame.head.status, STATUS_OK);
+    }
+    harness_kill(scene.harness);
+    assert_int_equal(harness_start(scene.harness), 0);
+    assert_int_equal(fsm_index(scene.harness->worker.fsm), log_last_index(scene.harness->worker.log));
+    assert_false(fsm_collect(scene.harness->worker.fsm, 2 * ENTRIES));
+    scene_end(&scene);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -421,6 +453,7 @@ int main(void)
         cmocka_unit_test(an_answer_that_is_owed_outlives_its_session),
         cmocka_unit_test(a_death_behind_the_seal_loses_no_refusal_in_memory),
         cmocka_unit_test(what_a_session_leaves_is_freed_without_traffic),
+        cmocka_unit_test(a_recovery_frees_what_went_again_as_it_goes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
