@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Texts of errors, and the end of a process that found its own mistake. Knows nothing of who fails and why. */
+/* Texts of errors, and the end of a process that found its own mistake or has no memory. Knows nothing of who fails and why. */
 #include "ipc/error.h"
 
 #include <errno.h>
@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* A path or a peer's name may contain anything; what is printed stays on one line and cannot move a terminal's
  * cursor. */
@@ -75,4 +76,10 @@ void assertion_failed(const char *condition, const char *file, int line)
 {
     fprintf(stderr, "%s:%d: assertion failed: %s (a bug in Millrace, please report it)\n", file, line, condition);
     abort();
+}
+
+void out_of_memory(const char *what)
+{
+    fprintf(stderr, "no memory for %s: the process ends\n", what);
+    _exit(1);
 }

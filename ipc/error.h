@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The one way in which a function inside tells its caller why it failed: an int result (0 or -1) and, where a person
- * will want to know, a text saying what happened, to which file or peer, and what to do. And the assertion that stays
- * in release builds. */
+ * will want to know, a text saying what happened, to which file or peer, and what to do. The assertion that stays in
+ * release builds; and the end of a process that has no memory to go on. */
 #ifndef IPC_ERROR_H
 #define IPC_ERROR_H
 
@@ -26,5 +26,9 @@ int error_system(struct mr_error *error, int code, const char *format, ...) __at
 #define mr_assert(condition)                                                                                           \
     (__builtin_expect(!(condition), 0) ? assertion_failed(#condition, __FILE__, __LINE__) : (void)0)
 _Noreturn void assertion_failed(const char *condition, const char *file, int line);
+
+/* There is no memory for something without which the process cannot go on. Prints and ends it with status 1: nobody has
+ * made a mistake, and another attempt may have the memory. */
+_Noreturn void out_of_memory(const char *what);
 
 #endif

@@ -2,15 +2,14 @@
 /* malloc that ends the process instead of failing. Knows nothing of what the memory is for. */
 #include "engine/fsm/memory.h"
 
-#include <stdlib.h>
-
 #include "ipc/error.h"
+
+#include <stdlib.h>
 
 static void *must(void *memory)
 {
-    /* What could not be had stands in no entry: the successor, or the operator, finds the log as it was. */
     if (memory == NULL)
-        assertion_failed("memory for the partition's state", __FILE__, __LINE__);
+        out_of_memory("the partition's state");
     return memory;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Memory for the state. There is no failing: a state machine that skipped a command for want of memory would no longer
- * be a function of its log, so running out ends the process (admission keeps it from coming to that). */
+ * be a function of its log, so running out ends the process (admission keeps it from coming to that). That is no fault
+ * of the entry's: the successor, or the operator, finds the log as it was. */
 #ifndef ENGINE_FSM_MEMORY_H
 #define ENGINE_FSM_MEMORY_H
 

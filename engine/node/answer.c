@@ -9,6 +9,7 @@
  * Frames are published, and the request ring's head is moved, once a turn, and within it when streams were given much:
  * first in the region (one store for both), then in the channel. What a worker had written beyond that when it died is
  * written again by its successor. */
+#include "engine/fsm/memory.h"
 #include "engine/node/worker_state.h"
 #include "ipc/planted.h"
 #include "proto/writer.h"
@@ -110,9 +111,7 @@ static void owe(struct worker *worker, struct worker_channel *channel, uint64_t 
             channel->owed_first = 0;
         } else {
             unsigned capacity = channel->owed_capacity == 0 ? 16 : 2 * channel->owed_capacity;
-            struct owed_outputs *owed = realloc(channel->owed, capacity * sizeof(*owed));
-            mr_assert(owed != NULL);
-            channel->owed = owed;
+            channel->owed = memory_resize(channel->owed, capacity * sizeof(*channel->owed));
             channel->owed_capacity = capacity;
         }
     }
@@ -127,9 +126,7 @@ static void owe_no_more(struct worker_channel *channel, uint64_t position)
 {
     if (channel->ended_count == channel->ended_capacity) {
         unsigned capacity = channel->ended_capacity == 0 ? 16 : 2 * channel->ended_capacity;
-        uint64_t *ended = realloc(channel->ended, capacity * sizeof(*ended));
-        mr_assert(ended != NULL);
-        channel->ended = ended;
+        channel->ended = memory_resize(channel->ended, capacity * sizeof(*channel->ended));
         channel->ended_capacity = capacity;
     }
     channel->ended[channel->ended_count++] = position;
@@ -217,9 +214,7 @@ void answer_will_share(struct worker_channel *channel, uint64_t position)
     }
     if (channel->sharing_count == channel->sharing_capacity) {
         unsigned capacity = channel->sharing_capacity == 0 ? 16 : 2 * channel->sharing_capacity;
-        uint64_t *sharing = realloc(channel->sharing, capacity * sizeof(*sharing));
-        mr_assert(sharing != NULL);
-        channel->sharing = sharing;
+        channel->sharing = memory_resize(channel->sharing, capacity * sizeof(*channel->sharing));
         channel->sharing_capacity = capacity;
     }
     channel->sharing[channel->sharing_first + channel->sharing_count++] = position;

@@ -4,6 +4,7 @@
  * one behind the other, are an encoding of the whole. */
 #include "engine/node/attach.h"
 
+#include "engine/fsm/memory.h"
 #include "engine/node/worker_state.h"
 #include "millrace/v1/control.pb-c.h"
 
@@ -121,8 +122,7 @@ static void put(struct attach_bytes *to, const ProtobufCMessage *message)
 
     if (to->size + size > to->capacity) {
         to->capacity = 2 * (to->size + size);
-        to->data = realloc(to->data, to->capacity);
-        mr_assert(to->data != NULL);
+        to->data = memory_resize(to->data, to->capacity);
     }
     to->size += protobuf_c_message_pack(message, to->data + to->size);
 }
@@ -272,8 +272,7 @@ void attach_ask(struct worker *worker, const struct attach_question *question)
         return;
     if (worker->question_count == worker->question_capacity) {
         worker->question_capacity = worker->question_capacity == 0 ? 8 : 2 * worker->question_capacity;
-        worker->questions = realloc(worker->questions, worker->question_capacity * sizeof(*worker->questions));
-        mr_assert(worker->questions != NULL);
+        worker->questions = memory_resize(worker->questions, worker->question_capacity * sizeof(*worker->questions));
     }
     struct attach_question *taken = &worker->questions[worker->question_count++];
     *taken = *question;

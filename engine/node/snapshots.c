@@ -2,6 +2,7 @@
 /* When snapshots are taken, by whom, and what follows: see snapshots.h. */
 #include "engine/node/snapshots.h"
 
+#include "engine/fsm/memory.h"
 #include "engine/node/worker_state.h"
 #include "millrace/v1/control.pb-c.h"
 
@@ -201,13 +202,12 @@ void snapshots_found(struct worker *worker, const struct snapshot *snapshot)
 void snapshots_found_unsound(struct worker *worker, const struct snapshot *snapshot)
 {
     const struct snapshot_place *place = &worker->snapshots.config.place;
-    struct unsound_snapshot *one = malloc(sizeof(*one));
+    struct unsound_snapshot *one = memory_allocate(sizeof(*one));
     struct mr_error error;
 
     /* In memory the older of the two gives its room to the next one: that may not be the sound one. */
     if (place->memory != NULL && snapshot_set_aside(place, snapshot, &error) != 0)
         worker->notice(worker->notice_context, LOGLINE_WARNING, error.text);
-    mr_assert(one != NULL);
     memcpy(one->name, snapshot->name, sizeof(one->name));
     one->next = worker->snapshots.unsound;
     worker->snapshots.unsound = one;
@@ -229,9 +229,7 @@ void snapshots_ask(struct worker *worker, const struct snapshot_question *questi
         return;
     if (snapshots->question_count == snapshots->question_capacity) {
         unsigned capacity = snapshots->question_capacity == 0 ? 8 : 2 * snapshots->question_capacity;
-        struct snapshot_question *questions = realloc(snapshots->questions, capacity * sizeof(*questions));
-        mr_assert(questions != NULL);
-        snapshots->questions = questions;
+        snapshots->questions = memory_resize(snapshots->questions, capacity * sizeof(*snapshots->questions));
         snapshots->question_capacity = capacity;
     }
     struct snapshot_question *taken = &snapshots->questions[snapshots->question_count++];

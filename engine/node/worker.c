@@ -30,6 +30,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
+#include "engine/fsm/memory.h"
 #include "engine/io/uring.h"
 #include "engine/node/control.h"
 #include "engine/node/logline.h"
@@ -239,8 +240,7 @@ static void put_aside(struct life *life, const struct letter *letter)
 {
     if (life->later_count == life->later_capacity) {
         life->later_capacity = life->later_capacity == 0 ? 16 : 2 * life->later_capacity;
-        life->later = realloc(life->later, life->later_capacity * sizeof(*life->later));
-        mr_assert(life->later != NULL);
+        life->later = memory_resize(life->later, life->later_capacity * sizeof(*life->later));
     }
     life->later[life->later_count++] = *letter;
 }
