@@ -61,7 +61,8 @@ static enum quota_verdict judge_session(const struct quota *quota, const struct 
         snprintf(text, size, "the partition has %" PRIu64 " sessions, the most it may have (--max-sessions)", all);
     if (verdict != QUOTA_ROOM)
         return verdict;
-    verdict = count(own, quota->opening, quota->user_sessions);
+    /* What others are opening is nothing to him: they may always be opening some. */
+    verdict = count(own, quota->opening_of[uid % QUOTA_USERS], quota->user_sessions);
     if (verdict == QUOTA_FULL)
         snprintf(text, size,
                  "user %" PRIu32 " has %" PRIu64 " sessions in the partition, the most one user may have "

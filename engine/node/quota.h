@@ -12,6 +12,8 @@
 
 #include "engine/fsm/fsm.h"
 
+#define QUOTA_USERS 64 /* told apart */
+
 /* An all-zero one limits nothing. */
 struct quota {
     uint64_t memory_limit;     /* bytes */
@@ -24,7 +26,8 @@ struct quota {
     uint64_t sessions;         /* in all; 0: any number, as for those below */
     uint64_t user_sessions;    /* of one user */
     uint64_t services;
-    uint64_t opening, creating; /* commands that would make a session, or a service, logged and not applied yet */
+    uint64_t opening, creating;       /* commands that would make a session, or a service, logged and not applied yet */
+    uint64_t opening_of[QUOTA_USERS]; /* sessions by users: those with the same last bits are taken for one */
 };
 
 enum quota_verdict {
@@ -65,21 +68,23 @@ static inline enum quota_verdict quota_judge(struct quota *quota, const struct f
 }
 
 /* It is logged. */
-static inline void quota_logged(struct quota *quota, const struct command_input *command, uint64_t bytes)
+static inline void quota_logged(struct quota *quota, const struct command_input *command, uint32_t uid, uint64_t bytes)
 {
     quota->logged += bytes;
     if (command->session_kind == SESSION_COMMAND_SERVICE_COMMAND)
         return; /* nearly all */
     quota->opening += quota_makes_session(command);
+    quota->opening_of[uid % QUOTA_USERS] += quota_makes_session(command);
     quota->creating += quota_makes_service(command);
 }
 
 /* It is applied, or could not be written. */
-static inline void quota_applied(struct quota *quota, const struct command_input *command)
+static inline void quota_applied(struct quota *quota, const struct command_input *command, uint32_t uid)
 {
     if (command->session_kind == SESSION_COMMAND_SERVICE_COMMAND)
         return;
     quota->opening -= quota_makes_session(command);
+    quota->opening_of[uid % QUOTA_USERS] -= quota_makes_session(command);
     quota->creating -= quota_makes_service(command);
 }
 

@@ -194,7 +194,7 @@ static bool apply_durable(struct worker *worker)
             else
                 apply_entry(worker, &entries[i], commands[i], may_share(channel, &entries[i]));
             if (commands[i] != NULL)
-                quota_applied(&worker->quota, commands[i]);
+                quota_applied(&worker->quota, commands[i], entries[i].origin.uid);
             request_done(worker, channel, &entries[i]);
             if (worker->outputs >= OUTPUTS_AT_ONCE)
                 answer_publish(worker);

@@ -109,6 +109,22 @@ static void no_more_than_the_limit_at_once(void **state)
     scene_end(&scene);
 }
 
+/* Of what others have logged and is not applied yet, none is for one who has room himself: they may always have some. */
+static void nobody_waits_for_other_users_sessions(void **state)
+{
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    quota()->user_sessions = 2;
+    open_session();
+    quota_logged(quota(), &scene.request.command.command, OTHER_USER, scene.request.size);
+    expect_ok(scene.client);
+    open_session();
+    expect_refused(scene.client, "user 1000 has 2 sessions");
+    quota_applied(quota(), &scene.request.command.command, OTHER_USER);
+    assert_int_equal(quota()->opening, 0);
+    scene_end(&scene);
+}
+
 /* What was logged and could not be written counts no more. */
 static void a_failed_write_gives_room_back(void **state)
 {
@@ -315,6 +331,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sessions_of_one_user_and_of_all),
         cmocka_unit_test(no_more_than_the_limit_at_once),
+        cmocka_unit_test(nobody_waits_for_other_users_sessions),
         cmocka_unit_test(a_failed_write_gives_room_back),
         cmocka_unit_test(services),
         cmocka_unit_test(memory),
