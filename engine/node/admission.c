@@ -138,7 +138,7 @@ static enum taken take_command(struct worker *worker, struct worker_channel *cha
         worker->walk = walk;
     }
     worker->logged_time = worker->time;
-    quota_logged(&worker->quota, &input->command, channel->uid, head->size);
+    quota_logged(&worker->quota, worker->fsm, &input->command, channel->uid, head->size);
     read_once_keep(&worker->read);
     if (head->flags & REQUEST_SHARES)
         answer_will_share(channel, position);

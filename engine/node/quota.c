@@ -84,6 +84,32 @@ static enum quota_verdict judge_service(const struct quota *quota, const struct 
     return verdict;
 }
 
+void quota_logged_closely(struct quota *quota, const struct fsm *fsm, const struct command_input *command, uint32_t uid)
+{
+    if (quota_makes_session(command)) {
+        quota->opening++;
+        quota->opening_of[uid % QUOTA_USERS]++;
+    }
+    if (!quota_makes_service(command))
+        return;
+    quota->named++;
+    if (!fsm_service_exists(fsm, &command->spec)) {
+        quota->creating++;
+        quota->named_new = quota->named;
+    }
+}
+
+/* Which of those that name a service were counted is not remembered, only which was the last. */
+void quota_applied_closely(struct quota *quota, const struct command_input *command, uint32_t uid)
+{
+    if (quota_makes_session(command)) {
+        quota->opening--;
+        quota->opening_of[uid % QUOTA_USERS]--;
+    }
+    if (quota_makes_service(command) && ++quota->named_applied == quota->named_new)
+        quota->creating = 0;
+}
+
 static bool memory_is_full(struct quota *quota, uint64_t now)
 {
     if (quota->memory_limit == 0 || quota->measure == NULL)

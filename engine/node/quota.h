@@ -26,8 +26,13 @@ struct quota {
     uint64_t sessions;         /* in all; 0: any number, as for those below */
     uint64_t user_sessions;    /* of one user */
     uint64_t services;
-    uint64_t opening, creating;       /* commands that would make a session, or a service, logged and not applied yet */
-    uint64_t opening_of[QUOTA_USERS]; /* sessions by users: those with the same last bits are taken for one */
+
+    /* Logged and not applied yet: */
+    uint64_t opening;                 /* commands that make a session */
+    uint64_t opening_of[QUOTA_USERS]; /* the same by user: those with the same last bits are taken for one */
+    uint64_t creating;                /* at most so many that make a service */
+    uint64_t named, named_applied;    /* CreateServices so far that were logged; and applied */
+    uint64_t named_new;               /* `named`, as the last one was logged whose service was not there */
 };
 
 enum quota_verdict {
@@ -68,24 +73,22 @@ static inline enum quota_verdict quota_judge(struct quota *quota, const struct f
 }
 
 /* It is logged. */
-static inline void quota_logged(struct quota *quota, const struct command_input *command, uint32_t uid, uint64_t bytes)
+void quota_logged_closely(struct quota *quota, const struct fsm *fsm, const struct command_input *command,
+                          uint32_t uid);
+static inline void quota_logged(struct quota *quota, const struct fsm *fsm, const struct command_input *command,
+                                uint32_t uid, uint64_t bytes)
 {
     quota->logged += bytes;
-    if (command->session_kind == SESSION_COMMAND_SERVICE_COMMAND)
-        return; /* nearly all */
-    quota->opening += quota_makes_session(command);
-    quota->opening_of[uid % QUOTA_USERS] += quota_makes_session(command);
-    quota->creating += quota_makes_service(command);
+    if (command->session_kind != SESSION_COMMAND_SERVICE_COMMAND) /* nearly all are one */
+        quota_logged_closely(quota, fsm, command, uid);
 }
 
-/* It is applied, or could not be written. */
+/* It is applied, or could not be written; in the order in which they were logged. */
+void quota_applied_closely(struct quota *quota, const struct command_input *command, uint32_t uid);
 static inline void quota_applied(struct quota *quota, const struct command_input *command, uint32_t uid)
 {
-    if (command->session_kind == SESSION_COMMAND_SERVICE_COMMAND)
-        return;
-    quota->opening -= quota_makes_session(command);
-    quota->opening_of[uid % QUOTA_USERS] -= quota_makes_session(command);
-    quota->creating -= quota_makes_service(command);
+    if (command->session_kind != SESSION_COMMAND_SERVICE_COMMAND)
+        quota_applied_closely(quota, command, uid);
 }
 
 /* What the allocator counts as in use by this process; 0 where it does not count. */

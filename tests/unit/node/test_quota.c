@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "tests/support/worker_scene.h"
@@ -116,7 +117,7 @@ static void nobody_waits_for_other_users_sessions(void **state)
     scene_begin(&scene, DURABILITY_SYNC, RING);
     quota()->user_sessions = 2;
     open_session();
-    quota_logged(quota(), &scene.request.command.command, OTHER_USER, scene.request.size);
+    quota_logged(quota(), scene.harness->worker.fsm, &scene.request.command.command, OTHER_USER, scene.request.size);
     expect_ok(scene.client);
     open_session();
     expect_refused(scene.client, "user 1000 has 2 sessions");
@@ -159,6 +160,49 @@ static void services(void **state)
     expect_refused(scene.client, "has 3 services, the most it may have (--max-services)");
     request_create_service(&scene.request, scene.session, COUNTER_TYPE, "", "counter");
     expect_ok(scene.client); /* is there: nothing is made */
+    assert_int_equal(quota()->creating, 0);
+    scene_end(&scene);
+}
+
+/* Who names services that are there makes none: whoever makes a new one does not wait for that. */
+static void nobody_waits_for_services_that_are_there(void **state)
+{
+    enum { NAMED = 5 };
+
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    quota()->services = 3;
+    request_create_service(&scene.request, scene.session, COUNTER_TYPE, "", "counter");
+    for (unsigned i = 0; i < NAMED; i++)
+        quota_logged(quota(), scene.harness->worker.fsm, &scene.request.command.command, OTHER_USER, 100);
+    request_create_service(&scene.request, scene.session, COUNTER_TYPE, "", "third");
+    expect_ok(scene.client);
+    scene_end(&scene);
+}
+
+/* However many are asked for at once, some of them twice, and some that are there. */
+static void no_more_services_than_the_limit_at_once(void **state)
+{
+    enum { ASKED = 30, LIMIT = 7 };
+    struct harness_frame frame;
+    unsigned refused = 0;
+    char name[32];
+
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    quota()->services = LIMIT;
+    for (unsigned i = 0; i < ASKED; i++) {
+        snprintf(name, sizeof(name), "service %u", i / 2);
+        request_create_service(&scene.request, scene.session, COUNTER_TYPE, "", i % 5 == 0 ? "counter" : name);
+        assert_true(scene_send(&scene, FRAME_COMMAND) != UINT64_MAX);
+    }
+    harness_settle(scene.harness);
+    unsigned answered = 0;
+    for (; harness_take(scene.client, &frame); answered++)
+        refused += frame.head.status == STATUS_UNAVAILABLE;
+    assert_int_equal(answered, ASKED);
+    assert_true(refused > 0);
+    assert_int_equal(fsm_service_count(scene.harness->worker.fsm), LIMIT);
     assert_int_equal(quota()->creating, 0);
     scene_end(&scene);
 }
@@ -334,6 +378,8 @@ int main(void)
         cmocka_unit_test(nobody_waits_for_other_users_sessions),
         cmocka_unit_test(a_failed_write_gives_room_back),
         cmocka_unit_test(services),
+        cmocka_unit_test(nobody_waits_for_services_that_are_there),
+        cmocka_unit_test(no_more_services_than_the_limit_at_once),
         cmocka_unit_test(memory),
         cmocka_unit_test(memory_beside_listeners),
         cmocka_unit_test(disk),
