@@ -132,12 +132,23 @@ static ProtobufCBinaryData bytes_of(struct slice slice)
     return (ProtobufCBinaryData){.len = slice.size, .data = (uint8_t *)(uintptr_t)slice.data};
 }
 
+/* A piece of a session's open commands. */
+struct open_piece {
+    struct attach_bytes *bytes;
+    size_t until; /* it ends where they are so many */
+    unsigned count;
+};
+
 static void put_open(void *context, const struct fsm_open_command *command)
 {
+    struct open_piece *piece = context;
     Millrace__V1__Attachment attachment = MILLRACE__V1__ATTACHMENT__INIT;
     Millrace__V1__OpenCommand told = MILLRACE__V1__OPEN_COMMAND__INIT;
     Millrace__V1__OpenCommand *pointer = &told;
 
+    if (piece->bytes->size >= piece->until)
+        return;
+    piece->count++;
     told.sequence_num = command->sequence_num;
     told.acknowledged = command->acknowledged;
     told.service_id = command->service_id;
@@ -147,7 +158,7 @@ static void put_open(void *context, const struct fsm_open_command *command)
     told.operation = bytes_of(command->operation);
     attachment.n_open = 1;
     attachment.open = &pointer;
-    put(context, &attachment.base);
+    put(piece->bytes, &attachment.base);
 }
 
 static void answer(struct worker *worker, const struct attach_question *question, struct attach_answer *with)
@@ -192,9 +203,9 @@ static bool tell_open(struct worker *worker, struct attach_question *question, c
         question->changes = session->changes;
         question->listed = question->bytes.size = 0;
     }
-    fsm_session_open_commands(worker->fsm, session->id, question->listed, ATTACH_OPEN_A_TURN, put_open,
-                              &question->bytes);
-    question->listed += ATTACH_OPEN_A_TURN;
+    struct open_piece piece = {.bytes = &question->bytes, .until = question->bytes.size + MR_TURN_BYTES};
+    fsm_session_open_commands(worker->fsm, session->id, question->listed, ATTACH_OPEN_A_TURN, put_open, &piece);
+    question->listed += piece.count;
     return question->listed >= session->open_commands;
 }
 
@@ -207,11 +218,17 @@ static bool answer_attach(struct worker *worker, struct attach_question *questio
 
     if (may_attach(worker, question, &session, &with)) {
         if (!tell_open(worker, question, &session)) {
-            if (question->begun <= ATTACH_BEGUN_MOST)
+            bool too_long = question->bytes.size > MR_ATTACH_BYTES_MAX;
+            if (!too_long && question->begun <= ATTACH_BEGUN_MOST)
                 return false;
             with.status = STATUS_UNAVAILABLE;
-            snprintf(with.text, sizeof(with.text), "session %" PRIu64 " opens or ends commands all the time",
-                     session.id);
+            if (too_long)
+                snprintf(with.text, sizeof(with.text),
+                         "what is open in session %" PRIu64 " takes more than %llu bytes to tell", session.id,
+                         (unsigned long long)MR_ATTACH_BYTES_MAX);
+            else
+                snprintf(with.text, sizeof(with.text), "session %" PRIu64 " opens or ends commands all the time",
+                         session.id);
         } else {
             attachment.session_id = session.id;
             attachment.timeout_ns = session.timeout;

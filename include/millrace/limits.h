@@ -135,6 +135,8 @@
 /* A map's listeners; and events of one Clear, a map's entries times its listeners: with more it is refused, unless only
  * four listen to all of it. */
 #define MR_EVENTS_MAX UINT64_C(1048576)
+/* What a process that comes back to a session is told of the commands that are open in it: with more, it is refused. */
+#define MR_ATTACH_BYTES_MAX (64 * MR_MIB)
 /* The bit array of KeepAlive's filter. */
 #define MR_FILTER_PROBES_MAX 16
 #define MR_FILTER_BITS_MIN 64

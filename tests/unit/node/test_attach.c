@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -313,6 +314,40 @@ static void a_session_with_much_open(void **state)
     assert_non_null(strstr(heard.answer.text, "all the time"));
 }
 
+/* A name may be as long as a request, and each open command is told with that of its service. */
+static void long_names_are_not_told_without_end(void **state)
+{
+    enum { NAME = 12000 };
+    const unsigned open = MR_ATTACH_BYTES_MAX / NAME + 100;
+    struct harness_client *client = connect_client(0, OWNER);
+    uint64_t session = open_session(client);
+    char name[NAME + 1], limit[32];
+
+    (void)state;
+    memset(name, 'n', NAME);
+    name[NAME] = '\0';
+    request_create_service(&request, session, MAP_TYPE, "", name);
+    apply(OWNER);
+    uint64_t map = fsm_index(harness->worker.fsm);
+    disconnect(client);
+    for (uint64_t number = 1; number <= open / 2; number++)
+        listen_to(session, map, number);
+    forget();
+    ask(ASKER, OWNER, session);
+    turn_run(&harness->worker);
+    assert_int_equal(heard.count, 0);
+    assert_in_range(harness->worker.questions->bytes.size, 1, MR_TURN_BYTES + 2 * NAME);
+    harness_settle(harness);
+    assert_int_equal(heard.answer.status, STATUS_OK);
+    heard.attachment = millrace__v1__attachment__unpack(NULL, heard.answer.size, heard.bytes);
+    assert_int_equal(heard.attachment->n_open, open / 2);
+    for (uint64_t number = open / 2 + 1; number <= open; number++)
+        listen_to(session, map, number);
+    assert_int_equal(attach(ASKER, OWNER, session), STATUS_UNAVAILABLE);
+    snprintf(limit, sizeof(limit), "%llu bytes", (unsigned long long)MR_ATTACH_BYTES_MAX);
+    assert_non_null(strstr(heard.answer.text, limit));
+}
+
 static void a_stranger_does_not_keep_the_owner_out(void **state)
 {
     struct harness_client *client = connect_client(0, OWNER), *stranger = connect_client(1, OTHER);
@@ -516,6 +551,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_was_taken_before_is_in_the_answer, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_was_taken_before_counts_as_use, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_session_with_much_open, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(long_names_are_not_told_without_end, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_stranger_does_not_keep_the_owner_out, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_successor_knows_who_uses_what, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_disk_that_fails, set_up, tear_down),
