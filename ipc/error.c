@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Texts of errors, and the end of a process that found its own mistake or has no memory. Knows nothing of who fails and why. */
+/* Texts of errors, and the end of a process that found its own mistake or has no memory. Knows nothing of who fails and
+ * why. */
 #include "ipc/error.h"
 
 #include <errno.h>
