@@ -112,11 +112,21 @@ void batch_pass_over_empty(struct log *log)
         release_head(log);
 }
 
+/* Is there something that failed and was not handed out yet? Nothing may be logged behind it before that is told: the
+ * successor of who dies meanwhile finds the later entry, and takes all before it in its ring for done. */
+static bool gives_back(const struct log *log)
+{
+    for (unsigned place = log->head; place != log->durable_end; place++)
+        if (queue_at(log, place)->state == BATCH_FAILED)
+            return true;
+    return false;
+}
+
 /* Opens a batch in which an entry of this many bytes finds room. */
 static bool open_batch(struct log *log, uint64_t bytes)
 {
     bool large = BATCH_HEADER_BYTES + bytes > log->small_bytes;
-    if (BATCH_HEADER_BYTES + bytes > log->large_bytes || log_trouble(log) != NULL)
+    if (BATCH_HEADER_BYTES + bytes > log->large_bytes || log_trouble(log) != NULL || gives_back(log))
         return false;
     struct batch *batch = find_free(log, large);
     if (!batch)

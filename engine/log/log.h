@@ -15,7 +15,8 @@
  *
  * A failed write: all entries that are not durable are given back by log_next() with `failed` set, once a new epoch in
  * the spare segment has made sure that they will never come back; until then log_reserve() refuses and log_trouble()
- * says why. The indexes that they had are then given again, to what is appended from there on.
+ * says why. Before they are all handed out nothing is appended either; to what is then, the indexes that they had are
+ * given again.
  *
  * No room for a spare segment: the log goes on until the current one is full; then log_reserve() refuses, log_trouble()
  * says why, and log_tick() tries again every second. Whatever was appended can be written. A limit (log_limit()) is a
@@ -115,7 +116,8 @@ int log_close(struct log *log, uint64_t time, struct mr_error *error);
 void log_abandon(struct log *log);
 
 /* Room for a body of up to `size` bytes in the open batch, 8-byte aligned; NULL when there is none just now (all
- * buffers in flight, the next segment not ready, or trouble). The room lasts until any other call but log_append(). */
+ * buffers in flight, the next segment not ready, trouble, or what failed is not all handed out). The room lasts until
+ * any other call but log_append(). */
 uint8_t *log_reserve(struct log *log, uint32_t size);
 /* Keeps the first `size` bytes of the reservation as an entry. Returns its index. Time never goes backwards in the log:
  * an earlier `time` counts as the last one, and in a batch that has been open for over four seconds it stands still;

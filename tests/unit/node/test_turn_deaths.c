@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <errno.h>
 #include <string.h>
 
 #include "tests/support/sudden_death.h"
@@ -183,6 +184,49 @@ static void a_successor_looks_at_each_ring(void **state)
     scene_end(&scene);
 }
 
+/* A write has failed, so much that what it carried is refused over several turns; what its client sends meanwhile must
+ * not get into the log before them, or a successor would take all before it for done. */
+static void what_failed_and_is_not_told_yet_is_not_lost(void **state)
+{
+    enum { COMMANDS = 8 * MR_TURN_REQUESTS };
+    uint64_t positions[COMMANDS + 1];
+    struct scene scene = {.harness = harness_create(1)};
+    struct harness_frame frame;
+    unsigned told = 0;
+
+    (void)state;
+    scene.harness->batch_bytes = MR_BATCH_BYTES_DEFAULT;
+    scene.harness->segment_bytes = 16 * MR_BATCH_BYTES_DEFAULT;
+    scene_start(&scene, 2 * MR_MIB);
+    fake_machine_config(scene.harness->machine)->order = FAKE_MANUAL;
+    fake_machine_fail(scene.harness->machine, FAKE_WRITE, NULL, 1, 1, EIO);
+    for (unsigned n = 0; n < COMMANDS; n++)
+        positions[n] = scene_increment(&scene, n + 1);
+    harness_settle(scene.harness);
+    for (unsigned turns = 0; !harness_take(scene.client, &frame); turns++) {
+        assert_true(turns < 100);
+        fake_io_finish_all(scene.harness->io);
+        turn_run(&scene.harness->worker);
+    }
+    do {
+        assert_int_equal(frame.head.request, positions[told]);
+        assert_int_equal(frame.head.status, STATUS_UNAVAILABLE);
+        told++;
+    } while (harness_take(scene.client, &frame));
+    assert_in_range(told, 1, COMMANDS / 2);
+    positions[COMMANDS] = scene_increment(&scene, COMMANDS + 1);
+    turn_run(&scene.harness->worker);
+    turn_run(&scene.harness->worker); /* nothing more has come: it is not gathered any longer */
+    fake_io_finish_all(scene.harness->io);
+    harness_kill(scene.harness);
+    fake_machine_config(scene.harness->machine)->order = FAKE_AT_ONCE;
+    assert_int_equal(harness_start(scene.harness), 0);
+    harness_settle(scene.harness);
+    for (; told <= COMMANDS; told++)
+        scene_take(&scene, positions[told], &frame);
+    scene_end(&scene);
+}
+
 static void a_stopped_partition_says_why(void **state)
 {
     struct scene scene;
@@ -217,6 +261,7 @@ int main(void)
         cmocka_unit_test(a_death_at_any_call_is_not_seen),
         cmocka_unit_test(a_second_death_in_recovery_is_not_seen),
         cmocka_unit_test(a_successor_looks_at_each_ring),
+        cmocka_unit_test(what_failed_and_is_not_told_yet_is_not_lost),
         cmocka_unit_test(a_stopped_partition_says_why),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
