@@ -226,9 +226,11 @@ static bool scan(struct worker *worker)
     return any;
 }
 
-/* Channels that have been quiet for a while are not scanned, even in a worker that never sleeps. */
+/* Channels that have been quiet for a while are not scanned, even in a worker that never sleeps, nor beside one that is
+ * never quiet. */
 static void park_quiet(struct worker *worker)
 {
+    worker->parked_at = worker->now;
     for (unsigned i = worker->scanned_count; i-- > 0;) {
         struct worker_channel *channel = &worker->channels[worker->scanned[i]];
         if (worker->now - channel->quiet_since > MR_PARK_AFTER && !channel->stuck && channel->room_needed == 0)
@@ -363,7 +365,7 @@ bool turn_run(struct worker *worker)
     close_broken(worker);
     if (worker->log != NULL)
         any |= snapshots_look(worker);
-    if (!any)
+    if (!any || worker->now - worker->parked_at > MR_PARK_AFTER)
         park_quiet(worker);
     return any;
 }

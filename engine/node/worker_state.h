@@ -152,7 +152,8 @@ struct worker {
     struct worker_channel *channels; /* MR_CHANNELS_MAX, by slot */
     uint32_t *scanned;               /* slots that are scanned, scanned_count of them */
     unsigned scanned_count, scan_from;
-    uint32_t *touched; /* slots with cursors to publish */
+    uint64_t parked_at; /* monotonic: when those that are quiet were looked for last */
+    uint32_t *touched;  /* slots with cursors to publish */
     unsigned touched_count;
     unsigned outputs; /* that streams were given and that are not published */
     uint32_t *by_id;  /* channel id -> slot + 1: open addressing, 4 * MR_CHANNELS_MAX places */

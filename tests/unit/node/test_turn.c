@@ -385,6 +385,33 @@ static void whose_request_is_done_is_scanned_again(void **state)
     scene_end(&scene);
 }
 
+/* One client that never pauses does not have the worker look into everybody's ring in every turn. */
+static void a_quiet_channel_is_parked_beside_a_busy_one(void **state)
+{
+    struct scene scene;
+    struct harness_frame frame;
+
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, RING);
+    struct scene quiet = scene_beside(&scene, 1, RING);
+    struct worker *worker = &scene.harness->worker;
+    for (uint64_t n = 1; n <= 300; n++) {
+        scene_increment(&scene, n);
+        assert_true(turn_run(worker));
+        while (harness_take(scene.client, &frame))
+            ;
+        fake_machine_advance(scene.harness->machine, MR_MILLISECOND);
+    }
+    assert_true(worker->channels[1].parked);
+    assert_false(worker->channels[0].parked);
+    uint64_t position = scene_increment(&quiet, 301); /* which wakes the worker */
+    harness_settle(scene.harness);
+    scene_take(&quiet, position, &frame);
+    assert_int_equal(scene_number(&frame), 301);
+    request_free(&quiet.request);
+    scene_end(&scene);
+}
+
 /* A small batch waits for the next turn while turns find something to read, and no longer. */
 static void what_comes_turn_by_turn_is_written_together(void **state)
 {
@@ -586,6 +613,7 @@ int main(void)
         cmocka_unit_test(over_the_size_limit_is_refused),
         cmocka_unit_test(a_failing_disk_refuses_and_reads_go_on),
         cmocka_unit_test(whose_request_is_done_is_scanned_again),
+        cmocka_unit_test(a_quiet_channel_is_parked_beside_a_busy_one),
         cmocka_unit_test(what_comes_turn_by_turn_is_written_together),
         cmocka_unit_test(what_was_gathered_is_answered_at_the_stop),
         cmocka_unit_test(who_got_no_buffer_is_first_next_time),
