@@ -29,7 +29,8 @@ bool answer_fits_closely(struct worker *worker, struct worker_channel *channel, 
     }
     if (room >= needed)
         return true;
-    channel->room_needed = needed;
+    if (channel->room_needed == 0 || needed < channel->room_needed)
+        channel->room_needed = needed;
     return false;
 }
 

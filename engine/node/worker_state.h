@@ -77,7 +77,7 @@ struct worker_channel {
     bool starved;         /* likewise: the log had no buffer for any request of its */
     enum walk walk;       /* what its next request is, if that was read and waits for others like it */
     bool crowded;         /* no room may be held but for what ends open commands */
-    uint64_t room_needed; /* bytes of its response ring that must be free before it can go on; 0: it lacks none */
+    uint64_t room_needed; /* bytes of its response ring with which something of it can go on; 0: it lacks none */
     uint32_t slot;
     uint32_t uid;
     uint64_t channel_id;

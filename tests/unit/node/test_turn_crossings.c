@@ -138,6 +138,55 @@ static void room_wakes_a_worker_whose_parked_channel_has_a_query(void **state)
     scene_end(&scene);
 }
 
+/* Asks for the value of this key; the query's position. */
+static uint64_t get(struct scene *scene, const char *name)
+{
+    struct payload key = key_payload(name, 0);
+
+    request_query(&scene->request, scene->session, scene->map, "Get", payload_slice(&key));
+    return harness_send(scene->client, FRAME_QUERY, scene->request.bytes, scene->request.size, 60 * MR_SECOND);
+}
+
+static void put(struct scene *scene, const char *name, uint64_t size)
+{
+    static uint8_t value[2048];
+    struct payload payload = write_payload(name, (struct slice){value, size}, NULL, 0);
+
+    request_command(&scene->request, scene->session, scene->map, scene->next++, "Put", payload_slice(&payload));
+    scene_send(scene, FRAME_COMMAND);
+    harness_settle(scene->harness);
+}
+
+/* Two queries of one channel have no room. Of the first one's the client gives back enough while the worker turns to
+ * sleep; the second one needs more. */
+static void room_for_one_of_two_is_seen_before_sleeping(void **state)
+{
+    struct scene scene;
+    struct harness_frame frame;
+
+    (void)state;
+    scene_begin(&scene, DURABILITY_SYNC, MR_RING_BYTES_MIN);
+    struct worker_channel *channel = channel_of(&scene);
+    uint64_t from = channel->responses.tail;
+    put(&scene, "small", 700);
+    for (int n = 0; n < 9; n++)
+        put(&scene, "large", 1500);
+    uint64_t left = MR_RING_BYTES_MIN - (channel->responses.tail - from);
+    put(&scene, "rest", left - 800); /* and about 700 stay free */
+    uint64_t small = get(&scene, "small");
+    get(&scene, "large");
+    harness_settle(scene.harness);
+    assert_int_equal(channel->waiting_count, 2);
+    assert_true(harness_take(scene.client, &frame));
+    assert_false(channels_park_all(&scene.harness->worker));
+    harness_settle(scene.harness);
+    assert_int_equal(channel->waiting_count, 1);
+    do
+        assert_true(harness_take(scene.client, &frame));
+    while (frame.head.request != small);
+    scene_end(&scene);
+}
+
 /* ---- hostile clients ---- */
 
 static void a_channel_that_breaks_while_it_is_parked_is_closed(void **state)
@@ -444,6 +493,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(room_wakes_a_worker_that_owes_a_parked_channel),
         cmocka_unit_test(room_wakes_a_worker_whose_parked_channel_has_a_query),
+        cmocka_unit_test(room_for_one_of_two_is_seen_before_sleeping),
         cmocka_unit_test(a_channel_that_breaks_while_it_is_parked_is_closed),
         cmocka_unit_test(a_watch_that_fails_ends_its_channel),
         cmocka_unit_test(a_descriptor_stays_open_while_a_wake_is_on_its_way),
