@@ -12,6 +12,12 @@
 
 enum outcome { OVER, WAITS_FOR_INDEX, WAITS_FOR_ROOM, HAS_MORE };
 
+/* Beside what is held it would not fit in an empty ring. */
+static bool never_fits(const struct worker_channel *channel, uint64_t lacks)
+{
+    return lacks + channel->held > channel->channel.ring_bytes;
+}
+
 /* Does one output fit? If it never will, the query ends with that. */
 static enum outcome room_for(struct worker *worker, struct worker_channel *channel, struct waiting_query *query,
                              uint64_t size, bool last)
@@ -22,8 +28,12 @@ static enum outcome room_for(struct worker *worker, struct worker_channel *chann
         answer_too_large(worker, channel, query->position, bytes);
         return OVER;
     }
-    /* Beside what is held it would not fit in an empty ring: waiting could be for ever. */
-    if (!last && bytes + channel->held > channel->channel.ring_bytes) {
+    uint64_t own = last ? MR_SMALL_FRAME : 0;
+    query->needs = size;
+    if (last && bytes <= MR_SMALL_FRAME)
+        return HAS_MORE;
+    /* What has no time limit could wait for ever. */
+    if (query->cursor != NULL && never_fits(channel, bytes - own)) {
         char text[MR_MESSAGE_MAX];
         snprintf(text, sizeof(text),
                  "open requests hold %llu of the channel's ring of %llu bytes, the next entry takes %llu: end some, or "
@@ -33,10 +43,19 @@ static enum outcome room_for(struct worker *worker, struct worker_channel *chann
         answer_message(worker, channel, query->position, STATUS_UNAVAILABLE, text);
         return OVER;
     }
-    query->needs = size;
-    if (last && bytes <= MR_SMALL_FRAME)
+    if (answer_has_room(worker, channel, bytes - own))
         return HAS_MORE;
-    return answer_fits(worker, channel, size, last ? MR_SMALL_FRAME : 0) ? HAS_MORE : WAITS_FOR_ROOM;
+    query->lacks = bytes - own;
+    return WAITS_FOR_ROOM;
+}
+
+/* Is it of no use to look at it again? Whose client does not read has many of them, perhaps for ever: to run each anew
+ * in every turn would keep all others waiting. */
+static bool lacks_room(struct worker *worker, struct worker_channel *channel, const struct waiting_query *waiting)
+{
+    if (waiting->lacks == 0 || (waiting->cursor != NULL && never_fits(channel, waiting->lacks)))
+        return false;
+    return !answer_has_room(worker, channel, waiting->lacks);
 }
 
 static enum outcome give_outputs(struct worker *worker, struct worker_channel *channel, struct waiting_query *query)
@@ -79,6 +98,7 @@ static enum outcome go_on(struct worker *worker, struct worker_channel *channel,
     const char *message = "the bytes do not decode as a PartitionQueryInput";
     enum status status = STATUS_INVALID;
 
+    query->lacks = 0;
     if (query->cursor != NULL)
         return give_outputs(worker, channel, query);
     if (read_partition_query_input(body, query->size, &input) == READ_OK)
@@ -110,14 +130,26 @@ static void note(struct worker_channel *channel, const struct waiting_query *wai
 
     if (waiting->cursor == NULL && waiting->deadline < channel->waiting_deadline)
         channel->waiting_deadline = waiting->deadline;
-    if (index < channel->waiting_index)
+    if (waiting->lacks != 0) {
+        if (waiting->lacks < channel->waiting_room)
+            channel->waiting_room = waiting->lacks;
+        if (waiting->cursor != NULL && waiting->lacks > channel->walks_room)
+            channel->walks_room = waiting->lacks;
+    } else if (index < channel->waiting_index) {
         channel->waiting_index = index;
+    }
+}
+
+static void begin_noting(struct worker_channel *channel)
+{
+    channel->waiting_deadline = channel->waiting_index = channel->waiting_room = UINT64_MAX;
+    channel->walks_room = 0;
 }
 
 static void keep(struct worker *worker, struct worker_channel *channel, struct waiting_query *waiting)
 {
     if (channel->waiting_count++ == 0)
-        channel->waiting_deadline = channel->waiting_index = UINT64_MAX;
+        begin_noting(channel);
     channel->waiting_bytes += sizeof(*waiting) + waiting->size;
     note(channel, waiting);
     *channel->waiting_end = waiting;
@@ -176,7 +208,7 @@ void query_take(struct worker *worker, struct worker_channel *channel, uint64_t 
 /* True if it is over, one way or the other. */
 static bool look_at(struct worker *worker, struct worker_channel *channel, struct waiting_query *waiting)
 {
-    if (waiting->index <= fsm_index(worker->fsm)) {
+    if (waiting->index <= fsm_index(worker->fsm) && !lacks_room(worker, channel, waiting)) {
         enum outcome outcome = go_on(worker, channel, waiting, waiting->body);
         if (outcome == OVER)
             return true;
@@ -189,14 +221,21 @@ static bool look_at(struct worker *worker, struct worker_channel *channel, struc
     return true;
 }
 
+/* Can one of them go on, or is one's time over? */
+static bool is_worth_a_look(struct worker *worker, struct worker_channel *channel)
+{
+    return channel->waiting_index <= fsm_index(worker->fsm) || channel->waiting_deadline <= worker->now ||
+           (channel->walks_room != 0 && never_fits(channel, channel->walks_room)) ||
+           (channel->waiting_room != UINT64_MAX && answer_has_room(worker, channel, channel->waiting_room));
+}
+
 bool query_look(struct worker *worker, struct worker_channel *channel)
 {
     uint64_t before = channel->responses.tail;
 
-    if (channel->waiting_count == 0 ||
-        (channel->waiting_index > fsm_index(worker->fsm) && channel->waiting_deadline > worker->now))
+    if (channel->waiting_count == 0 || !is_worth_a_look(worker, channel))
         return false;
-    channel->waiting_deadline = channel->waiting_index = UINT64_MAX;
+    begin_noting(channel);
     channel->waiting_end = &channel->waiting;
     for (struct waiting_query *waiting = channel->waiting, *next; waiting != NULL; waiting = next) {
         next = waiting->next;

@@ -27,7 +27,8 @@ struct waiting_query {
     uint64_t position;
     uint64_t deadline;         /* monotonic, ns */
     uint64_t index;            /* that must be applied first */
-    uint64_t needs;            /* bytes that its answer took when there was no room for it; 0: not tried yet */
+    uint64_t needs;            /* bytes that its answer took when it was tried last; 0: not tried yet */
+    uint64_t lacks;            /* room that its answer lacked then, beside what requests hold; 0: none */
     struct fsm_cursor *cursor; /* it has begun to give its outputs; NULL: not yet, or it has only one */
     uint64_t number;           /* of outputs given */
     uint32_t size;
@@ -103,7 +104,9 @@ struct worker_channel {
     unsigned waiting_count;
     uint64_t waiting_bytes;    /* that they take in memory; those that have not begun at most ring_bytes */
     uint64_t waiting_deadline; /* the earliest of them (monotonic); UINT64_MAX: none */
-    uint64_t waiting_index;    /* the lowest index that one of them waits for; 0: one waits for room */
+    uint64_t waiting_index;    /* the lowest index that one of them waits for; 0: one can go on at once */
+    uint64_t waiting_room;     /* the least room that one of them lacks; UINT64_MAX: none lacks any */
+    uint64_t walks_room;       /* the most that one of them lacks which has begun to give its outputs; 0: none */
 
     struct owed_outputs *owed; /* a queue: owed[owed_first ...], owed_count of them */
     unsigned owed_first, owed_count, owed_capacity;
@@ -234,12 +237,17 @@ bool answer_shared(void *context, const struct fsm_route *route, uint64_t event,
  * until its client names the command again.) */
 void answer_will_share(struct worker_channel *channel, uint64_t position);
 bool answer_may_share(struct worker_channel *channel, uint64_t position);
-/* Room for a frame with `size` bytes of body beside what other requests hold, `own` of which is this request's? */
+/* Room for so many bytes beside what requests hold? */
 bool answer_fits_closely(struct worker *worker, struct worker_channel *channel, uint64_t needed);
+static inline bool answer_has_room(struct worker *worker, struct worker_channel *channel, uint64_t beside_held)
+{
+    uint64_t needed = beside_held + channel->held;
+    return ring_room(&channel->responses) >= needed || answer_fits_closely(worker, channel, needed);
+}
+/* For a frame with `size` bytes of body, if `own` of what is held is this request's? */
 static inline bool answer_fits(struct worker *worker, struct worker_channel *channel, uint64_t size, uint64_t own)
 {
-    uint64_t needed = response_frame_bytes(size) + channel->held - own;
-    return ring_room(&channel->responses) >= needed || answer_fits_closely(worker, channel, needed);
+    return answer_has_room(worker, channel, response_frame_bytes(size) - own);
 }
 /* The last frame of a request that holds room for a small one: a message, cut to MR_MESSAGE_MAX. */
 void answer_message(struct worker *worker, struct worker_channel *channel, uint64_t position, enum status status,

@@ -55,6 +55,24 @@ uint64_t scene_put(struct scene *scene, uint64_t sequence_num, size_t value_size
     return scene_send(scene, FRAME_COMMAND);
 }
 
+void scene_put_large(struct scene *scene, const char *key, size_t value_bytes)
+{
+    static uint8_t value[10000];
+    static uint8_t body[16384];
+    struct harness_frame frame;
+    uint8_t *at = field_write_bytes(body, 1, text(key));
+
+    assert_true(value_bytes <= sizeof(value));
+    at = field_write_message_head(at, 2, field_bytes_size(1, value_bytes));
+    at = field_write_bytes(at, 1, (struct slice){value, value_bytes});
+    request_command(&scene->request, scene->session, scene->map, scene->next++, "Put",
+                    (struct slice){body, (size_t)(at - body)});
+    uint64_t put = scene_send(scene, FRAME_COMMAND);
+    harness_settle(scene->harness);
+    scene_take(scene, put, &frame);
+    assert_int_equal(frame.head.status, STATUS_OK);
+}
+
 uint64_t scene_listen(struct scene *scene, uint64_t sequence_num, const char *key, bool replay)
 {
     struct payload payload = events_payload(key, replay);

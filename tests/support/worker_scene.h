@@ -37,6 +37,8 @@ struct scene scene_beside(const struct scene *scene, uint32_t slot, uint64_t rin
 uint64_t scene_send(struct scene *scene, enum frame_kind kind);
 uint64_t scene_increment(struct scene *scene, uint64_t sequence_num);
 uint64_t scene_put(struct scene *scene, uint64_t sequence_num, size_t value_size); /* under "key" */
+/* A value of up to 10,000 bytes under this key, with scene->next; waits for the answer. */
+void scene_put_large(struct scene *scene, const char *key, size_t value_bytes);
 uint64_t scene_listen(struct scene *scene, uint64_t sequence_num, const char *key, bool replay);
 uint64_t scene_entries(struct scene *scene); /* the query that walks the map */
 /* Sends scene->request, waits for its one answer; the id in it. */

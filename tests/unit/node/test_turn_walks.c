@@ -13,23 +13,6 @@
 #include "proto/reader.h"
 #include "tests/support/worker_scene.h"
 
-static void put_large(struct scene *scene, const char *key, size_t value_bytes)
-{
-    static uint8_t value[10000];
-    static uint8_t body[16384];
-    struct harness_frame frame;
-    size_t value_size = field_bytes_size(1, value_bytes);
-    uint8_t *at = field_write_bytes(body, 1, text(key));
-    at = field_write_message_head(at, 2, value_size);
-    at = field_write_bytes(at, 1, (struct slice){value, value_bytes});
-    request_command(&scene->request, scene->session, scene->map, scene->next++, "Put",
-                    (struct slice){body, (size_t)(at - body)});
-    uint64_t put = scene_send(scene, FRAME_COMMAND);
-    harness_settle(scene->harness);
-    scene_take(scene, put, &frame);
-    assert_int_equal(frame.head.status, STATUS_OK);
-}
-
 /* Open commands hold half of the ring; a walk over the map is taken besides; its output is within half of the ring and
  * yet can never fit; nothing ends the walk, and behind it nothing is read: not even what would end the commands. */
 static void a_walk_in_a_crowded_channel_ends(void **state)
@@ -39,8 +22,8 @@ static void a_walk_in_a_crowded_channel_ends(void **state)
     (void)state;
     scene.harness->max_payload = 16 * MR_KIB;
     scene_start(&scene, 64 * MR_KIB);
-    put_large(&scene, "a", MR_RING_BYTES_MIN / 2 - 150);
-    put_large(&scene, "b", 10);
+    scene_put_large(&scene, "a", MR_RING_BYTES_MIN / 2 - 150);
+    scene_put_large(&scene, "b", 10);
     struct scene small = scene_beside(&scene, 1, MR_RING_BYTES_MIN);
     for (uint64_t n = 1; n <= MR_RING_BYTES_MIN / 2 / MR_SMALL_FRAME; n++) {
         scene_listen(&small, 1000 + n, "none", false);
@@ -227,9 +210,9 @@ static void walks_do_not_lock_each_other_out(void **state)
     (void)state;
     scene.harness->max_payload = 16 * MR_KIB;
     scene_start(&scene, 64 * MR_KIB);
-    put_large(&scene, "a", 10);
-    put_large(&scene, "b", MR_RING_BYTES_MIN / 2 - 150);
-    put_large(&scene, "c", MR_RING_BYTES_MIN / 2 - 150);
+    scene_put_large(&scene, "a", 10);
+    scene_put_large(&scene, "b", MR_RING_BYTES_MIN / 2 - 150);
+    scene_put_large(&scene, "c", MR_RING_BYTES_MIN / 2 - 150);
     struct scene small = scene_beside(&scene, 1, MR_RING_BYTES_MIN);
     for (unsigned i = 0; i < 60; i++)
         assert_true(scene_entries(&small) != UINT64_MAX);
@@ -257,8 +240,8 @@ static void a_walk_keeps_no_bytes(void **state)
     (void)state;
     scene.harness->max_payload = 16 * MR_KIB;
     scene_start(&scene, 64 * MR_KIB);
-    put_large(&scene, "a", 10000);
-    put_large(&scene, "b", 10000);
+    scene_put_large(&scene, "a", 10000);
+    scene_put_large(&scene, "b", 10000);
     const struct worker_channel *channel = &scene.harness->worker.channels[0];
     memcpy(unknown, (uint8_t[]){0x7a, (BYTES - 3) % 128 | 0x80, (BYTES - 3) / 128}, 3);
     request_query(&scene.request, scene.session, scene.map, "Entries", (struct slice){unknown, BYTES});
