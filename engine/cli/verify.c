@@ -59,7 +59,8 @@ void verify_help(FILE *to)
         "  --partition P      this partition alone\n"
         "  --json             one object a partition: `partition`, `state` (sound, damaged, unreadable), `findings`,\n"
         "                     `serves` (would a node serve it), `last_index`, `entries` (read), `snapshots` (their\n"
-        "                     indexes), `torn_batches`, and if there are any `torn_bytes`, `torn_file`, `torn_offset`\n",
+        "                     indexes), `torn_batches`, and if there are any `torn_bytes`, `torn_file`,\n"
+        "                     `torn_offset`\n",
         to);
 }
 

@@ -25,8 +25,8 @@ typedef struct mr_counter mr_counter;
 MR_API enum mr_status mr_counter_open(mr_client *client, const char *name, mr_counter **out);
 
 /* Waits until every request open on it has been answered, tells the node that the counter is no longer used here (its
- * value stays), and frees it, whatever is returned but MR_INVALID. Callbacks that run meanwhile cannot start anything on
- * it any more: MR_INVALID. While another handle on the same counter is open, it only frees this one. NULL is fine:
+ * value stays), and frees it, whatever is returned but MR_INVALID. Callbacks that run meanwhile cannot start anything
+ * on it any more: MR_INVALID. While another handle on the same counter is open, it only frees this one. NULL is fine:
  * MR_OK. */
 MR_API enum mr_status mr_counter_close(mr_counter *counter);
 

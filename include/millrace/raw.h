@@ -65,8 +65,8 @@ MR_API enum mr_status mr_partition_of(const mr_client *client, const char *name_
                                       uint32_t *partition);
 /* How many partitions the node has, 1 to 64; 0: the handle is not connected. */
 MR_API uint32_t mr_partitions(const mr_client *client);
-/* The largest body of a request, in bytes: the node's --max-payload, or a quarter of this handle's ring_bytes if that is
- * less. 0: the handle is not connected. */
+/* The largest body of a request, in bytes: the node's --max-payload, or a quarter of this handle's ring_bytes if that
+ * is less. 0: the handle is not connected. */
 MR_API size_t mr_max_payload(const mr_client *client);
 
 /* What the node says about itself and its partitions: *encoded is a millrace.v1.Status

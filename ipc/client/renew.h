@@ -11,7 +11,8 @@ enum mr_status renewer_start(struct mr_client *client);
 enum mr_status renewer_add(struct mr_client *client, uint32_t partition, uint64_t session_id);
 /* Ends it, and waits for that. A no-op if it was never started. */
 void renewer_stop(struct mr_client *client);
-/* In a fork()ed child, where it does not run: closes the child's end, and what the thread had open if it was at rest. */
+/* In a fork()ed child, where it does not run: closes the child's end, and what the thread had open if it was at
+ * rest. */
 void renewer_forget(struct mr_client *client);
 
 #endif

@@ -238,8 +238,8 @@ static void one_dear_wake_is_soon_forgotten(void **state)
     assert_int_equal(worker()->bells.user_count, 0);
 }
 
-/* A channel that is closed meanwhile is free at once: its client learns it from the supervisor. Had the wake-up not been
- * put off, it would have come first. */
+/* A channel that is closed meanwhile is free at once: its client learns it from the supervisor. Had the wake-up not
+ * been put off, it would have come first. */
 static void a_closed_channel_waits_for_none_that_is_put_off(void **state)
 {
     struct harness_client *dear = bells.strangers[0], *client = bells.strangers[1];

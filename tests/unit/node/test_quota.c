@@ -110,7 +110,8 @@ static void no_more_than_the_limit_at_once(void **state)
     scene_end(&scene);
 }
 
-/* Of what others have logged and is not applied yet, none is for one who has room himself: they may always have some. */
+/* Of what others have logged and is not applied yet, none is for one who has room himself: they may always have
+ * some. */
 static void nobody_waits_for_other_users_sessions(void **state)
 {
     (void)state;
