@@ -33,7 +33,11 @@ ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc)
 endif
 
-ifneq ($(filter $(abspath $(OUT))/%,$(CURDIR)/),)
+# The source tree's path may contain spaces, make's own targets cannot. `make clean` removes all of $(OUT).
+ifneq ($(words $(OUT)),1)
+$(error OUT='$(OUT)': give it a name, without spaces)
+endif
+ifneq ($(shell out=$$(realpath -m -- '$(OUT)'); case '$(CURDIR)/' in ("$${out%/}"/*) echo above;; esac),)
 $(error OUT=$(OUT) is the source tree or above it; name a folder of its own)
 endif
 
@@ -57,6 +61,7 @@ space := $(empty) $(empty)
 comma := ,
 FLAVOR := $(subst $(space),-,$(strip $(subst /,_,$(filter-out gcc,$(CC))) $(subst $(comma),-,$(SANITIZE))))
 B := $(OUT)$(addprefix /,$(FLAVOR))
+ABSOLUTE_B := $(if $(filter /%,$(B)),$(B),$(CURDIR)/$(B))
 
 WARN := -Wall -Wextra -Wconversion -Wshadow $(if $(filter 1,$(WERROR)),-Werror)
 # Every object can go into the shared library, and nothing is exported that is not marked so.
@@ -153,7 +158,7 @@ NEED := gcc:gcc libc6-dev:stdio.h binutils:objcopy liburing-dev:liburing.h libpr
 NEED_TEST := g++:g++ libcmocka-dev:cmocka.h protobuf-compiler:protoc python3:python3 \
 	python3-protobuf:/usr/lib/python3/dist-packages/google/protobuf/message.py strace:strace pkg-config:pkg-config
 NEED_FORMAT := clang-format:clang-format
-ifneq ($(filter test examples rows agreement crash simulate,$(MAKECMDGOALS)),)
+ifneq ($(filter test examples rows agreement every-call-fails flat crash simulate,$(MAKECMDGOALS)),)
 NEED += $(NEED_TEST)
 endif
 ifneq ($(filter bench-instructions,$(MAKECMDGOALS)),)
@@ -391,7 +396,7 @@ bench-parts: $(B)/millrace-parts ## parts of a node alone, each beside its bare 
 	@$(B)/millrace-parts $(ARGS) $(PARTS)
 
 bench-instructions: $(B)/millrace-instructions ## instructions per command, against those last accepted; UPDATE=1
-	@CC='$(CC)' UPDATE='$(UPDATE)' MILLRACE_INSTRUCTIONS='$(abspath $(B)/millrace-instructions)' bash bench/instructions.sh
+	@CC='$(CC)' UPDATE='$(UPDATE)' MILLRACE_INSTRUCTIONS='$(ABSOLUTE_B)/millrace-instructions' bash bench/instructions.sh
 
 examples: $(EXAMPLE_PROGRAMS) ## the example clients of tests/examples, in $(OUT)/examples
 
@@ -401,37 +406,37 @@ TEST_NEEDS += $(TEST_NODE) $(NODE) $(LIB_A) $(LIB_SO) $(EXAMPLE_PROGRAMS) $(DEMO
 	$(REDIS_LOADS) $(B)/millrace-parts
 endif
 test: $(TEST_NEEDS) ## all tests; T=log: those whose path contains `log`; SANITIZE=address,undefined or thread
-	@MILLRACE_TOP='$(CURDIR)' MILLRACE_OUT='$(abspath $(B))' MILLRACE_BIN='$(abspath $(B)/test/millrace)' \
+	@MILLRACE_TOP='$(CURDIR)' MILLRACE_OUT='$(ABSOLUTE_B)' MILLRACE_BIN='$(ABSOLUTE_B)/test/millrace' \
 	    MILLRACE_SANITIZE='$(SANITIZE)' MILLRACE_CC='$(CC)' MILLRACE_CXX='$(CXX)' \
 	    /usr/bin/python3 tests/run --timeout $(TEST_TIMEOUT) $(SELECTED)
 
 ROWS_NEED := $(TEST_NODE) $(B)/gen-py/stamp \
 	$(addprefix $(B)/tests/unit/,fsm/test_dump fsm/test_snapshot_rows client/test_answer proto/test_agreement)
 rows: $(ROWS_NEED) ## each row of fsm.proto, when dropped, fails its own test; T=KeepAlive: only such
-	@MILLRACE_TOP='$(CURDIR)' MILLRACE_OUT='$(abspath $(B))' MILLRACE_BIN='$(abspath $(B)/test/millrace)' \
+	@MILLRACE_TOP='$(CURDIR)' MILLRACE_OUT='$(ABSOLUTE_B)' MILLRACE_BIN='$(ABSOLUTE_B)/test/millrace' \
 	    /usr/bin/python3 tests/rows/try '$(T)'
 
 EVERY_CALL ?= all
 every-call-fails: $(TEST_NODE) $(B)/gen-py/stamp ## each system call of a node fails, at each place; EVERY_CALL=fsync
-	@MILLRACE_TOP='$(CURDIR)' MILLRACE_OUT='$(abspath $(B))' MILLRACE_BIN='$(abspath $(B)/test/millrace)' \
-	    PYTHONPATH='$(abspath $(B)/gen-py):$(CURDIR)/tests/support' PYTHONDONTWRITEBYTECODE=1 EVERY_CALL='$(EVERY_CALL)' \
+	@MILLRACE_TOP='$(CURDIR)' MILLRACE_OUT='$(ABSOLUTE_B)' MILLRACE_BIN='$(ABSOLUTE_B)/test/millrace' \
+	    PYTHONPATH='$(ABSOLUTE_B)/gen-py:$(CURDIR)/tests/support' PYTHONDONTWRITEBYTECODE=1 EVERY_CALL='$(EVERY_CALL)' \
 	    /usr/bin/python3 tests/integration/test_every_call_fails.py EveryCall.test_each_fails
 
 CASES ?= 2000000
 SEED ?= 1
 agreement: $(B)/tests/unit/proto/test_agreement $(B)/gen-py/stamp ## reader and protobuf; CASES=n SEED=n
-	@MILLRACE_OUT='$(abspath $(B))' MILLRACE_AGREEMENT_CASES=$(CASES) MILLRACE_AGREEMENT_SEED=$(SEED) \
+	@MILLRACE_OUT='$(ABSOLUTE_B)' MILLRACE_AGREEMENT_CASES=$(CASES) MILLRACE_AGREEMENT_SEED=$(SEED) \
 	    /usr/bin/python3 tests/unit/proto/test_agreement.py Agreement.test_made_messages
 
 flat: ROUNDS = 100000
 flat: $(TEST_NODE) $(B)/tests/integration/test_flat ## a node's descriptors and memory while clients come and go; ROUNDS=n
-	@MILLRACE_BIN='$(abspath $(B)/test/millrace)' FLAT_ROUNDS='$(ROUNDS)' $(B)/tests/integration/test_flat
+	@MILLRACE_BIN='$(ABSOLUTE_B)/test/millrace' FLAT_ROUNDS='$(ROUNDS)' $(B)/tests/integration/test_flat
 
 ROUNDS ?= 5
 FROM ?= 1
 JOBS ?= 1
 crash: $(TEST_NODE) $(CRASH_PROGRAM) ## a real node killed at random, all answers checked; ROUNDS=n SEED=n FROM=n JOBS=n
-	@MILLRACE_BIN='$(abspath $(B)/test/millrace)' $(CRASH_PROGRAM) --rounds $(ROUNDS) --seed $(SEED) --from $(FROM) \
+	@MILLRACE_BIN='$(ABSOLUTE_B)/test/millrace' $(CRASH_PROGRAM) --rounds $(ROUNDS) --seed $(SEED) --from $(FROM) \
 	    --jobs $(JOBS) $(CRASH_OPTIONS)
 
 SEEDS ?= 10000
@@ -439,11 +444,11 @@ simulate: $(SIM_PROGRAM) ## the worker in a simulated world, from seeds; SEEDS=n
 	@$(SIM_PROGRAM) --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS) $(if $(VERBOSE),--verbose) $(if $(PLANT),--plant $(PLANT))
 
 demo: build $(DEMO) ## count a million words over a kill and a restart; FILE=text WORDS=number
-	@MILLRACE_TOP='$(CURDIR)' MILLRACE_OUT='$(abspath $(B))' MILLRACE_BIN='$(abspath $(B)/millrace)' \
-	    MILLRACE_DEMO='$(abspath $(B)/millrace-demo)' bash bench/demo.sh
+	@MILLRACE_TOP='$(CURDIR)' MILLRACE_OUT='$(ABSOLUTE_B)' MILLRACE_BIN='$(ABSOLUTE_B)/millrace' \
+	    MILLRACE_DEMO='$(ABSOLUTE_B)/millrace-demo' bash bench/demo.sh
 
 bench-streams: build $(B)/millrace-streams ## what a sleeping listener and a large walk cost others; EVENTS= ENTRIES=
-	@MILLRACE_BIN='$(abspath $(B)/millrace)' MILLRACE_STREAMS='$(abspath $(B)/millrace-streams)' bash bench/streams.sh
+	@MILLRACE_BIN='$(ABSOLUTE_B)/millrace' MILLRACE_STREAMS='$(ABSOLUTE_B)/millrace-streams' bash bench/streams.sh
 
 include tests/checks.mk
 
@@ -480,5 +485,5 @@ format-check: | deps ## say where the layout differs
 	$(Q)clang-format --dry-run --Werror $(FORMATTED)
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## /    make \1\t/p' Makefile tests/checks.mk | expand -t 24
+	@sed -n 's/^\([a-z-]*\):[^#]*## /    make \1\t/p' Makefile tests/checks.mk | expand -t 30
 	@printf '\n    Variables: OUT=%s PREFIX=%s DESTDIR= CC= CFLAGS= SANITIZE= WERROR=1 V=1\n' '$(OUT)' '$(PREFIX)'

@@ -106,7 +106,7 @@ fuzz-keep-%: $(B)/tests/fuzz/fuzz_%
 	@$< $(FUZZ_OPTIONS) -merge=1 $(OUT)/fuzz/merged/$* tests/fuzz/seeds/$* $(FUZZ_CORPUS) 2>&1 | tail -n 1
 	@cd $(OUT)/fuzz/merged/$*; find . -type f -size -$(FUZZ_SEED_BYTES)c -printf '%s %f\n' | sort -n | \
 	    awk '{ name[NR] = $$2 } END { for (n = 1; n <= $(FUZZ_SEEDS); n++) print name[int(n * NR / $(FUZZ_SEEDS))] }' | \
-	    uniq | xargs -I{} cp {} $(CURDIR)/tests/fuzz/seeds/$*/
+	    uniq | xargs -I{} cp {} '$(CURDIR)'/tests/fuzz/seeds/$*/
 
 # -- hostile clients -------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ $(B)/tests/attack/attack: $(ATTACK_O) $(B)/obj/test/bench/load/histogram.o $(TES
 	$(Q)$(CC) -o $@ $(filter %.o,$^) -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(LINK) -lcmocka $(LIBRARIES) -lm
 
 attack: $(TEST_NODE) $(ATTACK_PROGRAM) ## hostile clients beside an honest one, as root; ROUNDS=n SEED=n FROM=n
-	@MILLRACE_BIN='$(abspath $(B)/test/millrace)' $(ATTACK_PROGRAM) --rounds $(ROUNDS) --seed $(SEED) --from $(FROM) \
+	@MILLRACE_BIN='$(ABSOLUTE_B)/test/millrace' $(ATTACK_PROGRAM) --rounds $(ROUNDS) --seed $(SEED) --from $(FROM) \
 	    --bout $(BOUT) $(ATTACK_OPTIONS)
 
 test: $(if $(filter %/test_attack.py,$(SELECTED)),$(ATTACK_PROGRAM))
@@ -156,12 +156,12 @@ $(B)/tests/checks/planted_memory: tests/checks/planted_memory.c | deps
 	$(Q)$(CC) -O0 -g -o $@ $<
 
 check-memory: $(B)/millrace $(EXAMPLE_PROGRAMS) $(MEMCHECKED) $(B)/tests/checks/planted_memory ## the client library under valgrind
-	@/usr/bin/python3 tests/checks/memcheck '$(abspath $(B))' '$(abspath $(B)/millrace)' $(MEMCHECKED)
+	@/usr/bin/python3 tests/checks/memcheck '$(ABSOLUTE_B)' '$(ABSOLUTE_B)/millrace' $(MEMCHECKED)
 
 # -- analysis --------------------------------------------------------------------------------------
 
 ifneq ($(filter lint check-all,$(MAKECMDGOALS)),)
-NEED += clang-tidy:clang-tidy cppcheck:cppcheck
+NEED += $(NEED_TEST) clang-tidy:clang-tidy cppcheck:cppcheck
 endif
 LINTED := $(sort $(wildcard $(addsuffix /*.c,$(ALL_DIRS)) bench/*.c bench/load/*.c bench/parts/*.c tests/fuzz/*.c))
 
