@@ -13,6 +13,7 @@ SOVERSION := 0
 
 OUT ?= build
 PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
 DESTDIR ?=
 SANITIZE ?=
 WERROR ?=
@@ -64,13 +65,14 @@ B := $(OUT)$(addprefix /,$(FLAVOR))
 ABSOLUTE_B := $(if $(filter /%,$(B)),$(B),$(CURDIR)/$(B))
 
 WARN := -Wall -Wextra -Wconversion -Wshadow $(if $(filter 1,$(WERROR)),-Werror)
-# Every object can go into the shared library, and nothing is exported that is not marked so.
-COMMON := $(CFLAGS) -fPIC -fvisibility=hidden -pthread
+# Every object can go into the shared library, and nothing is exported that is not marked so. The archive is made by
+# `ld -r` and objcopy, which know nothing of -flto's objects.
+COMMON := $(CFLAGS) -fno-lto -fPIC -fvisibility=hidden -pthread
 DEFINES := -D_GNU_SOURCE -DMILLRACE_VERSION=\"$(VERSION)\"
 INCLUDES := -I. -Iinclude -I$(B)/gen
 LIBRARIES := -luring -lprotobuf-c -lxxhash -lseccomp
 CLIENT_LIBRARIES := -lprotobuf-c -lxxhash -lpthread
-LINK := $(CFLAGS) $(LDFLAGS) -pthread -Wl,--as-needed
+LINK := $(CFLAGS) $(LDFLAGS) -fno-lto -pthread -Wl,--as-needed
 ifneq ($(SANITIZE),)
 # clang also looks for NULL + 0, which an empty slice comes to: it has no meaning in C11, and has one in C2y and in every
 # compiler.
@@ -454,25 +456,27 @@ include tests/checks.mk
 
 # -- the rest --------------------------------------------------------------------------------------
 
-PC_LINES := 'prefix=$(PREFIX)' 'libdir=$${prefix}/lib' 'includedir=$${prefix}/include' '' 'Name: millrace' \
-	'Description: Client of Millrace, a durable state-machine node for one machine' 'Version: $(VERSION)' \
-	'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lmillrace' 'Libs.private: $(CLIENT_LIBRARIES)'
+PC_LINES := 'prefix=$(PREFIX)' 'libdir=$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))' 'includedir=$${prefix}/include' '' \
+	'Name: millrace' 'Description: Client of Millrace, a durable state-machine node for one machine' \
+	'Version: $(VERSION)' 'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lmillrace' 'Libs.private: $(CLIENT_LIBRARIES)'
+TO_PREFIX := $(DESTDIR)$(PREFIX)
+TO_LIBDIR := $(DESTDIR)$(LIBDIR)
 
-install: build ## to $(DESTDIR)$(PREFIX)
-	$(Q)install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/millrace
-	$(Q)$(if $(NODE),install -m 755 $(NODE) $(DESTDIR)$(PREFIX)/bin/millrace)
-	$(Q)install -m 644 $(LIB_A) $(DESTDIR)$(PREFIX)/lib/
-	$(Q)install -m 755 $(LIB_SO).$(VERSION) $(DESTDIR)$(PREFIX)/lib/
-	$(Q)ln -sf libmillrace.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libmillrace.so.$(SOVERSION)
-	$(Q)ln -sf libmillrace.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libmillrace.so
-	$(Q)install -m 644 include/millrace/*.h $(DESTDIR)$(PREFIX)/include/millrace/
-	$(Q)printf '%s\n' $(PC_LINES) >$(DESTDIR)$(PREFIX)/lib/pkgconfig/millrace.pc
+install: build ## to $(DESTDIR)$(PREFIX), libraries to $(DESTDIR)$(LIBDIR)
+	$(Q)install -d '$(TO_PREFIX)/bin' '$(TO_LIBDIR)/pkgconfig' '$(TO_PREFIX)/include/millrace'
+	$(Q)$(if $(NODE),install -m 755 $(NODE) '$(TO_PREFIX)/bin/millrace')
+	$(Q)install -m 644 $(LIB_A) '$(TO_LIBDIR)/'
+	$(Q)install -m 755 $(LIB_SO).$(VERSION) '$(TO_LIBDIR)/'
+	$(Q)ln -sf libmillrace.so.$(VERSION) '$(TO_LIBDIR)/libmillrace.so.$(SOVERSION)'
+	$(Q)ln -sf libmillrace.so.$(SOVERSION) '$(TO_LIBDIR)/libmillrace.so'
+	$(Q)install -m 644 include/millrace/*.h '$(TO_PREFIX)/include/millrace/'
+	$(Q)printf '%s\n' $(PC_LINES) | install -m 644 /dev/stdin '$(TO_LIBDIR)/pkgconfig/millrace.pc'
 	$(Q)[ -n '$(DESTDIR)' ] || ldconfig 2>/dev/null || true
 
 uninstall: ## what install put there
-	$(Q)rm -f $(DESTDIR)$(PREFIX)/bin/millrace $(DESTDIR)$(PREFIX)/lib/libmillrace.a \
-	    $(DESTDIR)$(PREFIX)/lib/libmillrace.so* $(DESTDIR)$(PREFIX)/lib/pkgconfig/millrace.pc
-	$(Q)rm -rf $(DESTDIR)$(PREFIX)/include/millrace
+	$(Q)rm -f '$(TO_PREFIX)/bin/millrace' '$(TO_LIBDIR)'/libmillrace.a '$(TO_LIBDIR)'/libmillrace.so* \
+	    '$(TO_LIBDIR)/pkgconfig/millrace.pc'
+	$(Q)rm -rf '$(TO_PREFIX)/include/millrace'
 
 clean: ## remove $(OUT)
 	$(Q)rm -rf -- '$(OUT)'
@@ -486,4 +490,5 @@ format-check: | deps ## say where the layout differs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /    make \1\t/p' Makefile tests/checks.mk | expand -t 30
-	@printf '\n    Variables: OUT=%s PREFIX=%s DESTDIR= CC= CFLAGS= SANITIZE= WERROR=1 V=1\n' '$(OUT)' '$(PREFIX)'
+	@printf '\n    Variables: OUT=%s PREFIX=%s LIBDIR=%s DESTDIR= CC= CFLAGS= SANITIZE= WERROR=1 V=1\n' '$(OUT)' '$(PREFIX)' \
+	    '$(LIBDIR)'

@@ -21,8 +21,8 @@ def output(*command, **options):
     return done.stdout
 
 
-def make(target, directory):
-    output("make", target, f"DESTDIR={directory}", f"PREFIX={PREFIX}", cwd=TOP)
+def make(target, directory, *more, **options):
+    output("make", target, f"DESTDIR={directory}", f"PREFIX={PREFIX}", *more, cwd=TOP, **options)
 
 
 def files(directory):
@@ -89,6 +89,20 @@ class Install(unittest.TestCase):
         make("install", directory)
         self.assertTrue(files(directory))
         make("uninstall", directory)
+        self.assertEqual(files(directory), set())
+
+    def test_another_folder_for_libraries_and_a_strict_umask(self):
+        directory = os.path.join(self.work, "with a space")
+        make("install", directory, f"LIBDIR={PREFIX}/lib/here", umask=0o077)
+        there = directory + PREFIX
+        found = files(there)
+        self.assertGreaterEqual(found, {"bin/millrace", "lib/here/libmillrace.a", "lib/here/libmillrace.so",
+                                        "lib/here/pkgconfig/millrace.pc", "include/millrace/map.h"})
+        for name in found:
+            self.assertEqual(os.stat(os.path.join(there, name)).st_mode & 0o444, 0o444, name)
+        env = dict(os.environ, PKG_CONFIG_PATH=there + "/lib/here/pkgconfig")
+        self.assertEqual(output("pkg-config", "--variable=libdir", "millrace", env=env).strip(), PREFIX + "/lib/here")
+        make("uninstall", directory, f"LIBDIR={PREFIX}/lib/here")
         self.assertEqual(files(directory), set())
 
 
