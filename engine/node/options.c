@@ -544,6 +544,8 @@ static void write_default(char *text, size_t size, const struct option_row *row)
         snprintf(text, size, "%s", row->words[row->initial]);
     else if (row->kind == KIND_DURATION)
         snprintf(text, size, "%s", value_write_duration(value, row->initial));
+    else if (row->kind == KIND_NUMBER)
+        snprintf(text, size, "%" PRIu64, row->initial);
     else
         snprintf(text, size, "%s", value_write_size(value, row->initial));
 }

@@ -358,6 +358,31 @@ static void test_help_shows_every_option(void **state)
     free(text);
 }
 
+/* What --help says that an option is without being given can be given. */
+static void test_defaults_in_help_can_be_given(void **state)
+{
+    (void)state;
+    char *text = NULL, name[64] = "", line[256];
+    size_t size = 0;
+    unsigned seen = 0;
+    FILE *to = open_memstream(&text, &size);
+
+    assert_non_null(to);
+    options_help(to);
+    fclose(to);
+    for (char *rest = text; *rest != '\0'; rest = strchr(rest, '\n') + 1) {
+        char value[64], unit;
+        if (sscanf(rest, "  --%60s", name) == 1 || sscanf(rest, " default: %60[0-9A-Za-z]%c", value, &unit) != 2 ||
+            value[0] < '0' || value[0] > '9' || (unit != ';' && unit != '\n'))
+            continue;
+        snprintf(line, sizeof(line), "--dir d --%s %s", name, value);
+        expect_ok(line);
+        seen++;
+    }
+    assert_true(seen >= 14);
+    free(text);
+}
+
 static void test_values_are_read_whole(void **state)
 {
     (void)state;
@@ -398,6 +423,7 @@ int main(void)
         cmocka_unit_test(test_sizes_fit_together),
         cmocka_unit_test(test_processors),
         cmocka_unit_test(test_help_shows_every_option),
+        cmocka_unit_test(test_defaults_in_help_can_be_given),
         cmocka_unit_test(test_values_are_read_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
