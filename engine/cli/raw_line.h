@@ -30,8 +30,7 @@ enum raw_line_result {
     RAW_LINE_MALFORMED, /* *error says why */
 };
 
-/* Takes a line of `size` bytes, without its newline, apart. Overwrites it: the body is decoded where the digits stood.
- * */
+/* Takes a line of `size` bytes, without its newline, apart. Overwrites it: the body comes where the digits stood. */
 enum raw_line_result raw_line_parse(char *text, size_t size, struct raw_line *line, struct mr_error *error);
 
 /* One line each, with its newline. */

@@ -15,8 +15,8 @@
  *     before the successor's epoch is durable.
  *   - the log is damaged, or an entry has killed two workers: the partition is stopped. Its worker loads no state and
  *     answers every request with INTERNAL and the reason.
- *   - the disk fails: requests that would be logged are refused with UNAVAILABLE, queries are answered. The log goes on
- * by itself when it can.
+ *   - the disk fails: requests that would be logged are refused with UNAVAILABLE, queries are answered. The log goes
+ *     on by itself when it can.
  *   - a channel holds what cannot be: that channel is closed, with the reason in its page. */
 #include "engine/node/worker.h"
 

@@ -5,8 +5,9 @@
  * A request is encoded in place, in the ring to its partition:
  *
  *     void *body;
- *     if (!mr_reserve(client, partition, MR_COMMAND, 0, sizeof message, &body)) { memcpy(body, message, sizeof
- *         message); mr_commit(client, sizeof message, then, &request);
+ *     if (!mr_reserve(client, partition, MR_COMMAND, 0, sizeof message, &body)) {
+ *         memcpy(body, message, sizeof message);
+ *         mr_commit(client, sizeof message, then, &request);
  *     }
  *
  * and each of its response frames becomes one struct mr_result: `status` is the frame's, as.raw its body (an encoded

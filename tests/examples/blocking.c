@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A complete client: counts a visit and remembers its guest. `millrace serve` runs; MILLRACE_SOCKET names its socket.
- * */
+/* A complete client: counts a visit and remembers its guest. MILLRACE_SOCKET names the socket of a running node. */
 #include <stdio.h>
 
 #include <millrace/counter.h>

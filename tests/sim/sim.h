@@ -282,7 +282,7 @@ void plan_again(struct sim *sim);
 enum owner { OWNER_WORKER, OWNER_SHADOW, OWNERS };
 enum owner life_owner(enum owner owner); /* the one before */
 void life_drop(enum owner owner);
-/* Memory for the run at hand: zeroed, gone with life_drop_run(). */
+/* Memory for the run at hand: zeroed, gone with run_drop(). */
 void *run_allocate(size_t size);
 void run_drop(void);
 /* Grows a list of run memory so that one more fits. */

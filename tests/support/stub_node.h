@@ -58,7 +58,7 @@ struct stub_config {
     const char *cpus;            /* --cpus */
     uint64_t handshake_limit;    /* ns; 0: the node's own */
     const char *options[8];      /* more of them, NULL behind the last */
-    struct stub_worker *workers; /* STUB_PARTITIONS, from stub_workers(); NULL: made by stub_node_start() */
+    struct stub_worker *workers; /* STUB_PARTITIONS, in shared memory; NULL: made by stub_node_start() */
 };
 
 struct stub_node {

@@ -358,8 +358,7 @@ static void test_results_hold_the_ring(void **state)
     open_counter();
     for (int i = 0; i < COUNT; i++)
         ask_for_bytes(SIZE, i);
-    /* Whoever only runs gets half of it, and then the node cannot go on; it takes no request that it has no room for.
-     * */
+    /* Whoever only runs gets half of it, and then the node cannot go on; it takes no request it has no room for. */
     mr_flush(client);
     assert_true(wait_for(fake_counts(node).queries == 16));
     for (int i = 0; i < 100; i++)

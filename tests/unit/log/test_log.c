@@ -545,8 +545,7 @@ static void a_larger_alignment_begins_a_new_segment(void **state)
     log_fixture_free(&fixture);
 }
 
-/* A worker that dies in the middle of a batch: the entries behind the last submission are gone, all others are there.
- * */
+/* A worker that dies in the middle of a batch: entries behind the last submission are gone, all others are there. */
 static void memory_survives_a_death_within_a_batch(void **state)
 {
     (void)state;
