@@ -211,15 +211,6 @@ void node_end(struct node *node)
     node->folder = NULL;
 }
 
-unsigned node_partitions(const struct node *node)
-{
-    node_status *status = ask_status(node);
-    assert_non_null(status);
-    unsigned count = (unsigned)status->n_partitions;
-    millrace__v1__status__free_unpacked(status, NULL);
-    return count;
-}
-
 struct node_partition node_partition(const struct node *node, uint32_t partition)
 {
     node_status *status = ask_status(node);

@@ -49,7 +49,6 @@ void node_kill_all(struct node *node);
 /* Kills what runs and removes the directory. Safe twice. */
 void node_end(struct node *node);
 
-unsigned node_partitions(const struct node *node);
 struct node_partition node_partition(const struct node *node, uint32_t partition);
 /* SIGKILL to a partition's worker, whatever it is at; gives the pid that it had, for node_wait_worker(). Waits for one
  * to be there, not for the next. Before node_stop(), wait for the next: a node one of whose workers is dying when it is

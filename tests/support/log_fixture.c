@@ -319,8 +319,3 @@ int log_fixture_close(struct log_fixture *fixture)
     fixture->log = NULL;
     return result;
 }
-
-void log_fixture_forget_pending(struct log_fixture *fixture)
-{
-    fixture->pending.count = 0;
-}

@@ -80,7 +80,5 @@ void log_fixture_crash(struct log_fixture *fixture);
 /* The machine loses power. The same. */
 void log_fixture_power_cut(struct log_fixture *fixture);
 int log_fixture_close(struct log_fixture *fixture);
-/* Forgets what is pending: the test knows that it is gone. */
-void log_fixture_forget_pending(struct log_fixture *fixture);
 
 #endif
