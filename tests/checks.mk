@@ -117,7 +117,7 @@ ATTACK_PROGRAM := $(if $(WHOLE),$(B)/tests/attack/attack)
 ifneq ($(filter attack,$(MAKECMDGOALS)),)
 NEED += $(NEED_TEST)
 endif
--include $(wildcard $(ATTACK_O:.o=.d))
+-include $(wildcard $(ATTACK_O:.o=.d) $(B)/obj/test/bench/load/histogram.d)
 
 .PHONY: attack
 

@@ -1,8 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """What a newcomer's make says: each target asks for all packages that it uses, before it uses them; the source tree may
-lie under a path with spaces; a folder for what is made that cannot be is refused. Nothing is built here."""
+lie under a path with spaces; a folder for what is made that cannot be is refused; whatever was compiled is compiled
+again when a header changes. Nothing is built here."""
 
+import glob
 import os
 import re
 import subprocess
@@ -10,6 +12,7 @@ import tempfile
 import unittest
 
 TOP = os.environ["MILLRACE_TOP"]
+OUT = os.environ["MILLRACE_OUT"]
 # What shows in the commands of a target that it needs a package.
 SHOWS = {r"(?m)^protoc-c ": "protobuf-c-compiler", r"(?m)^protoc ": "protobuf-compiler", r"-lcmocka": "libcmocka-dev",
          r"-ljemalloc": "libjemalloc-dev", r"/usr/bin/python3 ": "python3", r"(?m)^g\+\+ ": "g++",
@@ -75,6 +78,19 @@ class Make(unittest.TestCase):
                 self.assertNotEqual(status, 0, text)
                 self.assertIn(f"OUT={out} " if len(out.split()) == 1 else f"OUT='{out}'", text)
         self.assertEqual(make("-n", "clean", self.out)[0], 0)
+
+    def test_headers_of_all_that_was_compiled_are_known(self):
+        """What the compiler wrote of each object's headers is read by make."""
+        with open(self.folder + "/list", "w", encoding="utf-8") as file:
+            file.write("include Makefile\n$(info READ $(MAKEFILE_LIST))\n")
+        text = make("-n", "-f", self.folder + "/list", "help", "OUT=" + OUT)[1]
+        read = set(re.search(r"^READ (.*)$", text, re.MULTILINE)[1].split())
+        written = {name for where in ("*.d", "examples/*.d", "obj/**/*.d")
+                   for name in glob.glob(f"{OUT}/{where}", recursive=True)}
+        gone = {name for name in written if (source := re.sub(r".*/obj/(release|test)/(.*)\.d$", r"\2.c", name)) != name
+                and not os.path.exists(os.path.join(TOP, source))}  # left from a source that there was once
+        self.assertGreater(len(written - gone), 100)
+        self.assertEqual(written - gone - read, set())
 
 
 if __name__ == "__main__":
