@@ -5,6 +5,7 @@
 #include <millrace/limits.h>
 #include <millrace/map.h>
 
+#include "tests/support/failing_memory.h"
 #include "tests/support/fake_node.h"
 #include "tests/support/temp_dir.h"
 
@@ -14,42 +15,6 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
-
-/* Of this thread; the node's and the one that renews have their own. */
-static _Thread_local unsigned until_failure; /* 0: none is to come */
-static unsigned failures;
-
-static bool fails(void)
-{
-    if (until_failure == 0 || --until_failure > 0)
-        return false;
-    failures++;
-    errno = ENOMEM;
-    return true;
-}
-
-/* The linker's names. */
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *memory, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *memory, size_t size);
-
-void *__wrap_malloc(size_t size)
-{
-    return fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return fails() ? NULL : __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *memory, size_t size)
-{
-    return fails() ? NULL : __real_realloc(memory, size);
-}
 
 static void count(mr_client *client, const struct mr_result *result)
 {
@@ -87,13 +52,12 @@ static void test_every_allocation_fails(void **state)
     char path[TEMP_PATH_MAX];
     char *dir = temp_dir_make();
     struct fake_node *node = fake_node_start(temp_dir_file(path, dir, "socket"), NULL);
-    unsigned before;
     unsigned n = 0;
+    bool one_failed;
 
     do {
         mr_client *client = (mr_client *)&n; /* not NULL, and no handle */
-        before = failures;
-        until_failure = ++n;
+        memory_fails_in = ++n;               /* of this thread's: the node's and the one that renews have their own */
         enum mr_status status = mr_connect(path, NULL, &client);
         if (status == MR_OK)
             use(client);
@@ -101,8 +65,9 @@ static void test_every_allocation_fails(void **state)
             assert_int_equal(status, MR_NO_MEMORY);
         assert_non_null(mr_message(client));
         mr_close(client);
-        until_failure = 0;
-    } while (failures > before);
+        one_failed = memory_fails_in == 0;
+        memory_fails_in = 0;
+    } while (one_failed);
     assert_true(n > 10);
     fake_node_stop(node);
     temp_dir_remove(dir);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A state machine that gets no memory ends its process, whichever allocation it is that fails: nothing of the entry is
  * seen. It says so, and does not end like one that has found a mistake of its own: the entry is not to blame, and the
- * next attempt may have the memory. (The functions below stand for the allocator's.) */
+ * next attempt may have the memory. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,36 +13,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/support/failing_memory.h"
 #include "tests/support/partition.h"
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *memory, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *memory, size_t size);
-
-static unsigned until; /* so many allocations from now on one fails; 0: none */
-
-static bool fails(void)
-{
-    return until > 0 && --until == 0;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return fails() ? NULL : __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *memory, size_t size)
-{
-    return fails() ? NULL : __real_realloc(memory, size);
-}
 
 static bool answered(void *context, const struct fsm_route *route, const struct fsm_answer *answer)
 {
@@ -74,7 +46,7 @@ static int apply_failing(struct partition *partition, unsigned nth, char *printe
     assert_true(child >= 0);
     if (child == 0) {
         dup2(ends[1], STDERR_FILENO);
-        until = nth;
+        memory_fails_in = nth;
         apply(partition);
         _exit(0);
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A start that gets no memory has found no damage: it says ENOMEM, and another attempt may have more. Each allocation
- * of a start fails once (the log's and the snapshots' are linked to the functions below). */
+ * of a start fails once. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,42 +11,15 @@
 
 #include "engine/log/snapshot.h"
 #include "ipc/sys.h"
+#include "tests/support/failing_memory.h"
 #include "tests/support/log_fixture.h"
 
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *memory, size_t size);
 void *__real_aligned_alloc(size_t alignment, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *memory, size_t size);
 void *__wrap_aligned_alloc(size_t alignment, size_t size);
-
-static unsigned until; /* so many allocations from now on one fails; 0: none */
-
-static bool fails(void)
-{
-    return until > 0 && --until == 0;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return fails() ? NULL : __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *memory, size_t size)
-{
-    return fails() ? NULL : __real_realloc(memory, size);
-}
 
 void *__wrap_aligned_alloc(size_t alignment, size_t size)
 {
-    return fails() ? NULL : __real_aligned_alloc(alignment, size);
+    return memory_fails() ? NULL : __real_aligned_alloc(alignment, size);
 }
 
 static void opening_a_log(void **state)
@@ -65,10 +38,10 @@ static void opening_a_log(void **state)
     }
     for (unsigned nth = 1; !all; nth++) {
         log_fixture_crash(&fixture);
-        until = nth;
+        memory_fails_in = nth;
         int result = log_fixture_open(&fixture);
-        all = until > 0;
-        until = 0;
+        all = memory_fails_in > 0;
+        memory_fails_in = 0;
         failed += result != 0;
         if (result != 0)
             assert_int_equal(fixture.error.code, ENOMEM);
@@ -86,10 +59,10 @@ static void beginning_a_log(void **state)
     for (unsigned nth = 1; !all; nth++) {
         struct log_fixture fixture;
         log_fixture_init(&fixture, 1, DURABILITY_MEMORY);
-        until = nth;
+        memory_fails_in = nth;
         int result = log_fixture_open(&fixture);
-        all = until > 0;
-        until = 0;
+        all = memory_fails_in > 0;
+        memory_fails_in = 0;
         if (result != 0)
             assert_int_equal(fixture.error.code, ENOMEM);
         log_fixture_free(&fixture);
@@ -114,9 +87,9 @@ static void finding_snapshots(void **state)
     assert_non_null(writer);
     assert_int_equal(snapshot_commit(writer, NULL, NULL, &bytes, &error), 0);
     for (unsigned nth = 1; nth <= ALLOCATIONS + 1; nth++) {
-        until = nth;
+        memory_fails_in = nth;
         int result = snapshot_find(&place, &list, &error);
-        until = 0;
+        memory_fails_in = 0;
         assert_int_equal(result, nth <= ALLOCATIONS ? -1 : 0);
         if (result != 0)
             assert_int_equal(error.code, ENOMEM);
