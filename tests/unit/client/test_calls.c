@@ -6,12 +6,11 @@
 #include <millrace/map.h>
 #include <millrace/raw.h>
 
-#include "ipc/handshake.h"
-#include "proto/reader.h"
 #include "tests/support/fake_node.h"
 #include "tests/support/spawn.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/wait.h"
+#include "tests/unit/client/fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,45 +19,6 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-
-static char *dir;
-static char path[TEMP_PATH_MAX];
-static struct fake_node *node;
-static mr_client *client;
-static mr_counter *counter;
-
-static void start(const struct fake_options *options)
-{
-    node = fake_node_start(temp_dir_file(path, dir, "socket"), options);
-}
-
-static void connect_to_it(const struct mr_options *options)
-{
-    assert_int_equal(mr_connect(path, options, &client), MR_OK);
-}
-
-static void open_counter(void)
-{
-    assert_int_equal(mr_counter_open(client, "hits", &counter), MR_OK);
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    dir = temp_dir_make();
-    node = NULL;
-    client = NULL;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    mr_close(client);
-    fake_node_stop(node);
-    temp_dir_remove(dir);
-    return 0;
-}
 
 /* What callbacks have seen. */
 struct seen {
@@ -77,153 +37,6 @@ static void add_up(mr_client *of, const struct mr_result *result)
     seen->last = result->status;
     seen->failed += result->status != MR_OK;
     seen->sum += result->status == MR_OK ? result->as.number : 0;
-}
-
-static void expect_message(const char *part)
-{
-    if (strstr(mr_message(client), part) == NULL)
-        fail_msg("\"%s\" does not contain \"%s\"", mr_message(client), part);
-}
-
-/* ---- Connecting ---- */
-
-static void test_no_node(void **state)
-{
-    (void)state;
-    temp_dir_file(path, dir, "socket");
-    assert_int_equal(mr_connect(path, NULL, &client), MR_NO_NODE);
-    assert_non_null(client);
-    expect_message(path);
-    assert_int_equal(mr_counter_open(client, "hits", &counter), MR_INVALID);
-    assert_null(counter);
-    assert_int_equal(mr_fd(client), -1);
-}
-
-static void test_path_comes_from_the_environment(void **state)
-{
-    (void)state;
-    unsetenv("MILLRACE_SOCKET");
-    assert_int_equal(mr_connect(NULL, NULL, &client), MR_INVALID);
-    expect_message("MILLRACE_SOCKET");
-    mr_close(client);
-    start(NULL);
-    setenv("MILLRACE_SOCKET", path, 1);
-    assert_int_equal(mr_connect(NULL, NULL, &client), MR_OK);
-    unsetenv("MILLRACE_SOCKET");
-}
-
-static void test_long_path(void **state)
-{
-    (void)state;
-    char longer[200];
-    memset(longer, 'x', sizeof(longer));
-    longer[108] = '\0';
-    assert_int_equal(mr_connect(longer, NULL, &client), MR_INVALID);
-    expect_message("107");
-}
-
-static void test_options_out_of_range(void **state)
-{
-    (void)state;
-    struct {
-        struct mr_options options;
-        const char *part;
-    } wrong[] = {
-        {{.size = 0}, "options.size"},
-        {{.size = sizeof(struct mr_options), .session_timeout_ns = -1}, "session_timeout_ns"},
-        {{.size = sizeof(struct mr_options), .session_timeout_ns = (int64_t)MR_SESSION_TIMEOUT_MAX + 1}, "24 h"},
-        {{.size = sizeof(struct mr_options), .call_timeout_ns = -1}, "call_timeout_ns"},
-        {{.size = sizeof(struct mr_options), .ring_bytes = 12345}, "ring_bytes"},
-    };
-    start(NULL);
-    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
-        assert_int_equal(mr_connect(path, &wrong[i].options, &client), MR_INVALID);
-        expect_message(wrong[i].part);
-        mr_close(client);
-    }
-    /* A caller of a later version may not set what this one does not know. */
-    struct {
-        struct mr_options known;
-        int64_t later;
-    } longer = {.known = {.size = sizeof(longer)}};
-    assert_int_equal(mr_connect(path, &longer.known, &client), MR_OK);
-    mr_close(client);
-    longer.later = 1;
-    assert_int_equal(mr_connect(path, &longer.known, &client), MR_NOT_SUPPORTED);
-}
-
-static void test_a_refusal_is_told(void **state)
-{
-    (void)state;
-    start(&(struct fake_options){.refuse_hello = true});
-    assert_int_equal(mr_connect(path, NULL, &client), MR_UNAVAILABLE);
-    expect_message("no more");
-}
-
-/* Nothing else that a node of another hand-shake says can be relied on. */
-static void test_another_version_of_the_hand_shake(void **state)
-{
-    (void)state;
-    char text[64];
-
-    start(&(struct fake_options){.version = HANDSHAKE_VERSION + 1});
-    assert_int_equal(mr_connect(path, NULL, &client), MR_NOT_SUPPORTED);
-    snprintf(text, sizeof(text), "speaks version %d, this library version %d", HANDSHAKE_VERSION + 1,
-             HANDSHAKE_VERSION);
-    expect_message(text);
-}
-
-static void test_a_refused_channel_is_told(void **state)
-{
-    (void)state;
-    start(&(struct fake_options){.refuse_channels = true});
-    connect_to_it(NULL);
-    assert_int_equal(mr_counter_open(client, "hits", &counter), MR_UNAVAILABLE);
-    expect_message("too many channels");
-    assert_int_equal(mr_counter_open(client, "hits", &counter), MR_UNAVAILABLE);
-}
-
-static void test_names(void **state)
-{
-    (void)state;
-    assert_string_equal(mr_status_name(MR_OK), "OK");
-    assert_string_equal(mr_status_name(MR_SESSION_LOST), "SESSION_LOST");
-    assert_string_equal(mr_status_name((enum mr_status)77), "UNKNOWN");
-    assert_non_null(mr_version());
-    assert_non_null(mr_message(NULL));
-    mr_close(NULL);
-}
-
-static void test_partitions(void **state)
-{
-    (void)state;
-    uint32_t partition;
-
-    start(&(struct fake_options){.partitions = 7});
-    connect_to_it(NULL);
-    assert_int_equal(mr_partitions(client), 7);
-    assert_int_equal(mr_max_payload(client), 16384);
-    /* XXH3-64 of the 12 bytes "default\0hits". */
-    assert_int_equal(mr_partition_of(client, NULL, "hits", &partition), MR_OK);
-    assert_int_equal(partition, 1 + UINT64_C(0xd3c747f4da058806) % 7);
-    assert_int_equal(mr_partition_of(client, "default", "hits", &partition), MR_OK);
-    assert_int_equal(partition, 1 + UINT64_C(0xd3c747f4da058806) % 7);
-}
-
-static void test_node_status(void **state)
-{
-    (void)state;
-    struct mr_bytes encoded;
-
-    start(NULL);
-    connect_to_it(NULL);
-    for (int i = 0; i < 2; i++) {
-        assert_int_equal(mr_node_status(client, &encoded), MR_OK);
-        struct field_reader reader = field_reader((struct slice){encoded.data, encoded.size});
-        assert_true(field_next(&reader));
-        assert_int_equal(reader.tag, FIELD(3, WIRE_VARINT));
-        assert_int_equal(reader.value, 4711);
-    }
 }
 
 /* ---- Calls ---- */
@@ -479,19 +292,25 @@ static void test_services_are_shared_and_closed_with_the_last_handle(void **stat
     assert_int_equal(mr_map_close(NULL), MR_OK);
 }
 
-static void test_closing_waits_for_what_is_open(void **state)
+static struct seen close_with_ten_open(mr_done_fn *done)
 {
-    (void)state;
     struct seen seen = {0};
 
     start(NULL);
     connect_to_it(NULL);
     open_counter();
     for (int i = 0; i < 10; i++)
-        assert_int_equal(mr_counter_increment_start(counter, 1, (struct mr_then){add_up, &seen}, NULL), MR_OK);
+        assert_int_equal(mr_counter_increment_start(counter, 1, (struct mr_then){done, &seen}, NULL), MR_OK);
     assert_int_equal(mr_counter_close(counter), MR_OK);
     assert_int_equal(seen.count, 10);
     assert_int_equal(seen.failed, 0);
+    return seen;
+}
+
+static void test_closing_waits_for_what_is_open(void **state)
+{
+    (void)state;
+    (void)close_with_ten_open(add_up);
 }
 
 /* As a program that always has one open does it. */
@@ -508,16 +327,7 @@ static void go_on(mr_client *of, const struct mr_result *result)
 static void test_nothing_is_started_on_what_is_being_closed(void **state)
 {
     (void)state;
-    struct seen seen = {0};
-
-    start(NULL);
-    connect_to_it(NULL);
-    open_counter();
-    for (int i = 0; i < 10; i++)
-        assert_int_equal(mr_counter_increment_start(counter, 1, (struct mr_then){go_on, &seen}, NULL), MR_OK);
-    assert_int_equal(mr_counter_close(counter), MR_OK);
-    assert_int_equal(seen.count, 10);
-    assert_int_equal(seen.failed, 0);
+    struct seen seen = close_with_ten_open(go_on);
     assert_int_equal(seen.last, MR_INVALID);
 }
 
@@ -678,17 +488,6 @@ static void test_nothing_is_left_behind(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-        TEST(test_no_node),
-        TEST(test_path_comes_from_the_environment),
-        TEST(test_long_path),
-        TEST(test_options_out_of_range),
-        TEST(test_a_refusal_is_told),
-        TEST(test_another_version_of_the_hand_shake),
-        TEST(test_a_refused_channel_is_told),
-        cmocka_unit_test(test_names),
-        TEST(test_partitions),
-        TEST(test_node_status),
         TEST(test_blocking_calls),
         TEST(test_callbacks_run_in_mr_run_only),
         TEST(test_nothing_is_sent_before_it_is_published),
