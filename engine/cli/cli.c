@@ -54,11 +54,23 @@ int cli_failed(enum mr_status status, const char *message)
     return status == MR_NO_NODE ? EXIT_NO_NODE : EXIT_FAILED;
 }
 
+static int print_error; /* an errno; 0: none yet */
+
+bool cli_printed(void)
+{
+    if (!ferror(stdout))
+        return true;
+    if (print_error == 0)
+        print_error = errno;
+    return false;
+}
+
 int cli_finish(int status)
 {
-    if (fflush(stdout) == 0 && !ferror(stdout))
+    fflush(stdout);
+    if (cli_printed())
         return status;
-    fprintf(stderr, "millrace: standard output could not be written: %s\n", strerror(errno));
+    fprintf(stderr, "millrace: standard output could not be written: %s\n", strerror(print_error));
     return EXIT_FAILED;
 }
 
@@ -146,6 +158,7 @@ static int call(const char *socket, const struct operation *operation, const str
     enum mr_status status = mr_connect(socket, &options, &client);
     if (status == MR_OK)
         status = operation->run(client, arguments);
+    (void)cli_printed();
     if (status != MR_OK)
         result = cli_failed(status, mr_message(client));
     mr_close(client);

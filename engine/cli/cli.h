@@ -66,6 +66,9 @@ void cli_complain(const char *command, const struct mr_error *error);
 int cli_usage(const char *command, const struct mr_error *error);
 /* Prints "STATUS_NAME: message"; returns what to exit with for that status. */
 int cli_failed(enum mr_status status, const char *message);
+/* False: standard output could not be written. To be asked behind what prints, before anything else fails: errno as it
+ * is then is what cli_finish() tells. */
+bool cli_printed(void);
 /* Flushes standard output: `status`, or EXIT_FAILED with a message if not all of it could be written. */
 int cli_finish(int status);
 

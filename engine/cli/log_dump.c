@@ -186,7 +186,7 @@ static int print_entry(void *context, const struct log_entry *entry, struct mr_e
     else if (!print_json(dump, entry))
         return error_set(error, "no memory to print the entry with index %" PRIu64, entry->index);
     /* Nobody reads on: more would be of no use. */
-    return ferror(stdout) ? error_set(error, "standard output cannot be written") : 0;
+    return cli_printed() ? 0 : error_set(error, "standard output could not be written");
 }
 
 /* From the log's beginning; or, where that is not kept any more, from what the oldest snapshot needs. */
@@ -211,7 +211,7 @@ static int dump_partition(struct directory *directory, struct dump *dump)
         }
         snapshot_list_free(&list);
     }
-    if (result == 0)
+    if (result == 0 || !cli_printed()) /* of which cli_finish() tells */
         return EXIT_DONE;
     cli_complain("log dump", &error);
     return directory_status(&error);

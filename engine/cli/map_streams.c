@@ -166,7 +166,7 @@ static enum mr_status follow(mr_client *client, mr_stream *stream, bool json)
             if (write_line(json, &event))
                 continue;
             if (errno != EPIPE && !interrupted)
-                return MR_OK; /* cli_finish() says what is wrong */
+                return cli_printed() ? MR_NO_MEMORY : MR_OK; /* cli_finish() says what is wrong */
             forget_output();
             return MR_OK;
         }
@@ -205,7 +205,7 @@ enum mr_status map_run_entries(mr_client *client, const struct arguments *argume
 
     if (status == MR_OK)
         status = mr_map_entries(map, &stream);
-    while (status == MR_OK && !ferror(stdout)) {
+    while (status == MR_OK && cli_printed()) {
         status = mr_stream_next(stream, MR_FOR_EVER, &event);
         if (status == MR_OK)
             print_event(stdout, json, NULL, &event);

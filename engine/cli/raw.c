@@ -99,6 +99,7 @@ static void end_request(struct request *request)
 
     raw_line_print_end(stdout, request->line);
     fflush(stdout);
+    (void)cli_printed();
     *(request->previous != NULL ? &request->previous->next : &raw->first) = request->next;
     *(request->next != NULL ? &request->next->previous : &raw->last) = request->previous;
     if (raw->unsent == request)
@@ -125,6 +126,7 @@ static void answered(mr_client *client, const struct mr_result *frame)
     if (frame->output == 0 || frame->output > request->last_output) {
         raw_line_print_frame(stdout, request->line, frame);
         fflush(stdout);
+        (void)cli_printed();
         request->last_output = frame->output;
         request->cannot_repeat = frame->output == 0;
     }
@@ -342,7 +344,7 @@ static int loop(struct raw *raw)
             return raw->malformed ? EXIT_USAGE : EXIT_FAILED;
         if (sleep_and_read(raw, status == MR_OK, &error) != 0)
             break;
-        if (ferror(stdout))
+        if (!cli_printed())
             return EXIT_FAILED; /* cli_finish() says so */
     }
     cli_complain("raw", &error);

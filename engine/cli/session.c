@@ -47,7 +47,7 @@ static enum mr_status walk(mr_client *client, const struct arguments *arguments,
         Millrace__V1__SessionList *list = millrace__v1__session_list__unpack(NULL, encoded.size, encoded.data);
         if (list == NULL)
             return MR_INTERNAL;
-        for (size_t i = 0; i < list->n_sessions; i++)
+        for (size_t i = 0; i < list->n_sessions && cli_printed(); i++)
             fn(partition, list->sessions[i], context);
         millrace__v1__session_list__free_unpacked(list, NULL);
     }

@@ -61,6 +61,7 @@ static enum mr_status take_one(mr_client *client, uint32_t partition, bool json,
         return MR_INTERNAL;
     }
     print_report(partition, report, json);
+    (void)cli_printed();
     millrace__v1__snapshot_report__free_unpacked(report, NULL);
     return MR_OK;
 }

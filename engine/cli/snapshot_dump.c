@@ -65,6 +65,7 @@ static int print_newest(const struct directory_partition *partition, const struc
         if (snapshot_load(&partition->place, snapshot, &content, NULL, NULL, &error) == 0) {
             *found = true;
             status = print_content(&content, (arguments->given & OPTION_RAW) != 0);
+            (void)cli_printed();
             snapshot_unload(&content);
             return status;
         }

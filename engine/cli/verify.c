@@ -293,6 +293,7 @@ static int verify_partition(struct verify *verify, uint32_t number)
         print_json(report);
     else
         print_text(&partition, report);
+    (void)cli_printed();
     int status = report->damages > 0 ? EXIT_FAILED : report->unreadable ? EXIT_UNREADABLE : EXIT_DONE;
     free(report);
     return status;
