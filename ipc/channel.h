@@ -98,7 +98,7 @@ int channel_seal(struct channel *channel, struct mr_error *error);
  * only. */
 int channel_map(struct channel *channel, int memory_fd, int node_wake_fd, int client_wake_fd, uint32_t partition,
                 uint64_t channel_id, uint64_t ring_bytes, struct mr_error *error);
-/* Client: keeps the mappings out of fork()ed children. */
+/* Client and worker: keeps the mappings out of fork()ed children. */
 int channel_dont_fork(struct channel *channel, struct mr_error *error);
 
 /* Unmaps and closes memory_fd and node_wake_fd (client_wake_fd belongs to the connection). Safe on a zeroed or unmapped

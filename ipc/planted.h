@@ -21,12 +21,12 @@ enum planted_fault {
     PLANTED_CHECKED_BEFORE_COPIED,                 /* a command */
     PLANTED_TAIL_BELIEVED,
     PLANTED_BELL_GIVEN_AWAY, /* the eventfd itself goes to the client */
+
+    /* A test's each: */
     PLANTED_BELL_UNPRICED,   /* what waking a client costs is charged to nobody: tests/unit/node/test_bells.c */
     PLANTED_SEED_IGNORED,    /* by the tables' hash: tests/unit/fsm/test_collisions.c */
-
-    /* tests/integration/test_flat.c: */
-    PLANTED_DESCRIPTOR_LEFT, /* a connection's, by the supervisor */
-    PLANTED_MAPPING_LEFT,    /* a channel's, by the worker */
+    PLANTED_DESCRIPTOR_LEFT, /* a connection's, by the supervisor: tests/integration/test_flat.c */
+    PLANTED_MAPPING_LEFT,    /* a channel's, by the worker: likewise */
     PLANTED_COUNT
 };
 

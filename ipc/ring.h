@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One ring: a byte queue in shared memory with one writer and one reader. This file and ring.c are the only ones that
- * touch what stands in it; what the bytes mean they do not know.
+/* One ring: a byte queue in shared memory with one writer and one reader. This file and ring.c alone touch its shared
+ * cursors; others write and read bytes only where it says that they may. What the bytes mean it does not know.
  *
  * Cursors count bytes since the ring was made (64 bits; a byte lives at cursor modulo capacity). The writer owns
  * `tail`, the reader `head`; head <= tail <= head + capacity. The data is mapped twice in a row, so what is in the ring

@@ -30,7 +30,7 @@
 #include <time.h>
 
 /* The kinds, once: CALL(KIND, name) makes SYS_KIND, its name in MR_FAULT, and stands for the function sys_name(). The
- * last seven have no function here: engine/io and engine/node/sandbox.c ask for them themselves. */
+ * last eight have no function here: engine/io and engine/node/sandbox.c ask for them themselves. */
 #define SYS_CALLS(CALL)                                                                                                \
     CALL(OPEN, open)                                                                                                   \
     CALL(OPENAT, openat)                                                                                               \

@@ -7,8 +7,8 @@
  * remembers for open commands and hands back with every output; routes are not part of the state. An open command whose
  * route is all zero has none: its outputs are stored and given to nobody.
  *
- * One thread. It never fails for lack of memory: running out ends the process (admission keeps it from
- * coming to that). */
+ * One thread. It never fails for lack of memory: running out ends the process (admission keeps it from coming to
+ * that). */
 #ifndef ENGINE_FSM_FSM_H
 #define ENGINE_FSM_FSM_H
 
@@ -86,10 +86,10 @@ struct fsm_entry {
     bool shares;                         /* its outputs may go to the route by fsm_sink.share() */
     const struct command_input *command; /* NULL: carries nothing but time (logged by the node itself) */
 };
-/* Fires the deadlines up to entry->time, then applies the command. At most MR_ENTRY_DEADLINES of them, and
- * none before a command at the time of the entry before it: what is left is due at the next ones. A session or an entry
- * whose deadline has passed is there like any other until its deadline fires; a KeepAlive or a write that comes before
- * renews it. */
+/* Fires the deadlines up to entry->time, then applies the command. At most MR_ENTRY_DEADLINES of them, and none before
+ * a command at the time of the entry before it: what is left is due at the next ones. A session or an entry whose
+ * deadline has passed is there like any other until its deadline fires; a KeepAlive or a write that comes before renews
+ * it. */
 void fsm_apply(struct fsm *fsm, const struct fsm_entry *entry, const struct fsm_sink *sink);
 
 /* Commands that will be applied next, in this order as far as is known: asks for the memory that they will look at, so

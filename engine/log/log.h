@@ -92,8 +92,7 @@ struct log;
 struct log_start {
     uint64_t index;
     uint64_t segment;
-    uint64_t
-        needed; /* segments below this one are not, as by log_forget(): they can be used for the new epoch; 0: all */
+    uint64_t needed; /* segments below it are not, as by log_forget(): the new epoch can use them; 0: all are */
 };
 
 /* Takes an entry in place; the bytes are gone when it returns. 0, or -1 to stop with the *error that it filled. */

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* A partition's time, computed: see clock.h. Reads no clock itself. */
 #include "engine/node/clock.h"
 
 #include <millrace/limits.h>

@@ -2,9 +2,8 @@
 /* The node's socket as a path: made, accepted from, removed. What is said on a connection is connection.c's.
  *
  * A path where somebody still listens is never taken over, whoever it is; but if he is dead, and only his heirs keep
- * his socket, they are waited for. A stale one is replaced, which is safe for
- * the directory's own socket because its lock is held, and which for a path elsewhere (--socket) leaves only the moment
- * between looking and binding. */
+ * his socket, they are waited for. A stale one is replaced: for the directory's own socket that is safe, because its
+ * lock is held; for a path elsewhere (--socket) the moment between looking and binding is left. */
 #include "engine/node/supervisor_parts.h"
 
 #include "engine/node/access.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What `millrace serve` is told: the options, their defaults, units and ranges, in one table that parsing, `--help` and
- * the README's list are made from. */
+/* What `millrace serve` is told: the options, their defaults, units and ranges, in one table (options.c) that parsing
+ * and `--help` are made from. */
 #ifndef ENGINE_NODE_OPTIONS_H
 #define ENGINE_NODE_OPTIONS_H
 

@@ -63,7 +63,7 @@ struct region {
     char unreadable[384];      /* what, and why */
 
     /* ---- for `millrace status` ---- */
-    _Atomic uint32_t state; /* enum partition_state; RESTARTING is the supervisor's word, the others the worker's */
+    _Atomic uint32_t state; /* enum partition_state: while a worker lives its word, between two the supervisor's */
     _Atomic uint32_t recovered_percent;
     _Atomic uint64_t applied_index;
     _Atomic uint64_t durable_index;

@@ -6,15 +6,17 @@
  *     turn.c        the entries that are durable are applied, in order: ../fsm/, ../services/
  *     answer.c      the outputs are encoded into the response ring; cursors are published, who sleeps is woken
  *
- * The happy path of a life is: take over the channels that there are, read the log back, begin a new epoch, then turn
- * after turn until told to stop. What can go wrong:
+ * The happy path of a life is: give up what is not needed (sandbox.c), take over the channels that there are, read
+ * snapshot and log back, begin a new epoch, then turn after turn until told to stop. What can go wrong:
  *
  *   - the worker is killed, at any instruction: its successor starts from the cursors in the region, reads the newest
  *     snapshot back, applies the log behind it again, and writes the answers to requests at or past a channel's head
  *     again, which come out the same; then it reads on behind what the log has. Nothing of that is visible to a client
  *     before the successor's epoch is durable.
- *   - the log is damaged, or an entry has killed two workers: the partition is stopped. Its worker loads no state and
- *     answers every request with INTERNAL and the reason.
+ *   - the log is damaged, or an entry or a snapshot has killed two workers: the partition is stopped. Its worker loads
+ *     no state and answers every request with INTERNAL and the reason.
+ *   - something cannot be read, or there is no memory: the worker ends, and the next one tries again. Where ten in a
+ *     row could not read the same, that counts as damage.
  *   - the disk fails: requests that would be logged are refused with UNAVAILABLE, queries are answered. The log goes
  *     on by itself when it can.
  *   - a channel holds what cannot be: that channel is closed, with the reason in its page. */

@@ -16,10 +16,9 @@ struct worker_birth {
     int core;      /* to be pinned to; -1: none */
     bool may_spin; /* fewer workers than cores */
     struct region *region;
-    int control; /* SOCK_SEQPACKET to the supervisor, blocking */
-    const struct channel
-        *channels;              /* MR_CHANNELS_MAX, by slot; those with region->channels[slot].channel_id are there */
-    const int *memory_segments; /* `memory`: the memfds held by the supervisor, by slot */
+    int control;                    /* SOCK_SEQPACKET to the supervisor, blocking */
+    const struct channel *channels; /* MR_CHANNELS_MAX, by slot; those with a channel_id are there */
+    const int *memory_segments;     /* `memory`: the memfds held by the supervisor, by slot */
     uint32_t memory_segment_count;
     const int *memory_snapshots; /* `memory`: SNAPSHOTS_KEPT memfds, the supervisor's; else NULL */
 };

@@ -2,8 +2,8 @@
 /* What a worker holds, and what its parts call of each other. For the files of the worker alone: worker.c (its life),
  * worker_recovery.c (its beginning), worker_stop.c (its end), turn.c (one turn), admission.c (requests in), answer.c
  * (answers out), bells.c (waking clients), query.c (queries that wait), channels.c (which channels there are, scanned
- * or parked), attach.c (who uses which session), snapshots.c (when one is taken). None of them makes a system call but
- * worker.c: a turn runs on whatever io it is given. */
+ * or parked), attach.c (who uses which session), snapshots.c (when one is taken). A turn runs on whatever io it is
+ * given: system calls are worker.c's alone, but for what channels.c does to a channel's memory and descriptors. */
 #ifndef ENGINE_NODE_WORKER_STATE_H
 #define ENGINE_NODE_WORKER_STATE_H
 
@@ -175,8 +175,7 @@ struct worker {
 
     uint64_t walk_index; /* of the KeepAlive logged last that looks at many commands; 0: none */
     enum walk walk;      /* which kind it is */
-    uint64_t
-        walk_waits; /* monotonic: when the first channel that waits for its user's share may go on; else UINT64_MAX */
+    uint64_t walk_waits; /* monotonic: when one that waits for its user's share may go on; UINT64_MAX: none does */
     struct walk_share walk_shares[WORKER_WALK_USERS];
     struct bells bells;
     struct quota quota;

@@ -85,8 +85,8 @@ struct map_kept {
     uint64_t index;  /* of the command that wrote it */
     uint64_t expire; /* nanoseconds since 1970; 0: never */
 };
-/* Writes a new version of `entry`, which is the one of this key, or a new entry if that is NULL. It may
- * lie elsewhere then: the one that is returned stands for it. */
+/* Writes a new version of `entry`, which is the one of this key, or a new entry if that is NULL. It may lie elsewhere
+ * then: the one that is returned stands for it. */
 struct map_entry *map_write(struct map_entries *entries, struct map_entry *entry, const struct map_kept *kept);
 /* Asks for the memory that map_find() of these keys, and map_write() then, will look at. */
 enum { MAP_EXPECTED_AT_ONCE = 16 };

@@ -302,7 +302,7 @@ struct mr_client {
     enum mr_status refusal;
     uint8_t *status; /* what mr_node_status() gave out */
     size_t status_size;
-    uint8_t *memory; /* what came as memory: the answer to Attach or ListSessions */
+    uint8_t *memory; /* what came as memory: the answer to Attach, ListSessions or TakeSnapshot */
     size_t memory_size;
 
     const char *message; /* of the last failure: a constant, or `text` */

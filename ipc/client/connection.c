@@ -417,8 +417,7 @@ static void on_message(struct mr_client *client, const Millrace__V1__NodeMessage
         on_memory(client, message->snapshot_taken->size, fds, fd_count);
         break;
     default:
-        /* A stopped partition answers for itself; what is not known is of a node
-         * that is newer, and not needed. */
+        /* A stopped partition answers for itself; what is not known is of a node that is newer, and not needed. */
         break;
     }
 }

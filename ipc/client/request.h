@@ -14,7 +14,7 @@ struct request *request_new(struct mr_client *client);
 void request_free(struct mr_client *client, struct request *request);
 /* It may stay open for ever. */
 void request_unlimit(struct mr_client *client, struct request *request);
-/* Keeps a copy of a query's body, for a new worker. */
+/* Keeps a copy of the body, of a query or of a command without a number: for sending it again. */
 enum mr_status request_keep(struct mr_client *client, struct request *request, const uint8_t *body, size_t size);
 
 static inline uint32_t request_place(const struct mr_client *client, const struct request *request)

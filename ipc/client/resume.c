@@ -12,8 +12,8 @@
  *     end  u64             XXH3-64 of all bytes before
  *
  * Coming back: for each session the channel to its partition, then Attach on the node's socket. The answer says which
- * number is the highest that was ever used, where numbering goes on, and what is open. Everything that
- * is complete nobody will ask for any more: the next KeepAlive drops it, by not naming it. What is open is named, and
+ * number is the highest that was ever used, behind which numbering goes on, and what is open. Everything that is
+ * complete nobody will ask for any more: the next KeepAlive drops it, by not naming it. What is open is named, and
  * offered. A first KeepAlive of its own renews, for the session may be near its end. */
 #include "ipc/client/resume.h"
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Clients come and go, in turn: with a session and a command, with a connection alone, with half a hand-shake, with a
- * channel that is dropped. After thousands of them (FLAT_ROUNDS; `make flat ROUNDS=100000`) supervisor and worker hold
- * as many descriptors and as much memory as after the first few: memory that no other process shares (RssAnon), shared
- * memory (RssShmem, where rings are), and mappings. The allocator keeps some of what it is given back, which is why so
- * much may be there more. With a fault planted in the node, something is left, and that is seen. */
+ * channel that is dropped before or after it was opened. After thousands of them (FLAT_ROUNDS; `make flat
+ * ROUNDS=100000`) supervisor and worker hold as many descriptors and as much memory as after the first thousand: memory
+ * that no other process shares (RssAnon), shared memory (RssShmem, where rings are), and mappings. The allocator keeps
+ * some of what it is given back, which is why so much may be there more. With a fault planted in the node, something is
+ * left, and that is seen. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
