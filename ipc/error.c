@@ -3,7 +3,6 @@
  * why. */
 #include "ipc/error.h"
 
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -5,8 +5,6 @@
 #ifndef IPC_ERROR_H
 #define IPC_ERROR_H
 
-#include <stddef.h>
-
 struct mr_error {
     int code;       /* errno of the failed call; 0: none failed, what was found is wrong */
     char text[384]; /* one line, no newline at its end */

@@ -21,8 +21,8 @@ struct service_command_head {
     size_t sequence_at;     /* where in `bytes` it begins */
     size_t sequence_size;   /* of so many bytes */
     size_t size;
-    /* Two numbers of 32 bits, three of 64, a name, five messages' heads: at most 6 + 33 + 34 + 30. */
-    uint8_t bytes[104];
+    /* A number of 32 bits, three of 64, five messages' heads and a name's: at most 6 + 33 + 30 + 2; and the name. */
+    uint8_t bytes[72 + SERVICE_COMMAND_NAME_MAX];
 };
 
 /* Any other change of the bytes than what is put in later. */

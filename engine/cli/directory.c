@@ -6,7 +6,6 @@
 #include "engine/node/identity.h"
 #include "ipc/sys.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 

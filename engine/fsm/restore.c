@@ -10,7 +10,6 @@
 #include "engine/fsm/restore.h"
 
 #include "engine/fsm/duration.h"
-#include "engine/fsm/memory.h"
 
 #include <inttypes.h>
 #include <stdio.h>

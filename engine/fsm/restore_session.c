@@ -3,7 +3,6 @@
  * services only that an open command names one. */
 #include "engine/fsm/restore.h"
 
-#include "engine/fsm/duration.h"
 #include "engine/fsm/memory.h"
 #include "ipc/planted.h"
 

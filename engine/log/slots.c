@@ -5,7 +5,6 @@
  * slot is its number and cannot go away, its pages are given back instead.
  *
  * A list that cannot grow for want of memory forgets a slot: the next start finds it again. */
-#include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <stdlib.h>

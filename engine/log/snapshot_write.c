@@ -3,7 +3,6 @@
  * come, because only then it is known not to be the last. The first thing that goes wrong is kept until the commit,
  * which removes what there is. */
 #include <errno.h>
-#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>

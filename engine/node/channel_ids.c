@@ -10,7 +10,6 @@
 
 #include "engine/node/atomic_file.h"
 
-#include <inttypes.h>
 #include <string.h>
 #include <xxhash.h>
 

@@ -5,7 +5,6 @@
 #ifndef ENGINE_NODE_CHANNEL_IDS_H
 #define ENGINE_NODE_CHANNEL_IDS_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "ipc/error.h"

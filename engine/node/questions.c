@@ -12,7 +12,6 @@
  * remembers what it has come back to, for its whole life, and nobody else is let in meanwhile. */
 #include "engine/node/supervisor_parts.h"
 
-#include "ipc/sys.h"
 #include "proto/messages.h"
 
 #include <inttypes.h>

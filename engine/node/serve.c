@@ -17,7 +17,7 @@ int serve_main(int argc, char **argv)
     struct options options;
     struct identity identity;
     struct mr_error error;
-    int lock_fd;
+    int lock_fd; /* stays open, here and in workers, which inherit it */
 
     switch (options_parse(argc, argv, &options, &error)) {
     case OPTIONS_HELP:
@@ -37,7 +37,6 @@ int serve_main(int argc, char **argv)
     options.partitions = identity.partitions; /* where it was not given, the directory's word counts */
     if (!options.memory_limit_given)
         options.memory_limit = quota_memory_default(options.partitions);
-    struct supervisor_setup setup = {
-        .options = &options, .identity = &identity, .lock_fd = lock_fd, .worker = worker_run};
+    struct supervisor_setup setup = {.options = &options, .identity = &identity, .worker = worker_run};
     return supervisor_run(&setup);
 }

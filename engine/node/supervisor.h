@@ -11,7 +11,6 @@
 struct supervisor_setup {
     const struct options *options;
     const struct identity *identity;                 /* its number of partitions counts */
-    int lock_fd;                                     /* the directory's lock; inherited by workers */
     int (*worker)(const struct worker_birth *birth); /* worker_run */
     /* 0: as in limits.h and supervisor_parts.h; tests lower them. */
     unsigned connections_max;

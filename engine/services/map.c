@@ -5,7 +5,6 @@
 #include "engine/services/map.h"
 
 #include "engine/fsm/duration.h"
-#include "engine/fsm/hash.h"
 #include "engine/fsm/memory.h"
 #include "engine/services/map_cursor.h"
 #include "engine/services/map_listeners.h"

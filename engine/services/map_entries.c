@@ -2,6 +2,7 @@
 /* A map's entries: table, order, deadlines, and their leaving in small steps. */
 #include "engine/services/map_entries.h"
 
+#include "engine/fsm/garbage.h"
 #include "engine/fsm/hash.h"
 #include "engine/fsm/memory.h"
 #include "ipc/error.h"

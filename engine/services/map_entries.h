@@ -12,7 +12,6 @@
 #ifndef ENGINE_SERVICES_MAP_ENTRIES_H
 #define ENGINE_SERVICES_MAP_ENTRIES_H
 
-#include "engine/fsm/garbage.h"
 #include "engine/fsm/list.h"
 #include "engine/fsm/service.h"
 #include "engine/fsm/table.h"

@@ -24,9 +24,7 @@
 #include "ipc/client/stream.h"
 #include "ipc/sys.h"
 
-#include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #define PAUSE_AT_FIRST (5 * MR_MILLISECOND)
 #define PAUSE_AT_MOST (100 * MR_MILLISECOND)

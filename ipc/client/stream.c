@@ -16,7 +16,6 @@
 #include "ipc/client/keep_alive.h"
 #include "ipc/client/link.h"
 #include "ipc/client/request.h"
-#include "ipc/client/sending.h"
 #include "ipc/client/wait.h"
 #include "ipc/sys.h"
 #include "proto/writer.h"

@@ -240,7 +240,6 @@ static int run_node(void *argument)
         return 94;
     struct supervisor_setup setup = {.options = &options,
                                      .identity = &identity,
-                                     .lock_fd = lock_fd,
                                      .worker = stub_run,
                                      .connections_max = config->connections_max,
                                      .channels_max = config->channels_max,
