@@ -3,7 +3,7 @@
  * it,
  *
  *     connection.c   the socket: hand-shake, channels being opened
- *     question.c     what else is asked there
+ *     question.c     what else is asked there: the node, its sessions, a snapshot
  *     reconnect.c    the node's end, and its return
  *     link.c         the channel to one partition: frames out and in, and what a new worker means for them
  *     carry.c        what was unanswered in a channel that is gone, and goes into the next
@@ -297,8 +297,7 @@ struct mr_client {
     uint8_t reserved_kind;
     uint64_t reserved_time_limit;
 
-    bool asking;  /* a call has asked something on the socket that is not a channel */
-    bool refused; /* the node's answer to what is being asked there, if it was no */
+    bool refused; /* the node's answer to what a call waits for on the socket, if it was no */
     enum mr_status refusal;
     uint8_t *status; /* what mr_node_status() gave out */
     size_t status_size;

@@ -23,7 +23,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
@@ -585,26 +584,24 @@ enum mr_status connection_wait_welcome(struct mr_client *client, uint64_t deadli
 
 /* ---- Channels ---- */
 
-struct link *connection_link(struct mr_client *client, uint32_t partition)
+enum mr_status connection_link(struct mr_client *client, uint32_t partition, struct link **out)
 {
-    if (partition < 1 || partition > client->partitions) {
-        client_fail(client, MR_INVALID, "there is no partition %" PRIu32 "; the node has 1 to %" PRIu32, partition,
-                    client->partitions);
-        return NULL;
-    }
+    *out = NULL;
+    if (partition < 1 || partition > client->partitions)
+        return client_fail(client, MR_INVALID, "there is no partition %" PRIu32 "; the node has 1 to %" PRIu32,
+                           partition, client->partitions);
     struct link *link = client->links[partition - 1];
     if (link == NULL) {
         link = calloc(1, sizeof(*link));
-        if (link == NULL) {
-            client_out_of_memory(client);
-            return NULL;
-        }
+        if (link == NULL)
+            return client_out_of_memory(client);
         link->client = client;
         link->partition = partition;
         link->retry_at = NEVER;
         client->links[partition - 1] = link;
     }
-    return link;
+    *out = link;
+    return MR_OK;
 }
 
 /* Sends OpenChannel. */

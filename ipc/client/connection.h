@@ -12,8 +12,8 @@ enum mr_status connection_open(struct mr_client *client);
 enum mr_status connection_wait_welcome(struct mr_client *client, uint64_t deadline);
 void connection_close(struct mr_client *client);
 
-/* The link to a partition, made if need be; NULL with a message if there is no such partition or no memory. */
-struct link *connection_link(struct mr_client *client, uint32_t partition);
+/* The link to a partition, made if need be. MR_INVALID: there is no such partition; MR_NO_MEMORY; *out is NULL then. */
+enum mr_status connection_link(struct mr_client *client, uint32_t partition, struct link **out);
 /* Asks for its channel if that has not been done; does not wait. */
 enum mr_status connection_ask(struct link *link);
 /* Asks and waits until it is open. MR_TIMEOUT leaves it to be waited for again. */

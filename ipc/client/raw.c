@@ -4,9 +4,7 @@
  * without a number, is copied: that is what sending again to a new worker or node takes. */
 #include "ipc/client/connection.h"
 #include "ipc/client/link.h"
-#include "ipc/client/question.h"
 #include "ipc/client/request.h"
-#include "ipc/client/wait.h"
 #include "proto/reader.h"
 
 #include <millrace/raw.h>
@@ -14,7 +12,6 @@
 #include <xxhash.h>
 
 #include <inttypes.h>
-#include <stdlib.h>
 
 enum mr_status mr_reserve(struct mr_client *client, uint32_t partition, enum mr_kind kind, int64_t time_limit_ns,
                           size_t capacity, void **body)
@@ -27,9 +24,9 @@ enum mr_status mr_reserve(struct mr_client *client, uint32_t partition, enum mr_
     if (body == NULL || (kind != MR_COMMAND && kind != MR_QUERY) || time_limit_ns < 0)
         return client_fail(client, MR_INVALID, "mr_reserve: body %p, kind %d, time limit %" PRIi64 " ns", (void *)body,
                            (int)kind, time_limit_ns);
-    struct link *link = connection_link(client, partition);
-    if (link == NULL)
-        return partition < 1 || partition > client->partitions ? MR_INVALID : MR_NO_MEMORY;
+    struct link *link;
+    if ((status = connection_link(client, partition, &link)) != MR_OK)
+        return status;
     if (link->stage != LINK_OPEN && !link->reopening) {
         if (client->in_callback)
             return client_fail(client, MR_INVALID, "a callback may not open the channel to partition %" PRIu32,
@@ -142,18 +139,4 @@ size_t mr_max_payload(const struct mr_client *client)
         return 0;
     uint64_t most = client->ring_bytes > 0 ? client->ring_bytes / 4 : client->max_payload;
     return (size_t)(most < client->max_payload ? most : client->max_payload);
-}
-
-enum mr_status mr_node_status(struct mr_client *client, struct mr_bytes *encoded)
-{
-    enum mr_status status = client_enter_alone(client);
-
-    if (status != MR_OK)
-        return status;
-    if (encoded == NULL)
-        return client_fail_with(client, MR_INVALID, "encoded may not be NULL");
-    status = question_status(client, client_deadline(client));
-    if (status == MR_OK)
-        *encoded = (struct mr_bytes){client->status, client->status_size};
-    return status;
 }

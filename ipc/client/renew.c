@@ -20,7 +20,6 @@
 #include "ipc/sys.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -150,7 +149,8 @@ static uint64_t renew(struct renewer *renewer, uint64_t now)
             session->lost = true;
             continue;
         }
-        struct link *link = connection_link(renewer->client, session->partition);
+        struct link *link;
+        (void)connection_link(renewer->client, session->partition, &link); /* NULL: no memory just now */
         if (link != NULL && link->stage == LINK_CLOSED) {
             disconnect(renewer, now); /* the next connection has a new one */
             return NEVER;

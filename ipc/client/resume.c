@@ -258,10 +258,10 @@ static enum mr_status resume_one(struct mr_client *client, struct saved *saved, 
 
     if (saved->short_of || session_id == 0 || streams > (uint64_t)(saved->end - saved->at) / STREAM_BYTES)
         return client_fail_with(client, MR_INVALID, "options.resume: what it says of sessions does not make sense");
-    struct link *link = connection_link(client, partition);
-    if (link == NULL)
-        return MR_INVALID;
-    enum mr_status status = attach(link, session_id, deadline);
+    struct link *link;
+    enum mr_status status = connection_link(client, partition, &link);
+    if (status == MR_OK)
+        status = attach(link, session_id, deadline);
     if (status == MR_OK)
         take_streams(link, saved, streams);
     return status;
@@ -380,64 +380,4 @@ void leave_word(struct mr_client *client, uint64_t deadline)
     client->may_set_aside = true;
     (void)client_wait(client, is_told, NULL, deadline); /* if not, what was saved says it */
     client->may_set_aside = false;
-}
-
-/* ---- Sessions of others ---- */
-
-enum mr_status mr_node_sessions(struct mr_client *client, uint32_t partition, struct mr_bytes *encoded)
-{
-    enum mr_status status = client_enter_alone(client);
-
-    if (status != MR_OK)
-        return status;
-    if (encoded == NULL)
-        return client_fail_with(client, MR_INVALID, "encoded may not be NULL");
-    struct link *link = connection_link(client, partition);
-    if (link == NULL)
-        return partition < 1 || partition > client->partitions ? MR_INVALID : MR_NO_MEMORY;
-    status = question_sessions(link, 0, client_deadline(client));
-    if (status == MR_OK)
-        *encoded = (struct mr_bytes){client->memory, client->memory_size};
-    return status;
-}
-
-enum mr_status mr_node_snapshot(struct mr_client *client, uint32_t partition, struct mr_bytes *encoded)
-{
-    enum mr_status status = client_enter_alone(client);
-
-    if (status != MR_OK)
-        return status;
-    if (encoded == NULL)
-        return client_fail_with(client, MR_INVALID, "encoded may not be NULL");
-    struct link *link = connection_link(client, partition);
-    if (link == NULL)
-        return partition < 1 || partition > client->partitions ? MR_INVALID : MR_NO_MEMORY;
-    status = question_snapshot(link, client_deadline(client));
-    if (status == MR_OK)
-        *encoded = (struct mr_bytes){client->memory, client->memory_size};
-    return status;
-}
-
-enum mr_status mr_node_close_session(struct mr_client *client, uint32_t partition, uint64_t session_id)
-{
-    enum mr_status status = client_enter_alone(client);
-
-    if (status != MR_OK)
-        return status;
-    struct link *link = connection_link(client, partition);
-    if (link == NULL)
-        return partition < 1 || partition > client->partitions ? MR_INVALID : MR_NO_MEMORY;
-    if (session_id == 0 || session_id == link->session.id)
-        return client_fail_with(client, MR_INVALID,
-                                session_id == 0 ? "no session has the id 0" : "the session is this handle's own");
-    uint64_t deadline = client_deadline(client);
-    status = connection_wait_open(link, deadline);
-    if (status == MR_OK)
-        status = question_sessions(link, session_id, deadline);
-    if (status != MR_OK)
-        return status;
-    struct partition_command_input input = {.partition_id = partition,
-                                            .has_command = true,
-                                            .command = {.kind = COMMAND_CLOSE_SESSION, .session_id = session_id}};
-    return command_call(link, &input, ANSWER_CLOSED, deadline, NULL);
 }

@@ -304,9 +304,9 @@ static enum mr_status find_or_open(struct mr_client *client, const char *type, c
         strangers = client->strangers;
         if ((status = mr_partition_of(client, NULL, name, &partition)) != MR_OK)
             return status;
-        struct link *link = connection_link(client, partition);
-        if (link == NULL)
-            return MR_NO_MEMORY;
+        struct link *link;
+        if ((status = connection_link(client, partition, &link)) != MR_OK)
+            return status;
         status = connection_wait_open(link, deadline);
         if (status == MR_OK)
             status = open_in(link, type, name, deadline, out);
