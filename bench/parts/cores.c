@@ -11,20 +11,12 @@
 #include <unistd.h>
 
 #include "ipc/channel.h"
+#include "ipc/relax.h"
 
 #define FRAME_BYTES 32
 #define RING_BYTES (UINT64_C(1) << 20)
 #define ROUNDS_A_LOOK 4096 /* rounds between two looks at the clock */
 #define PUBLISH_EVERY 64   /* frames: a client publishes what it has, then looks for answers */
-
-static void relax(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
 
 /* ---- a cache line there and back; memcpy ---- */
 

@@ -39,6 +39,7 @@
 #include "engine/node/sandbox.h"
 #include "engine/node/worker_state.h"
 #include "engine/services/types.h"
+#include "ipc/relax.h"
 #include "ipc/sys.h"
 
 #define URING_ENTRIES 512
@@ -450,15 +451,6 @@ static void inherit_channels(struct life *life)
 }
 
 /* ---- the loop ---- */
-
-static void relax(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
 
 /* Nothing to do: spin a little, then sleep until something comes or is due. While a write is in flight the kernel's own
  * threads may need this core to finish it (a spinning worker made a 4 KiB durable write take 3.9 ms instead of 0.1),

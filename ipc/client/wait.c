@@ -12,11 +12,11 @@
 #include "ipc/client/link.h"
 #include "ipc/client/reconnect.h"
 #include "ipc/client/request.h"
+#include "ipc/relax.h"
 #include "ipc/sys.h"
 
 #include <limits.h>
 #include <sched.h>
-#include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 
@@ -160,15 +160,6 @@ void client_run_once(struct mr_client *client)
         look_at_socket(client);
     if (client->requests.ending_first != NONE) /* behind all that may end some */
         requests_end_due(client);
-}
-
-static void relax(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
 }
 
 /* Sleeps, armed, at most until the deadline. False: `stop` is readable. */
