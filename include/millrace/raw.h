@@ -16,9 +16,10 @@
  *
  * This layer opens, renews and numbers nothing: sessions and sequence numbers are the program's own. What it does do:
  * the frames of one request come in order, and each is given once, also when the partition's worker dies and another
- * takes over. For that it keeps a copy of each query until it is answered, and looks at each committed command for its
- * session, service and number: a command that carries them, and a query, is sent again to a new worker if the old one
- * had taken it. Commands without a number need not be: a worker's death does not lose them.
+ * takes over. For that it looks at each committed command for its session, service and number, and keeps a copy of each
+ * query, and of each command without a number, until it is answered. A command that carries a number, and a query, is
+ * sent again to a new worker if the old one had taken it. Commands without one need not be: a worker's death does not
+ * lose them.
  *
  * When the whole node goes away and comes back, all requests that are open are sent again as they were, in their order.
  * A command with a number is applied once all the same. One without may then be applied twice: an OpenSession leaves a
@@ -42,26 +43,30 @@ enum mr_kind {
 
 /* Room for a request's body of up to `capacity` bytes in the ring to `partition` (from 1). The first request to a
  * partition makes the channel, and waits for that; otherwise nothing waits. time_limit_ns is how long a query may wait
- * on the node for its max_received_index; 0: 5 s; of no meaning for a command.
+ * on the node for its max_received_index, and for room for its answer; 0: 5 s; over an hour counts as an hour; of no
+ * meaning for a command.
  *
  * One reservation at a time, and no other call on the handle before its mr_commit(); such a call is MR_INVALID. *body
  * is uninitialized, aligned to 8, write-only in mind, and valid until then. May be called from a callback once the
  * channel is there; what the callback has not committed when it returns is given back.
  *
- * MR_AGAIN: no room now. MR_INVALID: no such partition; capacity over mr_max_payload(). */
+ * MR_AGAIN: no room now, or 65,536 requests are open on the handle. MR_INVALID: no such partition; capacity over
+ * mr_max_payload(); a negative time_limit_ns; a callback, and the channel is not there. MR_TIMEOUT: the channel was not
+ * made within call_timeout_ns. MR_UNAVAILABLE: the node gives no channel (a limit, which the message names). */
 MR_API enum mr_status mr_reserve(mr_client *client, uint32_t partition, enum mr_kind kind, int64_t time_limit_ns,
                                  size_t capacity, void **body);
 
 /* The first `size` bytes of the reservation are the body: starts the request, as a _start call does. *request may be
  * NULL. It does not fail once mr_reserve() has succeeded, but with MR_INVALID (no reservation, size over its capacity,
- * which is then given back) and MR_NO_MEMORY (no room to keep the copy of a query; likewise). */
+ * which is then given back) and MR_NO_MEMORY (no room to keep a copy of it; likewise). */
 MR_API enum mr_status mr_commit(mr_client *client, size_t size, struct mr_then then, uint64_t *request);
 
-/* Gives the reservation back; nothing is sent. */
+/* Gives the reservation back; nothing is sent. A no-op if there is none. */
 MR_API void mr_discard(mr_client *client);
 
 /* The partition in which the service (name_space, name) lives: 1 + XXH3-64(name_space, a 0 byte, name) mod the number
- * of partitions. NULL for the handle's own namespace. */
+ * of partitions. NULL for the handle's own namespace. MR_INVALID: the handle is not connected, or name or partition is
+ * NULL. Leaves no text for mr_message(). */
 MR_API enum mr_status mr_partition_of(const mr_client *client, const char *name_space, const char *name,
                                       uint32_t *partition);
 /* How many partitions the node has, 1 to 64; 0: the handle is not connected. */
@@ -80,11 +85,13 @@ MR_API enum mr_status mr_node_sessions(mr_client *client, uint32_t partition, st
 
 /* Has the partition take a snapshot with all in it that is applied by now, and waits until it is whole: *encoded is a
  * millrace.v1.SnapshotReport, valid until the next call on the handle. MR_UNAUTHORIZED: to all but root and the user
- * that the node runs as; MR_UNAVAILABLE: it could not be written, the message says why. */
+ * that the node runs as; MR_UNAVAILABLE: it could not be written, the message says why. MR_INVALID: no such
+ * partition. */
 MR_API enum mr_status mr_node_snapshot(mr_client *client, uint32_t partition, struct mr_bytes *encoded);
 
 /* Ends a session that a process has left. Waits. MR_FORBIDDEN: there is none of that id; MR_UNAUTHORIZED: it is another
- * user's; MR_UNAVAILABLE: a process uses it, which the message names. */
+ * user's (for root, too); MR_UNAVAILABLE: a process uses it, which the message names; MR_INVALID: no such partition,
+ * the id is 0, or the session is this handle's own. */
 MR_API enum mr_status mr_node_close_session(mr_client *client, uint32_t partition, uint64_t session_id);
 
 #ifdef __cplusplus
