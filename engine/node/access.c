@@ -50,8 +50,8 @@ static int read_list(const char *option, const char *text, const char *what, boo
     for (const char *from = text, *end; from != NULL; from = *end == ',' ? end + 1 : NULL) {
         end = from + strcspn(from, ",");
         size_t size = (size_t)(end - from);
-        if (list->count == ACCESS_IDS_MAX)
-            return error_set(error, "--%s %.100s: at most %d can be named", option, text, ACCESS_IDS_MAX);
+        if (list->count == MR_ALLOWED_MAX)
+            return error_set(error, "--%s %.100s: at most %d can be named", option, text, MR_ALLOWED_MAX);
         bool known = size > 0 && size < sizeof(name);
         if (known) {
             memcpy(name, from, size);

@@ -8,17 +8,17 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
+#include <millrace/limits.h>
+
 #include "ipc/error.h"
 
 struct sockaddr_un;
 struct stat;
 
-#define ACCESS_IDS_MAX 64
-
 struct access_list {
     bool given; /* the option was */
     unsigned count;
-    id_t ids[ACCESS_IDS_MAX]; /* users' or groups' */
+    id_t ids[MR_ALLOWED_MAX]; /* users' or groups' */
 };
 
 struct access {

@@ -88,13 +88,13 @@ static const struct option_row rows[OPTION_COUNT] = {
                           .kind = KIND_TEXT,
                           .default_text = "whom the socket's mode lets in",
                           .help =
-                              "users that may connect, numbers or names, as 1000,www-data; with this or --allow-gid "
-                              "nobody else may but root and the node's own user"},
+                              "users that may connect, at most 64, numbers or names, as 1000,www-data; with this or "
+                              "--allow-gid nobody else may but root and the node's own user"},
     [OPTION_ALLOW_GID] = {.name = "allow-gid",
                           .argument = "LIST",
                           .kind = KIND_TEXT,
                           .default_text = "whom the socket's mode lets in",
-                          .help = "groups whose members may connect"},
+                          .help = "groups whose members may connect, at most 64"},
     [OPTION_PARTITIONS] = {.name = "partitions",
                            .argument = "N",
                            .kind = KIND_NUMBER,

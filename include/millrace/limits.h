@@ -143,6 +143,8 @@
 
 /* A Unix socket's path, without the NUL. */
 #define MR_SOCKET_PATH_MAX 107
+/* --allow-uid, --allow-gid: users, or groups, that can be named. */
+#define MR_ALLOWED_MAX 64
 
 /* The client library. */
 #define MR_REQUESTS_MAX 65536                       /* open at once on one handle; a power of two */

@@ -116,7 +116,7 @@ static void within(uint64_t value, uint64_t least, uint64_t most)
 static void check_ids(const struct access_list *list)
 {
     FUZZ_CHECK(list->given ? list->count > 0 : list->count == 0);
-    FUZZ_CHECK(list->count <= ACCESS_IDS_MAX);
+    FUZZ_CHECK(list->count <= MR_ALLOWED_MAX);
     for (unsigned n = 0; n < list->count; n++)
         FUZZ_CHECK(list->ids[n] != (id_t)-1);
 }
@@ -183,7 +183,7 @@ static void append_ids(char to[TEXT], struct fuzz_input *input)
 {
     static const char *const names[] = {"root", "daemon", "nobody", "none-such", "", "4294967294", "4294967295"};
     enum { NAMES = sizeof(names) / sizeof(names[0]) };
-    for (uint64_t left = 1 + fuzz_below(input, ACCESS_IDS_MAX + 8); left > 0; left--) {
+    for (uint64_t left = 1 + fuzz_below(input, MR_ALLOWED_MAX + 8); left > 0; left--) {
         uint8_t form = fuzz_byte(input);
         if (form < 8 * NAMES)
             append(to, names[form / 8], strlen(names[form / 8]));

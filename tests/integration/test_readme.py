@@ -167,6 +167,7 @@ class Words(unittest.TestCase):
         spans = [span for span in SPANS if "pkg-config" not in span and not span.startswith("make ")]
         text = "\n".join(spans + blocks("sh"))
         self.assertEqual(options(text) - serve - others, set())
+        self.assertEqual(serve - options(README) - {"--help"}, set(), "options of the node that README.md does not name")
         operating = options(section("Operating it"))
         self.assertIn("--durability", operating)
         self.assertEqual(operating - serve - others, set())
