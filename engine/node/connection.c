@@ -18,19 +18,11 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #define PACKETS_TO_DRAIN 16
-
-static const char *const durability_names[] = {"sync", "async", "memory"};
-
-static ProtobufCBinaryData bytes_of(const char *text)
-{
-    return (ProtobufCBinaryData){.len = strlen(text), .data = (uint8_t *)(uintptr_t)text};
-}
 
 static void doom(struct supervisor *s, struct connection *connection)
 {
@@ -327,7 +319,7 @@ static void take_hello(struct supervisor *s, struct connection *connection, cons
     welcome.partitions = s->partition_count;
     welcome.max_payload = s->options->max_payload;
     welcome.ring_bytes = s->options->ring_bytes;
-    welcome.durability = bytes_of(durability_names[s->options->durability]);
+    welcome.durability = bytes_of(options_durability(s->options));
     welcome.node = bytes_of(MILLRACE_VERSION);
     welcome.pid = (int32_t)getpid();
     message.message_case = MILLRACE__V1__NODE_MESSAGE__MESSAGE_WELCOME;

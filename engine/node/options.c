@@ -529,6 +529,11 @@ enum options_result options_parse(int argc, char **argv, struct options *options
     return read_given(given, options, error) == 0 ? OPTIONS_OK : OPTIONS_WRONG;
 }
 
+const char *options_durability(const struct options *options)
+{
+    return rows[OPTION_DURABILITY].words[options->durability];
+}
+
 const char *options_name(unsigned number)
 {
     return number < OPTION_COUNT ? rows[number].name : NULL;

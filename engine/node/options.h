@@ -53,6 +53,8 @@ enum options_result { OPTIONS_OK = 0, OPTIONS_HELP, OPTIONS_WRONG };
  * segment ask for it. */
 enum options_result options_parse(int argc, char **argv, struct options *options, struct mr_error *error);
 void options_help(FILE *to);
+/* The word for the durability that was chosen. */
+const char *options_durability(const struct options *options);
 /* The options' names, without dashes, from 0 on; NULL behind the last. */
 const char *options_name(unsigned number);
 

@@ -65,11 +65,6 @@ static void refuse_stopped(struct supervisor *s, struct connection *connection, 
                                (int)sizeof(partition->region->reason) - 1, partition->region->reason);
 }
 
-static bool is_stopped(const struct partition *partition)
-{
-    return atomic_load_explicit(&partition->region->state, memory_order_acquire) == PARTITION_STOPPED;
-}
-
 void questions_ask(struct supervisor *s, struct connection *connection, enum control_kind kind, uint32_t number,
                    uint64_t session_id)
 {
@@ -85,7 +80,7 @@ void questions_ask(struct supervisor *s, struct connection *connection, enum con
                                    "this connection's former question is not answered yet: one at a time");
     } else if (s->stopping) {
         connection_refuse_question(s, connection, MR_UNAVAILABLE, "the node is stopping");
-    } else if (is_stopped(partition)) {
+    } else if (partition_is_stopped(partition)) {
         refuse_stopped(s, connection, partition);
     } else if (kind == CONTROL_SNAPSHOT && connection->uid != 0 && connection->uid != geteuid()) {
         connection_refuse_question(s, connection, MR_UNAUTHORIZED,
@@ -257,7 +252,7 @@ void questions_connection_ends(struct supervisor *s, struct connection *connecti
 
 void questions_partition_stopped(struct supervisor *s, struct partition *partition)
 {
-    if (partition->questions == 0 || !is_stopped(partition))
+    if (partition->questions == 0 || !partition_is_stopped(partition))
         return;
     for (uint32_t place = 0; place < s->connections_max; place++) {
         struct connection *connection = s->connections[place];

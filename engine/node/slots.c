@@ -13,16 +13,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static ProtobufCBinaryData bytes_of(const char *text)
-{
-    return (ProtobufCBinaryData){.len = strlen(text), .data = (uint8_t *)(uintptr_t)text};
-}
-
-static bool is_stopped(const struct partition *partition)
-{
-    return atomic_load_explicit(&partition->region->state, memory_order_acquire) == PARTITION_STOPPED;
-}
-
 /* ---- what clients are told ---- */
 
 static void send_channel(struct supervisor *s, struct connection *connection, const struct channel *channel)
@@ -80,7 +70,7 @@ static void send_stopped(struct supervisor *s, struct connection *connection, co
 
 void slots_announce_stop(struct supervisor *s, struct partition *partition)
 {
-    if (!is_stopped(partition) || partition->stop_announced)
+    if (!partition_is_stopped(partition) || partition->stop_announced)
         return;
     partition->stop_announced = true;
     for (uint32_t place = 0; place < s->connections_max; place++) {
@@ -171,7 +161,7 @@ static void open_if_mapped(struct supervisor *s, struct partition *partition, ui
     slot->state = SLOT_OPEN;
     atomic_store_explicit(&channel->page->state, CHANNEL_OPEN, memory_order_release);
     send_opened(s, slot->connection, channel->channel_id);
-    if (is_stopped(partition))
+    if (partition_is_stopped(partition))
         send_stopped(s, slot->connection, partition);
 }
 

@@ -4,24 +4,17 @@
 #include "engine/node/supervisor_parts.h"
 
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 static const char *const state_names[] = {
     [PARTITION_STARTING] = "starting",   [PARTITION_RECOVERING] = "recovering", [PARTITION_SERVING] = "serving",
     [PARTITION_READ_ONLY] = "read-only", [PARTITION_RESTARTING] = "restarting", [PARTITION_STOPPED] = "stopped",
 };
-static const char *const durability_names[] = {"sync", "async", "memory"};
 
 struct entry {
     Millrace__V1__PartitionStatus status;
     char reason[sizeof(((struct region *)NULL)->reason)];
 };
-
-static ProtobufCBinaryData bytes_of(const char *text)
-{
-    return (ProtobufCBinaryData){.len = strlen(text), .data = (uint8_t *)(uintptr_t)text};
-}
 
 static uint64_t load(const _Atomic uint64_t *number)
 {
@@ -68,7 +61,7 @@ void status_report(struct supervisor *s, struct connection *connection)
         pointers[p] = &entries[p].status;
     }
     status.version = bytes_of(MILLRACE_VERSION);
-    status.durability = bytes_of(durability_names[s->options->durability]);
+    status.durability = bytes_of(options_durability(s->options));
     status.pid = (int32_t)getpid();
     status.directory = bytes_of(s->options->dir);
     status.n_partitions = s->partition_count;

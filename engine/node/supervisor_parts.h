@@ -13,6 +13,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/types.h>
 
 #include <millrace/limits.h>
@@ -86,6 +87,11 @@ struct partition {
     uint32_t segment_count;
     int snapshots[SNAPSHOTS_KEPT]; /* likewise; -1: this node keeps them on disk */
 };
+
+static inline bool partition_is_stopped(const struct partition *partition)
+{
+    return atomic_load_explicit(&partition->region->state, memory_order_acquire) == PARTITION_STOPPED;
+}
 
 enum question_state {
     QUESTION_NONE = 0,
@@ -166,6 +172,12 @@ static inline uint64_t event_name(enum event_kind kind, uint32_t place, uint32_t
 {
     return (uint64_t)kind << 56 | (uint64_t)(place & 0xffffff) << 32 | serial;
 }
+/* A text as a field of a message, which points at it. */
+static inline ProtobufCBinaryData bytes_of(const char *text)
+{
+    return (ProtobufCBinaryData){.len = strlen(text), .data = (uint8_t *)(uintptr_t)text};
+}
+
 int event_add(struct supervisor *s, int fd, uint64_t name, struct mr_error *error);
 void event_remove(struct supervisor *s, int fd);
 int event_change(struct supervisor *s, int fd, uint64_t name, uint32_t events, struct mr_error *error);
