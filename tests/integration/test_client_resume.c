@@ -5,6 +5,7 @@
 #include <millrace/map.h>
 #include <millrace/raw.h>
 
+#include "tests/support/failing_memory.h"
 #include "tests/support/live_node.h"
 #include "tests/support/wait.h"
 
@@ -395,6 +396,39 @@ static void test_refused(void **state)
     refused(MR_SESSION_LOST, left->bytes, left->size, "another data directory");
 }
 
+/* Each allocation of coming back fails once: that is what is said, and nothing is taken. */
+static void test_without_memory(void **state)
+{
+    mr_client *client;
+    mr_stream *stream;
+    unsigned n = 0;
+    bool one_failed;
+
+    (void)state;
+    connect_writer();
+    assert_int_equal(mr_map_events(written, mr_text(""), false, &stream), MR_OK);
+    save(writer);
+    mr_detach(writer);
+    writer = NULL;
+    do {
+        struct mr_options options = {.size = sizeof(options), .resume = left->bytes, .resume_size = left->size};
+        memory_fails_in = ++n; /* of this thread's */
+        enum mr_status status = mr_connect(node.socket, &options, &client);
+        one_failed = memory_fails_in == 0;
+        memory_fails_in = 0;
+        if (status != MR_OK)
+            assert_int_equal(status, MR_NO_MEMORY);
+        assert_true(status == MR_OK || one_failed);
+        mr_detach(client);
+    } while (one_failed);
+    assert_true(n > 10);
+    client = come_back();
+    struct mr_pending_request pending;
+    assert_int_equal(mr_pending(client, 0, &pending), MR_OK);
+    assert_int_equal(mr_pending(client, 1, &pending), MR_NOT_FOUND);
+    mr_close(client);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -402,6 +436,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_killed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_saved_when_the_node_is_gone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_without_memory, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
