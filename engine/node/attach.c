@@ -161,7 +161,7 @@ static void put_open(void *context, const struct fsm_open_command *command)
     put(piece->bytes, &attachment.base);
 }
 
-static void answer(struct worker *worker, const struct attach_question *question, struct attach_answer *with)
+static void answer(struct worker *worker, const struct attach_question *question, struct worker_answer *with)
 {
     with->number = question->number;
     with->connection = question->connection;
@@ -170,7 +170,7 @@ static void answer(struct worker *worker, const struct attach_question *question
 
 /* May the asker have it? Else says why not. */
 static bool may_attach(struct worker *worker, const struct attach_question *question, struct fsm_session *session,
-                       struct attach_answer *with)
+                       struct worker_answer *with)
 {
     if (!fsm_session_describe(worker->fsm, question->session_id, session)) {
         with->status = STATUS_FORBIDDEN;
@@ -213,7 +213,7 @@ static bool tell_open(struct worker *worker, struct attach_question *question, c
 static bool answer_attach(struct worker *worker, struct attach_question *question)
 {
     Millrace__V1__Attachment attachment = MILLRACE__V1__ATTACHMENT__INIT;
-    struct attach_answer with = {.status = STATUS_OK};
+    struct worker_answer with = {.status = STATUS_OK};
     struct fsm_session session;
 
     if (may_attach(worker, question, &session, &with)) {
@@ -264,7 +264,7 @@ static void put_entry(struct worker *worker, struct attach_bytes *to, const stru
 /* False: the list is not at its end. */
 static bool answer_list(struct worker *worker, struct attach_question *question)
 {
-    struct attach_answer with = {.status = STATUS_OK};
+    struct worker_answer with = {.status = STATUS_OK};
     struct fsm_session session;
 
     for (unsigned i = 0; i < ATTACH_LIST_A_TURN; i++) {
@@ -317,7 +317,7 @@ bool attach_look(struct worker *worker)
     if (!is_ready(worker, question)) {
         if (log_trouble(worker->log) == NULL)
             return false;
-        struct attach_answer with = {.status = STATUS_UNAVAILABLE,
+        struct worker_answer with = {.status = STATUS_UNAVAILABLE,
                                      .text = "the partition's log cannot be written just now; try again later"};
         answer(worker, question, &with);
     } else if (question->session_id != 0) {

@@ -16,7 +16,6 @@
 #include <stdint.h>
 
 #include "engine/node/region.h"
-#include "proto/messages.h"
 
 /* More sessions than this are not told apart: the channel then uses all of its user's. */
 #define ATTACH_SESSIONS_MAX (REGION_SESSION_PLACES / 2)
@@ -49,16 +48,6 @@ struct attach_question {
     uint64_t changes;          /* fsm_session.changes as it began */
     unsigned begun;            /* so many times */
     struct attach_bytes bytes; /* the answer so far */
-};
-
-struct attach_answer {
-    uint64_t number, connection; /* of the question */
-    enum status status;          /* STATUS_OK: bytes, else text */
-    char text[128];
-    const uint8_t *bytes; /* an encoded Attachment, SessionList, or SnapshotReport; valid during the call */
-    size_t size;
-    uint32_t holder_slot;    /* if a channel uses the session: this one, */
-    uint64_t holder_channel; /* by this id; 0: none does */
 };
 
 struct worker;

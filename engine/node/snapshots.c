@@ -242,7 +242,7 @@ static void answer_taken(struct worker *worker, const struct snapshot_question *
 {
     Millrace__V1__SnapshotReport report = MILLRACE__V1__SNAPSHOT_REPORT__INIT;
     uint8_t bytes[64];
-    struct attach_answer answer = {
+    struct worker_answer answer = {
         .number = question->number, .connection = question->connection, .status = STATUS_OK, .bytes = bytes};
 
     report.index = taken->point.index;
@@ -255,7 +255,7 @@ static void answer_taken(struct worker *worker, const struct snapshot_question *
 
 static void answer_failed(struct worker *worker, const struct snapshot_question *question, const char *why)
 {
-    struct attach_answer answer = {
+    struct worker_answer answer = {
         .number = question->number, .connection = question->connection, .status = STATUS_UNAVAILABLE};
 
     /* What is too long loses its beginning, which is a path: the reason stands at the end. */

@@ -119,7 +119,7 @@ static int sealed_memory(const uint8_t *bytes, size_t size, struct mr_error *err
     return -1;
 }
 
-static void question_answered(void *context, const struct attach_answer *answer)
+static void question_answered(void *context, const struct worker_answer *answer)
 {
     struct life *life = context;
     struct control_message message = {

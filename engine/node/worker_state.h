@@ -123,6 +123,17 @@ struct worker_channel {
     char why[120];
 };
 
+/* The answer to a question that the supervisor has passed on (attach.c, snapshots.c). */
+struct worker_answer {
+    uint64_t number, connection; /* of the question */
+    enum status status;          /* STATUS_OK: bytes, else text */
+    char text[128];
+    const uint8_t *bytes; /* an encoded Attachment, SessionList, or SnapshotReport; valid during the call */
+    size_t size;
+    uint32_t holder_slot;    /* if a channel uses the session: this one, */
+    uint64_t holder_channel; /* by this id; 0: none does */
+};
+
 #define WORKER_WALK_USERS 64 /* remembered; those with the same last bits drive each other out */
 #define CHANNELS_FOUND 16    /* an event's listeners come from several, in turn */
 
@@ -170,7 +181,7 @@ struct worker {
     uint64_t applied_session;          /* the session that the entry applied last opened or named; 0: none */
     struct attach_question *questions; /* a queue of question_count */
     unsigned question_count, question_capacity;
-    void (*answered)(void *context, const struct attach_answer *answer); /* snapshots' questions too */
+    void (*answered)(void *context, const struct worker_answer *answer);
     void *answered_context;
 
     uint64_t walk_index; /* of the KeepAlive logged last that looks at many commands; 0: none */

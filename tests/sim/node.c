@@ -139,7 +139,7 @@ static void worker_told(void *context, enum logline_level level, const char *tex
 }
 
 /* A snapshot was asked for. */
-static void answered(void *context, const struct attach_answer *answer)
+static void answered(void *context, const struct worker_answer *answer)
 {
     struct sim *sim = context;
     TRACE("the snapshot is there: status %d %s", (int)answer->status, answer->text);

@@ -188,7 +188,7 @@ int harness_stop(struct harness *harness)
     return result;
 }
 
-static void hear_snapshot(void *context, const struct attach_answer *answer)
+static void hear_snapshot(void *context, const struct worker_answer *answer)
 {
     *(int *)context = (int)answer->status;
 }
@@ -196,7 +196,7 @@ static void hear_snapshot(void *context, const struct attach_answer *answer)
 bool harness_snapshot(struct harness *harness)
 {
     struct worker *worker = &harness->worker;
-    void (*answered)(void *, const struct attach_answer *) = worker->answered;
+    void (*answered)(void *, const struct worker_answer *) = worker->answered;
     void *answered_context = worker->answered_context;
     int status = -1;
 

@@ -28,7 +28,7 @@ static struct request request;
 /* The last answer, copied. */
 static struct {
     unsigned count;
-    struct attach_answer answer;
+    struct worker_answer answer;
     uint8_t *bytes;
     Millrace__V1__Attachment *attachment;
     Millrace__V1__SessionList *list;
@@ -42,7 +42,7 @@ static void forget(void)
     memset(&heard, 0, sizeof(heard));
 }
 
-static void answered(void *context, const struct attach_answer *answer)
+static void answered(void *context, const struct worker_answer *answer)
 {
     unsigned count = heard.count + 1;
 

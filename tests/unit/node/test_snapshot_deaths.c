@@ -265,7 +265,7 @@ static void note(struct mix *mix)
     }
 }
 
-static void nobody_asked(void *context, const struct attach_answer *answer)
+static void nobody_asked(void *context, const struct worker_answer *answer)
 {
     (void)context, (void)answer;
 }

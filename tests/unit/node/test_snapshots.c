@@ -215,7 +215,7 @@ static struct {
     char text[128];
 } heard;
 
-static void answered(void *context, const struct attach_answer *answer)
+static void answered(void *context, const struct worker_answer *answer)
 {
     (void)context;
     memset((char *)&heard + sizeof(heard.count), 0, sizeof(heard) - sizeof(heard.count));
