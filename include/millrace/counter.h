@@ -30,7 +30,7 @@ MR_API enum mr_status mr_counter_open(mr_client *client, const char *name, mr_co
  * MR_OK. */
 MR_API enum mr_status mr_counter_close(mr_counter *counter);
 
-/* The value, as of some moment after the call began. */
+/* *value (may be NULL) is the value, as of some moment after the call began. */
 MR_API enum mr_status mr_counter_get(mr_counter *counter, int64_t *value);
 MR_API enum mr_status mr_counter_get_start(mr_counter *counter, struct mr_then then, uint64_t *request);
 

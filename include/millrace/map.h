@@ -67,7 +67,7 @@ MR_API enum mr_status mr_map_remove_start(mr_map *map, struct mr_bytes key, uint
 MR_API enum mr_status mr_map_get(mr_map *map, struct mr_bytes key, struct mr_entry *entry);
 MR_API enum mr_status mr_map_get_start(mr_map *map, struct mr_bytes key, struct mr_then then, uint64_t *request);
 
-/* The number of entries; for the _start form as.number. */
+/* *size (may be NULL) is the number of entries; for the _start form as.number. */
 MR_API enum mr_status mr_map_size(mr_map *map, uint64_t *size);
 MR_API enum mr_status mr_map_size_start(mr_map *map, struct mr_then then, uint64_t *request);
 
