@@ -45,7 +45,7 @@ class Dump(RawTest):
         raw.send(operation(session, map_, 7, "Events", map_pb2.EventsInput(replay=True), 2))
         cls.node.output("snapshot")
         self.say(self.on_two(forget(session, 4, keep=[2], outputs={7: 1})))
-        other = self.say(open_session(2, seconds=5)).open_session.session_id
+        other = self.say(open_session(2)).open_session.session_id
         self.say(self.on_two(keep_alive(other)))
         self.say(create_service(other, COUNTER, "short", 2))
         self.say(self.on_two(close_session(other)))
@@ -122,12 +122,12 @@ class Dump(RawTest):
             raw = Raw(node)
             request = fsm_pb2.CommandInput()
             request.timestamp.seconds = 1
-            request.open_session.timeout.seconds = 10
+            request.open_session.timeout.seconds = 3600
             raw.ask(line("command", fsm_pb2.PartitionCommandInput(partition_id=1, command=request)))
             raw.__exit__()
             node.stop()
             entry = json.loads(self.dump("log", "dump", node.directory, "--json"))
-            self.assertEqual(entry["command"], {"timestamp": entry["time"], "openSession": {"timeout": "10s"}})
+            self.assertEqual(entry["command"], {"timestamp": entry["time"], "openSession": {"timeout": "3600s"}})
             self.assertTrue(entry["time"].startswith("20"), entry)
 
     def test_a_log_whose_beginning_is_not_kept(self):

@@ -29,7 +29,8 @@ def command(partition=1, **fields):
                                                          command=fsm_pb2.CommandInput(**fields)))
 
 
-def open_session(partition=1, seconds=60):
+def open_session(partition=1, seconds=3600):
+    """One that nobody renews should outlive its test on the slowest machine: its end is an entry of the log, too."""
     request = fsm_pb2.OpenSessionInput()
     request.timeout.seconds = seconds
     return command(partition, open_session=request)
@@ -137,7 +138,7 @@ class ServiceTest(RawTest):
         self.addCleanup(raw.__exit__)
         return raw
 
-    def open(self, raw, seconds=60):
+    def open(self, raw, seconds=3600):
         """A new session."""
         output = self.command_output(raw.ask(open_session(seconds=seconds)))
         self.assertTrue(output.HasField("open_session"))
