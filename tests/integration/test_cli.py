@@ -271,8 +271,8 @@ class Status(unittest.TestCase):
                 self.assertEqual((partition["state"], partition["core"], partition["restarts"]), ("serving", -1, 0))
                 self.assertGreater(partition["log_bytes"], 0)
                 os.kill(partition["pid"], 0)
-            applied = [partition["applied_index"] for partition in found["partitions"]]
-            self.assertGreaterEqual(max(applied), 3)  # session, service, set
+            applied = [partition["applied_index"] for partition in node.settled()["partitions"]]
+            self.assertGreaterEqual(max(applied), 4)  # session, service, set, the session's end
             lines = node.output("status").decode().splitlines()
             self.assertIn(f"millrace {found['version']}, durability sync, pid {node.process.pid}", lines[0])
             for number, line in enumerate(lines[1:3], 1):

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import unittest
 
-from node import BIN, WAIT, Node
+from node import BIN, WAIT, Node, wait_until
 
 
 class Follower:
@@ -108,7 +108,7 @@ class Streams(unittest.TestCase):
                 follower.line()
                 follower.process.send_signal(number)
                 self.assertEqual(follower.end(), (0, ""))
-        self.assertEqual(self.node.status()["partitions"][0]["sessions"], 0)
+        self.node.settled()
 
     def test_nobody_reads(self):
         with Follower(self.node, "m") as follower:
@@ -178,7 +178,7 @@ class Sessions(unittest.TestCase):
                 self.assertRegex(done.stderr.decode(), rf"^UNAVAILABLE: .*{follower.process.pid}")
                 follower.process.kill()
                 follower.process.wait()
-            self.assertEqual(sessions()[0]["holder"], 0)
+            wait_until(lambda: sessions()[0]["holder"] == 0, "the node has seen its end")
             self.assertIn(b", left, ", node.output("session", "list"))
             self.assertEqual(node.output("session", "close", identity, "--partition", partition), b"")
             self.assertEqual(sessions(), [])

@@ -27,10 +27,9 @@ def refused(*arguments):
 def name_in(node, partition):
     """The name of a counter that lives in this partition."""
     for i in range(100):
-        before = [p["applied_index"] for p in node.status()["partitions"]]
+        before = [p["applied_index"] for p in node.settled()["partitions"]]
         node.output("counter", "set", f"c{i}", "0")
-        after = wait_until(lambda: (now := [p["applied_index"] for p in node.status()["partitions"]]) != before and now,
-                           "the command applied")
+        after = [p["applied_index"] for p in node.settled()["partitions"]]
         if after[partition - 1] != before[partition - 1]:
             return f"c{i}"
     raise AssertionError("no name lives there")

@@ -21,6 +21,7 @@ class Command(unittest.TestCase):
                              "partition 1: index 0, 0 bytes, 0.00 s\npartition 2: index 0, 0 bytes, 0.00 s\n")
             for n in range(20):
                 node.output("counter", "increment", f"c{n}")
+            node.settled()
             lines = node.output("snapshot").decode().splitlines()
             applied = [partition["applied_index"] for partition in node.status()["partitions"]]
             self.assertEqual(len(lines), 2)

@@ -117,14 +117,24 @@ class Node:
         return done.stdout
 
     def status(self):
-        return json.loads(self.run("status", "--json").stdout)
+        """A supervisor that gets no processor for seconds answers the next question."""
+        return json.loads(wait_until(lambda: self.run("status", "--json").stdout, "the node's status"))
+
+    def settled(self):
+        """The same once no session is left: of one whose commands have all ended, everything is logged, applied and
+        shown by then. Who prints an answer may be ahead of what `status` shows; and a client ends without the answer to
+        its session's end if that takes over a second."""
+        def found():
+            status = self.status()
+            return all(partition["sessions"] == 0 for partition in status["partitions"]) and status
+        return wait_until(found, "no session is left")
 
     def worker(self, partition):
         return self.status()["partitions"][partition - 1]["pid"]
 
     def kill_worker(self, partition):
         """SIGKILL to a worker; comes back when another one serves."""
-        before = self.worker(partition)
+        before = wait_until(lambda: self.worker(partition), "a worker")
         os.kill(before, signal.SIGKILL)
 
         def replaced():
