@@ -14,12 +14,16 @@ FUZZ_O := $(FUZZ_TARGETS:%=$(B)/obj/test/tests/fuzz/fuzz_%.o) $(B)/obj/test/test
 FUZZ_REPLAYS := $(FUZZ_TARGETS:%=$(B)/tests/fuzz/replay_%)
 FUZZ_CORPUS = $(OUT)/fuzz/corpus/$*
 FUZZ_FOUND = $(OUT)/fuzz/found/$*
-FUZZ_OPTIONS = -timeout=30 -rss_limit_mb=2560 -max_len=1024 -len_control=0 -print_final_stats=1 -verbosity=1
+# An input takes less than a second; on a machine that does other things a process may stand still for long.
+FUZZ_OPTIONS = -timeout=120 -rss_limit_mb=2560 -max_len=1024 -len_control=0 -print_final_stats=1 -verbosity=1 \
+	$(if $(FUZZ_SEED),-seed=$(FUZZ_SEED))
 FUZZ_NEED := $(FUZZ_CC):$(FUZZ_CC) libclang-rt-14-dev:clang
 # Of what reaches something new so many are kept as seeds, of all sizes up to this.
 FUZZ_SEEDS := 40
 FUZZ_SEED_BYTES := 300
 SECONDS ?= 20
+# Empty: another search each time.
+FUZZ_SEED ?=
 TARGET ?=
 INPUT ?=
 
@@ -33,7 +37,7 @@ endif
 fuzz-target:
 	@case ' $(FUZZ_TARGETS) ' in *' $(TARGET) '*) ;; *) echo 'TARGET is one of: $(FUZZ_TARGETS)' >&2; exit 1;; esac
 
-fuzz: fuzz-target ## search for SECONDS=20 with TARGET=reader ...; INPUT=file: only that, again
+fuzz: fuzz-target ## search for SECONDS=20 with TARGET=reader ...; FUZZ_SEED=n; INPUT=file: only that, again
 	+@$(FUZZ_MAKE) $(if $(INPUT),fuzz-input-$(TARGET) INPUT='$(INPUT)',fuzz-run-$(TARGET) SECONDS=$(SECONDS))
 
 fuzz-all: ## all of them, SECONDS=20 each

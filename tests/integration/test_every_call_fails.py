@@ -10,7 +10,7 @@ cases it is started once more, without a fault, and every command that was ever 
 what had been answered is answered alike, nothing is applied twice, nothing is missing. Nothing hangs, no assertion
 fails, no sanitizer finds anything.
 
-`make test` plays some of them, drawn by chance with the seed that is printed (EVERY_CALL_SEED=n repeats it);
+`make test` plays some of them, drawn from a seed, the same every time (EVERY_CALL_SEED=n draws others);
 `make every-call-fails` all. EVERY_CALL=fsync:3:EIO plays one, and EVERY_CALL=fsync all of a kind."""
 
 import collections
@@ -477,14 +477,15 @@ class EveryCall(unittest.TestCase):
                 Scene(fault, *stage).run()
 
     def sample(self):
-        seed = int(os.environ.get("EVERY_CALL_SEED") or random.randrange(10**6))
+        seed = int(os.environ.get("EVERY_CALL_SEED") or 1)
         print(f"EVERY_CALL_SEED={seed}")
         source = random.Random(seed)
         places = {stage: [(kind, n) for kind, count in counts(*stage).items() if self.concerns(kind, stage)
                           for n in range(1, min(count, MOST) + 1)]
                   for stage in self.stages}
         began, tried, reached = time.monotonic(), 0, 0
-        while tried < SAMPLE and time.monotonic() - began < SAMPLE_LIMIT:
+        # Where so few are played that it is chance how many are reached, as on a crowded machine, more are.
+        while tried < SAMPLE and (time.monotonic() - began < SAMPLE_LIMIT or reached <= tried // 3):
             stage = source.choice(self.stages)
             kind = source.choice(sorted({kind for kind, _ in places[stage]}))
             n = source.choice([n for other, n in places[stage] if other == kind])
