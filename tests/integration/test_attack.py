@@ -53,6 +53,9 @@ class Attack(unittest.TestCase):
         for fault, only, rounds in (("LENGTH_READ_TWICE", "length jumps", 2000),
                                     ("CHECKED_BEFORE_COPIED", "body rewritten", 1000),
                                     ("TAIL_BELIEVED", "tail", 1000), ("BELL_GIVEN_AWAY", "bell", 200)):
+            if fault != "TAIL_BELIEVED" and len(os.sched_getaffinity(0)) < 2:
+                print(f"SKIPPED {fault}: it takes somebody who writes while the worker reads, on another core")
+                continue
             with self.subTest(fault):
                 options = ["--turn", 500, "--wait", 10, "--only", only]
                 status, said = attack("--rounds", 8000, *options, "--planted", fault)
