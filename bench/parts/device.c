@@ -94,12 +94,22 @@ static void start_write(struct device *device, unsigned slot, uint64_t since)
     device->started[slot] = since;
 }
 
+/* Also beyond a process that was stopped and goes on. */
+static int wait_cqe(struct io_uring *ring, struct io_uring_cqe **cqe)
+{
+    int result;
+
+    while ((result = io_uring_wait_cqe(ring, cqe)) == -EINTR)
+        continue;
+    return result;
+}
+
 /* Takes one completion, waiting for it; its slot. */
 static unsigned end_write(struct device *device)
 {
     struct io_uring_cqe *cqe;
 
-    int result = io_uring_wait_cqe(&device->ring, &cqe);
+    int result = wait_cqe(&device->ring, &cqe);
     if (result < 0 || cqe->res != (int)device->size)
         die("a write failed: %s", strerror(result < 0 ? -result : cqe->res < 0 ? -cqe->res : EIO));
     unsigned slot = (unsigned)io_uring_cqe_get_data64(cqe);
@@ -200,7 +210,7 @@ double device_stream(const struct parts_options *options, bool write, uint64_t b
             io_uring_submit(&ring);
         }
         struct io_uring_cqe *cqe;
-        if (io_uring_wait_cqe(&ring, &cqe) < 0 || cqe->res != (int)PIECE)
+        if (wait_cqe(&ring, &cqe) < 0 || cqe->res != (int)PIECE)
             die("the device failed");
         io_uring_cqe_seen(&ring, cqe);
         done++;
