@@ -127,7 +127,7 @@ static void more_slots(struct uring *uring)
     uint32_t count = uring->slot_count > 0 ? uring->slot_count * 2 : FIRST_SLOTS;
     struct slot *slots = count <= INT32_MAX / 2 ? realloc(uring->slots, count * sizeof *slots) : NULL;
     if (!slots)
-        broken("no memory for more operations", ENOMEM);
+        out_of_memory("more io_uring operations");
     uring->slots = slots;
     for (uint32_t n = uring->slot_count; n < count; n++)
         list_append(uring, &uring->free, (int32_t)n);

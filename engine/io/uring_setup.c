@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/utsname.h>
@@ -17,7 +18,7 @@
 
 #include "ipc/sys.h"
 
-enum { CQ_PER_SQ = 4, MOST_PIECES = 64 };
+enum { CQ_PER_SQ = 4, MOST_PIECES = 64, ALL_OPERATIONS = 256 };
 
 /* Operations that uring.c uses. */
 static const struct {
@@ -86,37 +87,46 @@ static int refused(int code, struct mr_error *error)
     return error_system(error, code, "cannot make an io_uring");
 }
 
-static int probe(struct io_uring *ring, const struct io_uring_params *parameters, struct mr_error *error)
-{
-    struct utsname name;
-    unsigned features = IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG;
-    if ((parameters->features & features) != features)
-        return error_set(error, "the io_uring of this kernel (%s) lacks features %#x; Linux 6.1 or newer is needed",
-                         kernel_release(&name), features & ~parameters->features);
-    struct io_uring_probe *found = sys_fault(SYS_IO_URING_REGISTER) ? NULL : io_uring_get_probe_ring(ring);
-    if (!found)
-        return error_set(error, "io_uring_register is refused here, most likely by a container's seccomp filter; allow "
-                                "io_uring_setup, io_uring_enter and io_uring_register there");
-    int result = 0;
-    for (size_t n = 0; n < sizeof operations / sizeof *operations && result == 0; n++)
-        if (!io_uring_opcode_supported(found, operations[n].code))
-            result = error_set(error, "the io_uring of this kernel (%s) lacks %s; Linux 6.1 or newer is needed",
-                               kernel_release(&name), operations[n].name);
-    io_uring_free_probe(found);
-    return result;
-}
-
-/* What of io_uring_register() a running ring is for. */
-static const uint8_t registrations[] = {IORING_REGISTER_BUFFERS, IORING_UNREGISTER_BUFFERS, IORING_REGISTER_RING_FDS,
-                                        IORING_UNREGISTER_RING_FDS};
-
-/* Debian 12's liburing has functions for these two in its headers, not in its shared library. 0 or -errno. */
+/* Debian 12's liburing has functions for restricting and enabling in its headers, not in its shared library, and its
+ * probe does not say why there is none. 0 or -errno. */
 static int register_by_call(const struct io_uring *ring, unsigned opcode, const void *argument, unsigned count)
 {
     if (sys_fault(SYS_IO_URING_REGISTER))
         return -errno;
     return syscall(SYS_io_uring_register, ring->ring_fd, opcode, argument, count) < 0 ? -errno : 0;
 }
+
+static int not_told(int code, struct mr_error *error)
+{
+    if (code == EPERM || code == EACCES || code == ENOSYS)
+        return error_system(error, code,
+                            "io_uring_register is refused here, most likely by a container's seccomp filter; allow "
+                            "io_uring_setup, io_uring_enter and io_uring_register there");
+    return error_system(error, code, "cannot ask what the io_uring of this kernel can do");
+}
+
+static int probe(const struct io_uring *ring, const struct io_uring_params *parameters, struct mr_error *error)
+{
+    struct utsname name;
+    unsigned features = IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG;
+    if ((parameters->features & features) != features)
+        return error_set(error, "the io_uring of this kernel (%s) lacks features %#x; Linux 6.1 or newer is needed",
+                         kernel_release(&name), features & ~parameters->features);
+    struct io_uring_probe *found = calloc(1, sizeof *found + ALL_OPERATIONS * sizeof *found->ops);
+    int result = found ? register_by_call(ring, IORING_REGISTER_PROBE, found, ALL_OPERATIONS) : -ENOMEM;
+    if (result < 0)
+        result = not_told(-result, error);
+    for (size_t n = 0; n < sizeof operations / sizeof *operations && result == 0; n++)
+        if (!io_uring_opcode_supported(found, operations[n].code))
+            result = error_set(error, "the io_uring of this kernel (%s) lacks %s; Linux 6.1 or newer is needed",
+                               kernel_release(&name), operations[n].name);
+    free(found);
+    return result;
+}
+
+/* What of io_uring_register() a running ring is for. */
+static const uint8_t registrations[] = {IORING_REGISTER_BUFFERS, IORING_UNREGISTER_BUFFERS, IORING_REGISTER_RING_FDS,
+                                        IORING_UNREGISTER_RING_FDS};
 
 /* For good: a ring that is enabled cannot be given more. Flags of operations (links, fixed files) stay forbidden. */
 static int restrict_and_enable(struct io_uring *ring, struct mr_error *error)

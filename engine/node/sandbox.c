@@ -216,7 +216,7 @@ static int load_filter(uint32_t for_others, int (*fill)(scmp_filter_ctx filter),
 {
     scmp_filter_ctx filter = seccomp_init(for_others);
     if (filter == NULL)
-        return error_set(error, "system calls stay unfiltered: no memory for the filter");
+        return error_system(error, ENOMEM, "system calls stay unfiltered: no memory for the filter");
     int result = fill(filter);
     if (result == 0)
         result = seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* a tree: few steps for each call */
@@ -245,8 +245,10 @@ static void look(int result, const struct mr_error *error, enum sandbox_mode mod
         return;
     if (mode != SANDBOX_REQUIRED)
         logline(LOGLINE_WARNING, partition, "%s; the worker goes on", error->text);
-    else if (failed->text[0] == '\0')
-        error_set(failed, "--sandbox required: %s", error->text);
+    if (mode != SANDBOX_REQUIRED || failed->text[0] != '\0')
+        return;
+    error_set(failed, "--sandbox required: %s", error->text);
+    failed->code = error->code;
 }
 
 int sandbox_enter(enum sandbox_mode mode, const char *folder, uint32_t partition, struct mr_error *error)

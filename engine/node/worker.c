@@ -574,6 +574,16 @@ static int enter_sandbox(struct life *life, struct mr_error *error)
     return 0;
 }
 
+/* Where one has run already, memory and descriptors that this one does not get are short for the moment: another is
+ * tried, and the other partitions are served meanwhile. */
+static int cannot_begin(const struct worker *worker, const struct mr_error *error)
+{
+    uint32_t state = atomic_load_explicit(&worker->region->state, memory_order_acquire);
+    bool lacks = error->code == ENOMEM || error->code == EMFILE || error->code == ENFILE;
+
+    return lacks && state != PARTITION_STARTING ? 1 : WORKER_CANNOT_RUN;
+}
+
 int worker_run(const struct worker_birth *birth)
 {
     static struct life life;
@@ -600,11 +610,11 @@ int worker_run(const struct worker_birth *birth)
     worker->io = uring_create(URING_ENTRIES, &error);
     if (worker->io == NULL || channels_init(worker, &error) != 0) {
         logline(LOGLINE_ERROR, worker->partition, "%s", error.text);
-        return worker->io == NULL ? WORKER_CANNOT_RUN : 1;
+        return worker->io == NULL ? cannot_begin(worker, &error) : 1;
     }
     if (enter_sandbox(&life, &error) != 0) {
         logline(LOGLINE_ERROR, worker->partition, "%s", error.text);
-        return WORKER_CANNOT_RUN;
+        return cannot_begin(worker, &error);
     }
     worker->now = worker->io->ops->monotonic(worker->io);
     worker->recovering = true; /* which leaves completions of others to nobody */

@@ -21,6 +21,7 @@
 #include <cmocka.h>
 
 #include "ipc/sys.h"
+#include "tests/support/failing_memory.h"
 #include "tests/support/spawn.h"
 #include "tests/support/wait.h"
 #include "tests/unit/io/fixture.h"
@@ -611,9 +612,13 @@ static void refusals_say_what_to_change(void **state)
         int code;
         const char *text;
     } cases[] = {
-        {SYS_IO_URING_SETUP, EPERM, "io_uring_setup"},  {SYS_IO_URING_SETUP, ENOSYS, "seccomp"},
-        {SYS_IO_URING_SETUP, EINVAL, "Linux 6.1"},      {SYS_IO_URING_SETUP, EMFILE, "ulimit -n"},
-        {SYS_IO_URING_SETUP, ENOMEM, "RLIMIT_MEMLOCK"}, {SYS_IO_URING_REGISTER, EPERM, "io_uring_register"},
+        {SYS_IO_URING_SETUP, EPERM, "io_uring_setup"},
+        {SYS_IO_URING_SETUP, ENOSYS, "seccomp"},
+        {SYS_IO_URING_SETUP, EINVAL, "Linux 6.1"},
+        {SYS_IO_URING_SETUP, EMFILE, "ulimit -n"},
+        {SYS_IO_URING_SETUP, ENOMEM, "RLIMIT_MEMLOCK"},
+        {SYS_IO_URING_REGISTER, EPERM, "io_uring_register"},
+        {SYS_IO_URING_REGISTER, ENOMEM, "Cannot allocate memory"},
     };
     unsigned before = open_descriptors();
     for (size_t n = 0; n < sizeof cases / sizeof *cases; n++) {
@@ -621,8 +626,24 @@ static void refusals_say_what_to_change(void **state)
         sys_fault_arm(cases[n].call, 1, cases[n].code, false);
         assert_null(uring_create(ENTRIES, &error));
         assert_non_null(strstr(error.text, cases[n].text));
+        assert_int_equal(error.code, cases[n].code);
     }
     assert_int_equal(open_descriptors(), before);
+}
+
+static int start_without_memory(void *argument)
+{
+    struct io *io = argument;
+    memory_fails_in = 1; /* for the table of operations, which is made with the first */
+    io->ops->sync(io, STDIN_FILENO, 1);
+    return 0;
+}
+
+/* An end by a signal would be held against what the process was at. */
+static void without_memory_the_process_ends_in_order(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(fork_wait(fork_run(start_without_memory, f->io), WAIT_MS), 1);
 }
 
 static void planted_faults_come_back(void **state)
@@ -678,6 +699,7 @@ int main(void)
         cmocka_unit_test(looking_when_idle_is_no_system_call),
         cmocka_unit_test(buffers_over_the_limit_are_refused),
         cmocka_unit_test(refusals_say_what_to_change),
+        cmocka_unit_test(without_memory_the_process_ends_in_order),
         cmocka_unit_test(planted_faults_come_back),
     };
     struct CMUnitTest all[sizeof tests / sizeof *tests];

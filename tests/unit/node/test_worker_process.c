@@ -417,6 +417,41 @@ static void a_stop_ends_a_recovery(void **state)
     end_worker(s);
 }
 
+/* A worker's life that ends at its beginning; its exit status. */
+static int fail_to_begin(struct supervised *s, enum partition_state before, enum sys_call call, int code)
+{
+    int status = 0;
+
+    atomic_store(&s->region->state, before);
+    sys_fault_arm(call, 1, code, true);
+    fork_worker(s);
+    assert_int_equal(waitpid(s->pid, &status, 0), s->pid);
+    s->pid = 0;
+    sys_fault_clear();
+    close(s->control);
+    make_control(s);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+/* Memory and descriptors that a successor does not get come back; the other partitions are served meanwhile. */
+static void what_a_successor_lacks_does_not_end_the_node(void **state)
+{
+    static const enum sys_call calls[] = {SYS_IO_URING_SETUP, SYS_IO_URING_REGISTER};
+    struct supervised *s = prepare_worker();
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+        assert_int_equal(fail_to_begin(s, PARTITION_STARTING, calls[i], ENOMEM), WORKER_CANNOT_RUN);
+        assert_int_equal(fail_to_begin(s, PARTITION_RESTARTING, calls[i], EPERM), WORKER_CANNOT_RUN);
+        assert_int_equal(fail_to_begin(s, PARTITION_RESTARTING, calls[i], ENOMEM), 1);
+        assert_int_equal(fail_to_begin(s, PARTITION_STOPPED, calls[i], ENOMEM), 1);
+    }
+    assert_int_equal(fail_to_begin(s, PARTITION_RESTARTING, SYS_IO_URING_SETUP, EMFILE), 1);
+    close(s->birth.control);
+    end_worker(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -426,6 +461,7 @@ int main(void)
         cmocka_unit_test(a_stop_ends_a_recovery),
         cmocka_unit_test(what_can_never_be_read_stops_the_partition),
         cmocka_unit_test(a_segment_that_is_used_again_is_not_asked_for_again),
+        cmocka_unit_test(what_a_successor_lacks_does_not_end_the_node),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
