@@ -132,6 +132,7 @@ struct pending {
 struct session {
     uint64_t id;             /* 0: none is open */
     bool lost;               /* the node has ended it */
+    bool renewed;            /* the thread that renews knows of it */
     uint64_t keep_alive;     /* id of the session whose KeepAlive is on its way; 0: none is */
     uint64_t next;           /* number of the next command */
     uint64_t answered;       /* every number up to this one has been answered */
@@ -299,7 +300,7 @@ struct mr_client {
 
     bool refused; /* the node's answer to what a call waits for on the socket, if it was no */
     enum mr_status refusal;
-    uint8_t *status; /* what mr_node_status() gave out */
+    uint8_t *status;        /* what mr_node_status() gave out */
     size_t status_size;
     uint8_t *memory; /* what came as memory: the answer to Attach, ListSessions or TakeSnapshot */
     size_t memory_size;

@@ -298,12 +298,15 @@ enum mr_status renewer_start(struct mr_client *client)
     return client_fail(client, MR_NO_MEMORY, "%s", error.text);
 }
 
-enum mr_status renewer_add(struct mr_client *client, uint32_t partition, uint64_t session_id)
+enum mr_status renewer_add(struct link *link)
 {
-    struct order order = {.partition = partition, .session_id = session_id};
+    struct mr_client *client = link->client;
+    struct order order = {.partition = link->partition, .session_id = link->session.id};
 
     memcpy(order.directory, client->directory, sizeof(order.directory));
-    return send_order(client, order);
+    enum mr_status status = send_order(client, order);
+    link->session.renewed = status == MR_OK;
+    return status;
 }
 
 void renewer_stop(struct mr_client *client)

@@ -7,8 +7,8 @@
 
 /* Starts it unless it runs. */
 enum mr_status renewer_start(struct mr_client *client);
-/* From now on the session is renewed, as often as client->renew_every says. A lost one is forgotten by itself. */
-enum mr_status renewer_add(struct mr_client *client, uint32_t partition, uint64_t session_id);
+/* From now on the link's session is renewed, as often as client->renew_every says. A lost one is forgotten by itself. */
+enum mr_status renewer_add(struct link *link);
 /* Ends it, and waits for that. A no-op if it was never started. */
 void renewer_stop(struct mr_client *client);
 /* In a fork()ed child, where it does not run: closes the child's end, and what the thread had open if it was at

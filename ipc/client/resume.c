@@ -276,7 +276,7 @@ static enum mr_status go_on_with(struct link *link, uint64_t deadline)
         return status == MR_FORBIDDEN ? MR_SESSION_LOST : status;
     keep_alive_run(link);
     link_flush(link);
-    return renewer_add(link->client, link->partition, link->session.id);
+    return renewer_add(link);
 }
 
 /* The sessions are not this handle's. */

@@ -249,13 +249,12 @@ static enum mr_status new_service(struct link *link, const char *type, const cha
 static enum mr_status open_session(struct link *link, uint64_t deadline)
 {
     struct mr_client *client = link->client;
-    uint64_t before = link->session.lost ? 0 : link->session.id;
     enum mr_status status = renewer_start(client);
 
     if (status == MR_OK)
         status = session_open(link, deadline);
-    if (status == MR_OK && link->session.id != before)
-        status = renewer_add(client, link->partition, link->session.id);
+    if (status == MR_OK && !link->session.renewed)
+        status = renewer_add(link);
     return status;
 }
 

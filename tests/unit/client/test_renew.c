@@ -5,15 +5,18 @@
 #include <millrace/limits.h>
 #include <millrace/raw.h>
 
+#include "ipc/sys.h"
 #include "tests/support/fake_node.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/wait.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -106,6 +109,38 @@ static void test_it_connects_anew_if_its_channel_is_closed(void **state)
     assert_int_equal(mr_counter_increment(counter, 1, NULL), MR_OK);
 }
 
+/* Has the thread a channel there? It asks for one where there is a session to renew. */
+static bool renews_in(uint32_t partition)
+{
+    fake_node_hold(node);
+    const struct fake_channel *its = fake_renewing_channel(node, partition);
+    bool renews = its != NULL && its != fake_channel(node, partition);
+    fake_node_release(node);
+    return renews;
+}
+
+static void test_a_session_that_it_could_not_be_told_of(void **state)
+{
+    enum { FIFTH = 5 }; /* behind OpenChannel, Channel, ChannelMapped and ChannelOpened: the order */
+    (void)state;
+    char name[16] = "name 0";
+    uint32_t first, other;
+
+    open_many(1);
+    assert_int_equal(mr_partition_of(client, NULL, name, &first), MR_OK);
+    for (unsigned n = 1; mr_partition_of(client, NULL, name, &other) == MR_OK && other == first; n++)
+        snprintf(name, sizeof(name), "name %u", n);
+    assert_true(wait_for(fake_counts(node).renewals >= 1)); /* it has its channel, and says nothing more */
+    sys_fault_arm(SYS_SENDMSG, FIFTH, ENOBUFS, false);
+    assert_int_equal(mr_counter_open(client, name, &counter), MR_INTERNAL);
+    assert_non_null(strstr(mr_message(client), "the thread that renews sessions"));
+    assert_int_equal(sys_fault_count(SYS_SENDMSG), 1);
+    sys_fault_clear();
+    assert_false(renews_in(other));
+    assert_int_equal(mr_counter_open(client, name, &counter), MR_OK);
+    assert_true(wait_for(renews_in(other)));
+}
+
 /* Signals that this thread of the process blocks, from the kernel's account of it. */
 static unsigned long long blocked_signals(const char *thread)
 {
@@ -177,6 +212,7 @@ int main(void)
         TEST(test_sessions_are_renewed_while_the_program_does_nothing),
         TEST(test_a_session_that_is_lost_is_left_alone),
         TEST(test_it_connects_anew_if_its_channel_is_closed),
+        TEST(test_a_session_that_it_could_not_be_told_of),
         TEST(test_it_blocks_all_signals),
         TEST(test_closing_does_not_wait_for_a_node_that_says_nothing),
         TEST(test_the_node_s_end_and_closing),
