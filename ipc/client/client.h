@@ -300,6 +300,7 @@ struct mr_client {
 
     bool refused; /* the node's answer to what a call waits for on the socket, if it was no */
     enum mr_status refusal;
+    char refusal_text[512]; /* callbacks may fail in other ways until the call that asked returns */
     uint8_t *status;        /* what mr_node_status() gave out */
     size_t status_size;
     uint8_t *memory; /* what came as memory: the answer to Attach, ListSessions or TakeSnapshot */

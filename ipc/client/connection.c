@@ -148,10 +148,22 @@ static int text_size(const ProtobufCBinaryData *text)
     return text->len < 400 ? (int)text->len : 400;
 }
 
-static void refuse_ourselves(struct mr_client *client, enum mr_status status, const struct mr_error *error)
+/* No, for the reason that is the handle's text. */
+static void note_refusal(struct mr_client *client, enum mr_status status)
 {
     client->refused = true;
-    client->refusal = client_fail_error(client, status, error);
+    client->refusal = status;
+    snprintf(client->refusal_text, sizeof(client->refusal_text), "%s", client->message);
+}
+
+enum mr_status connection_refusal(struct mr_client *client)
+{
+    return client_fail(client, client->refusal, "%s", client->refusal_text);
+}
+
+static void refuse_ourselves(struct mr_client *client, enum mr_status status, const struct mr_error *error)
+{
+    note_refusal(client, client_fail_error(client, status, error));
 }
 
 static int add_to_poller(struct mr_client *client, int fd, struct mr_error *error)
@@ -252,8 +264,7 @@ static void channel_refused(struct link *link, enum mr_status status)
         reconnect_refused(link);
         return;
     }
-    client->refused = true;
-    client->refusal = status;
+    note_refusal(client, status);
 }
 
 static void on_channel(struct mr_client *client, const Millrace__V1__Channel *channel, int fds[HANDSHAKE_FDS],
@@ -317,8 +328,7 @@ static void on_refused(struct mr_client *client, const Millrace__V1__Refused *re
         channel_unmap(&mapped->channel);
         channel_refused(mapped, status);
     } else {
-        client->refused = true;
-        client->refusal = status;
+        note_refusal(client, status);
     }
     if (refused->fatal)
         lost(client, client->text);
@@ -340,8 +350,7 @@ static void on_status(struct mr_client *client, const Millrace__V1__Status *stat
     uint8_t *encoded = malloc(size > 0 ? size : 1);
 
     if (encoded == NULL) {
-        client->refused = true;
-        client->refusal = client_out_of_memory(client);
+        note_refusal(client, client_out_of_memory(client));
         return;
     }
     client->status_size = millrace__v1__status__pack(status, encoded);
@@ -376,8 +385,7 @@ static void on_memory(struct mr_client *client, uint64_t size, int fds[HANDSHAKE
         done += (uint64_t)got;
     }
     if (memory == NULL) {
-        client->refused = true;
-        client->refusal = client_out_of_memory(client);
+        note_refusal(client, client_out_of_memory(client));
         return;
     }
     client->memory = memory;
@@ -575,7 +583,7 @@ enum mr_status connection_wait_welcome(struct mr_client *client, uint64_t deadli
     enum mr_status status = client_wait(client, is_welcome, NULL, deadline);
 
     if (client->refused)
-        return client->refusal;
+        return connection_refusal(client);
     if (status == MR_TIMEOUT)
         return client_fail(client, MR_TIMEOUT, "the node at %s took the connection but did not answer in time",
                            client->path);
@@ -681,7 +689,7 @@ enum mr_status connection_wait_open(struct link *link, uint64_t deadline)
     if (client->gone) /* which has closed the link */
         return client_fail_with(client, MR_NO_NODE, client->gone_text);
     if (client->refused)
-        return client->refusal;
+        return connection_refusal(client);
     if (status == MR_TIMEOUT)
         return client_fail(client, MR_TIMEOUT,
                            "the channel to partition %" PRIu32 " did not open within call_timeout_ns", link->partition);

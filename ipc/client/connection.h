@@ -19,6 +19,9 @@ enum mr_status connection_ask(struct link *link);
 /* Asks and waits until it is open. MR_TIMEOUT leaves it to be waited for again. */
 enum mr_status connection_wait_open(struct link *link, uint64_t deadline);
 
+/* What client->refused stands for, said anew. */
+enum mr_status connection_refusal(struct mr_client *client);
+
 /* A message to the supervisor. MR_NO_NODE: the connection has ended, which the next look at it says to all. */
 enum mr_status connection_say(struct mr_client *client, const Millrace__V1__ClientMessage *message);
 /* Reads what has come on the socket, without waiting. */

@@ -47,7 +47,7 @@ static enum mr_status ask(struct mr_client *client, const Millrace__V1__ClientMe
             status = client_wait(client, is_over, &question, deadline);
     } while (status == MR_OK && *answer == NULL && !client->refused);
     client->may_set_aside = false;
-    return *answer != NULL ? MR_OK : status == MR_OK ? client->refusal : status;
+    return *answer != NULL ? MR_OK : status == MR_OK ? connection_refusal(client) : status;
 }
 
 /* Asks for the node's Status: client->status. */

@@ -329,9 +329,8 @@ enum mr_status mr_pending(struct mr_client *client, size_t n, struct mr_pending_
 
 enum mr_status resume_stream(struct handle *handle, const char *operation, uint64_t request, struct mr_stream **out)
 {
-    if (out == NULL)
-        return MR_INVALID;
-    *out = NULL;
+    if (out != NULL)
+        *out = NULL;
     if (handle == NULL)
         return MR_INVALID;
     struct mr_client *client = handle->client;
@@ -339,6 +338,8 @@ enum mr_status resume_stream(struct handle *handle, const char *operation, uint6
     enum mr_status status = client_enter_alone(client);
     if (status != MR_OK)
         return status;
+    if (out == NULL)
+        return client_fail_with(client, MR_INVALID, "out may not be NULL");
     struct session *session = &service->link->session;
     struct pending **at = &session->pending;
     if (service->session_id != session->id || session->lost)

@@ -317,11 +317,14 @@ enum mr_status service_open(struct mr_client *client, const char *type, const ch
 {
     struct service *service = NULL;
 
-    if (out == NULL)
-        return MR_INVALID;
-    *out = NULL;
+    if (out != NULL)
+        *out = NULL;
     enum mr_status status = client_enter_alone(client);
-    if (status != MR_OK || (status = check_name(client, name)) != MR_OK)
+    if (status != MR_OK)
+        return status;
+    if (out == NULL)
+        return client_fail_with(client, MR_INVALID, "out may not be NULL");
+    if ((status = check_name(client, name)) != MR_OK)
         return status;
     uint64_t deadline = client_deadline(client);
     struct handle *handle = calloc(1, size);

@@ -270,15 +270,16 @@ void streams_free(struct mr_client *client)
 enum mr_status stream_open(struct handle *handle, const struct operation *operation, const void *arguments,
                            struct mr_stream **out)
 {
-    if (out == NULL)
-        return MR_INVALID;
-    *out = NULL;
+    if (out != NULL)
+        *out = NULL;
     if (handle == NULL)
         return MR_INVALID;
     struct mr_client *client = handle->client;
     enum mr_status status = client_enter_alone(client);
     if (status != MR_OK)
         return status;
+    if (out == NULL)
+        return client_fail_with(client, MR_INVALID, "out may not be NULL");
     struct mr_stream *stream = calloc(1, sizeof(*stream));
     if (stream == NULL)
         return client_out_of_memory(client);

@@ -364,6 +364,13 @@ static void test_arguments(void **state)
     assert_int_equal(mr_run(NULL, 0, NULL), MR_INVALID);
     assert_int_equal(mr_take(client, NULL), MR_INVALID);
     assert_int_equal(mr_counter_open(client, "hits", NULL), MR_INVALID);
+    expect_message("out may not be NULL");
+    assert_int_equal(mr_cancel(client, 0), MR_NOT_FOUND);
+    assert_int_equal(mr_map_events(map, mr_text("k"), false, NULL), MR_INVALID);
+    expect_message("out may not be NULL");
+    assert_int_equal(mr_cancel(client, 0), MR_NOT_FOUND);
+    assert_int_equal(mr_map_events_resume(map, 1, NULL), MR_INVALID);
+    expect_message("out may not be NULL");
     assert_int_equal(mr_counter_increment_start(NULL, 1, (struct mr_then){add_up, NULL}, &request), MR_INVALID);
 }
 

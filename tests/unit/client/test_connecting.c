@@ -6,9 +6,11 @@
 #include <millrace/raw.h>
 
 #include "ipc/handshake.h"
+#include "ipc/sys.h"
 #include "proto/reader.h"
 #include "tests/support/fake_node.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/wait.h"
 #include "tests/unit/client/fixture.h"
 
 #include <setjmp.h>
@@ -114,6 +116,52 @@ static void test_a_refused_channel_is_told(void **state)
     assert_int_equal(mr_counter_open(client, "hits", &counter), MR_UNAVAILABLE);
 }
 
+/* The clock by which the library looks at its socket, every 10 ms. */
+static uint64_t coarse_ms(void)
+{
+    return sys_clock_ns(CLOCK_MONOTONIC_COARSE) / MR_MILLISECOND;
+}
+
+/* Waits, the first time, until what the node has said has been looked at, or will be in the next turn. Has another
+ * callback run in that one, and makes a call that fails. */
+static void fail_again(mr_client *of, const struct mr_result *result)
+{
+    static bool waited;
+    uint64_t request, since = coarse_ms();
+
+    (void)result;
+    if (!waited) {
+        assert_true(wait_for(strstr(mr_message(of), "too many") != NULL || wait_fd(mr_fd(of), POLLIN, 0)));
+        assert_true(wait_for(coarse_ms() > since + 10));
+    }
+    waited = true;
+    if (mr_counter_get_start(counter, (struct mr_then){fail_again, NULL}, &request) == MR_OK)
+        (void)mr_cancel(of, request);
+    (void)mr_cancel(of, 0);
+}
+
+/* What a callback asks for meanwhile is not what the call that waits says. */
+static void test_a_refusal_is_told_whatever_callbacks_do(void **state)
+{
+    (void)state;
+    char name[16] = "hits";
+    uint32_t first, other;
+    uint64_t request;
+    mr_counter *refused;
+
+    start(&(struct fake_options){.partitions = 2});
+    connect_to_it(NULL);
+    open_counter();
+    assert_int_equal(mr_partition_of(client, NULL, name, &first), MR_OK);
+    for (unsigned n = 0; mr_partition_of(client, NULL, name, &other) == MR_OK && other == first; n++)
+        snprintf(name, sizeof(name), "name %u", n);
+    fake_node_change(node, &(struct fake_options){.partitions = 2, .refuse_channels = true});
+    assert_int_equal(mr_counter_get_start(counter, (struct mr_then){fail_again, NULL}, &request), MR_OK);
+    assert_int_equal(mr_cancel(client, request), MR_OK);
+    assert_int_equal(mr_counter_open(client, name, &refused), MR_UNAVAILABLE);
+    expect_message("too many channels");
+}
+
 static void test_names(void **state)
 {
     (void)state;
@@ -167,6 +215,7 @@ int main(void)
         TEST(test_a_refusal_is_told),
         TEST(test_another_version_of_the_hand_shake),
         TEST(test_a_refused_channel_is_told),
+        TEST(test_a_refusal_is_told_whatever_callbacks_do),
         cmocka_unit_test(test_names),
         TEST(test_partitions),
         TEST(test_node_status),
