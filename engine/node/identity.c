@@ -14,7 +14,8 @@
  *    64  u8[56]   0
  *   120  u64      XXH3-64 of bytes 0 to 119, seed 0
  *
- * A directory is made in this order: the partitions' folders, channel-ids, the directory synced, at last the identity.
+ * A directory is made in this order: the partitions' folders, channel-ids, the directory synced, and the one above it,
+ * in which it may have been made just now by whomever; at last the identity.
  * So a directory with an identity is complete, and one without may be made (again) as long as no partition's folder has
  * anything in it. In `memory` the identity is there to refuse the directory on disk; id, secret and hash seed are made
  * anew at each start, since nothing of before is left. */
@@ -199,7 +200,25 @@ static int make_folders(int directory, const char *dir, uint32_t partitions, str
     return 0;
 }
 
-static int make_identity(int directory, const struct options *options, struct identity *identity,
+/* A power cut may not take DIR back with all that is in it. `made`: just now. Where somebody else made it, in a place
+ * that this user may not read, it is left to him. */
+static int sync_above(int directory, const char *dir, bool made, struct mr_error *error)
+{
+    int parent = sys_openat(directory, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+
+    if (parent < 0 && errno == EACCES && !made)
+        return 0;
+    if (parent >= 0 && sys_fsync(parent) == 0) {
+        (void)sys_close(parent); /* was only synced */
+        return 0;
+    }
+    error_system(error, errno, "--dir %s: cannot sync the directory above", dir);
+    if (parent >= 0)
+        (void)sys_close(parent);
+    return -1;
+}
+
+static int make_identity(int directory, bool made, const struct options *options, struct identity *identity,
                          struct mr_error *error)
 {
     const char *dir = options->dir;
@@ -216,6 +235,8 @@ static int make_identity(int directory, const struct options *options, struct id
         if (sys_fsync(directory) != 0)
             return error_system(error, errno, "cannot sync the directory %s", dir);
     }
+    if (sync_above(directory, dir, made, error) != 0)
+        return -1;
     return write_identity(directory, dir, identity, error);
 }
 
@@ -236,14 +257,15 @@ static int check_folders(int directory, const char *dir, uint32_t partitions, st
 }
 
 /* With the lock held. */
-static int settle(int directory, const struct options *options, struct identity *identity, struct mr_error *error)
+static int settle(int directory, bool made, const struct options *options, struct identity *identity,
+                  struct mr_error *error)
 {
     int read = read_identity(directory, options->dir, identity, error);
 
     if (read < 0)
         return -1;
     if (read == 1)
-        return make_identity(directory, options, identity, error);
+        return make_identity(directory, made, options, identity, error);
     if (check_against(identity, options, error) != 0)
         return -1;
     if (identity->memory)
@@ -274,43 +296,31 @@ static int check_private(int directory, const char *dir, struct mr_error *error)
     return 0;
 }
 
-/* Makes DIR if its parent exists, and makes sure that a power cut does not take it back. */
-static int open_directory(const char *dir, struct mr_error *error)
+/* Makes DIR if its parent exists. */
+static int open_directory(const char *dir, bool *made, struct mr_error *error)
 {
-    bool made = sys_mkdir(dir, 0700) == 0;
-
-    if (!made && errno != EEXIST)
+    *made = sys_mkdir(dir, 0700) == 0;
+    if (!*made && errno != EEXIST)
         return error_system(error, errno, "--dir %s: cannot make the data directory", dir);
     int directory = sys_open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (directory < 0)
         return error_system(error, errno, "--dir %s: cannot open the data directory", dir);
-    if (!made) {
-        if (check_private(directory, dir, error) == 0)
-            return directory;
-        (void)sys_close(directory); /* was only looked at */
-        return -1;
-    }
-    int parent = sys_openat(directory, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-    if (parent < 0 || sys_fsync(parent) != 0) {
-        error_system(error, errno, "--dir %s: cannot sync the directory above", dir);
-        if (parent >= 0)
-            (void)sys_close(parent);
-        (void)sys_close(directory);
-        return -1;
-    }
-    (void)sys_close(parent); /* was only synced */
-    return directory;
+    if (*made || check_private(directory, dir, error) == 0)
+        return directory;
+    (void)sys_close(directory); /* was only looked at */
+    return -1;
 }
 
 int identity_open(const struct options *options, struct identity *identity, int *lock_fd, struct mr_error *error)
 {
-    int directory = open_directory(options->dir, error);
+    bool made;
+    int directory = open_directory(options->dir, &made, error);
 
     *lock_fd = -1;
     if (directory < 0)
         return -1;
     int lock = directory_lock_take(directory, options->dir, identity_lock_wait, error);
-    if (lock >= 0 && settle(directory, options, identity, error) != 0) {
+    if (lock >= 0 && settle(directory, made, options, identity, error) != 0) {
         (void)sys_close(lock); /* lets go of the lock, whatever it says */
         lock = -1;
     }

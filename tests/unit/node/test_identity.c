@@ -364,6 +364,31 @@ static void test_failing_calls_leave_nothing_half_made(void **state)
     assert_true(failures >= 20);
 }
 
+/* How many directories and files a start makes durable. */
+static unsigned count_flushes(void)
+{
+    sys_fault_clear();
+    expect_open();
+    return sys_call_count(SYS_FSYNC);
+}
+
+/* The entry in the directory above must outlive a power cut, also where it was not this start that made it. */
+static void test_who_made_the_directory_is_all_the_same(void **state)
+{
+    (void)state;
+    unsigned all = count_flushes();
+
+    assert_true(all > 0);
+    assert_int_equal(count_flushes(), 0); /* it is complete */
+    temp_dir_file(dir, parent, "of mkdir(1), or of root for --user");
+    assert_int_equal(mkdir(dir, 0700), 0);
+    assert_int_equal(count_flushes(), all);
+    temp_dir_file(dir, parent, "of a start that failed");
+    sys_fault_arm(SYS_OPENAT, 2, EIO, false); /* behind the lock's */
+    assert_int_equal(open_it(), -1);
+    assert_int_equal(count_flushes(), all);
+}
+
 static void test_channel_numbers_go_on(void **state)
 {
     (void)state;
@@ -435,6 +460,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_the_lock_names_its_holder, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_an_inherited_lock_is_held_too, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_failing_calls_leave_nothing_half_made, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_who_made_the_directory_is_all_the_same, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_channel_numbers_go_on, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_damaged_channel_numbers_are_refused, set_up, tear_down),
     };
