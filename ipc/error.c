@@ -9,14 +9,14 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A path or a peer's name may contain anything; what is printed stays on one line and cannot move a terminal's
- * cursor. */
-static void keep_to_one_line(char *text)
+void error_keep_to_one_line(char *text, size_t size)
 {
-    for (; *text != '\0'; text++) {
-        unsigned char c = (unsigned char)*text;
+    for (size_t i = 0; i < size; i++) {
+        unsigned char c = (unsigned char)text[i], next = i + 1 < size ? (unsigned char)text[i + 1] : 0;
         if (c < 0x20 || c == 0x7f)
-            *text = '?';
+            text[i] = '?';
+        else if (c == 0xc2 && next >= 0x80 && next < 0xa0)
+            text[i] = text[i + 1] = '?';
     }
 }
 
@@ -29,7 +29,7 @@ static void format_text(char *text, size_t room, const char *format, va_list arg
         text[0] = '\0';
     else if ((size_t)length >= room)
         memcpy(text + room - 4, "...", 4);
-    keep_to_one_line(text);
+    error_keep_to_one_line(text, strlen(text));
 }
 
 #undef error_set /* for the analyzer's sake: see error.h */

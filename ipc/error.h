@@ -5,6 +5,8 @@
 #ifndef IPC_ERROR_H
 #define IPC_ERROR_H
 
+#include <stddef.h>
+
 struct mr_error {
     int code;       /* errno of the failed call; 0: none failed, what was found is wrong */
     char text[384]; /* one line, no newline at its end */
@@ -14,6 +16,11 @@ struct mr_error {
 int error_set(struct mr_error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* The same for a failed system call: appends ": " and what `code` (an errno) means. */
 int error_system(struct mr_error *error, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Replaces, in what is to be one line for a person, all that could begin another one or move a terminal's cursor: a
+ * path or a peer's words may contain anything. Of UTF-8 also U+0080 to U+009F, among which is what begins a terminal's
+ * commands in one character. */
+void error_keep_to_one_line(char *text, size_t size);
 
 #ifdef __clang_analyzer__ /* it looks at one file at a time, and would take them to return 0 now and then */
 #define error_set(...) (error_set(__VA_ARGS__), -1)

@@ -36,6 +36,8 @@ void json_string(FILE *to, const void *text, size_t size)
             fputs("\\t", to);
         } else if (*at < 0x20 || *at == 0x7f) {
             fprintf(to, "\\u%04x", *at);
+        } else if (*at == 0xc2 && at[1] < 0xa0) { /* control characters, too */
+            fprintf(to, "\\u%04x", at[1]);
         } else {
             fwrite(at, 1, length, to);
         }

@@ -30,7 +30,7 @@ void map_help(FILE *to)
         "                          the beginning: INDEX is 0, VALUE empty; INSERT, UPDATE, REMOVE; and REPLAY\n"
         "\n"
         "A VALUE of - is read from standard input, to its end. In lines of entries and events a tab is \\t, a newline\n"
-        "\\n, a backslash \\\\, any other control character \\x and two hexadecimal digits.\n"
+        "\\n, a backslash \\\\, each byte of another control character \\x and two hexadecimal digits.\n"
         "\n"
         "  --ttl D            put, insert, update: the entry ends after this long\n"
         "  --index N          put, update, remove: only if the entry's index is N, else CONFLICT\n"

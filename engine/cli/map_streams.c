@@ -18,7 +18,14 @@
 
 /* ---- Lines ---- */
 
-/* Bytes such that they are one word of a line: what would be taken for the line's own is escaped. */
+/* Is it a control character of two bytes, U+0080 to U+009F in UTF-8? A terminal takes it for one. */
+static bool is_wide_control(const unsigned char *at, size_t size)
+{
+    return size >= 2 && at[0] == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0;
+}
+
+/* Bytes such that they are one word of a line: what would be taken for the line's own, or for a terminal's commands, is
+ * escaped. */
 static void print_escaped(FILE *to, struct mr_bytes bytes)
 {
     const unsigned char *at = bytes.data;
@@ -32,6 +39,8 @@ static void print_escaped(FILE *to, struct mr_bytes bytes)
             fputs("\\n", to);
         else if (at[i] < 0x20 || at[i] == 0x7f)
             fprintf(to, "\\x%02x", at[i]);
+        else if (is_wide_control(at + i, bytes.size - i))
+            fprintf(to, "\\xc2\\x%02x", at[++i]);
         else
             putc(at[i], to);
 }

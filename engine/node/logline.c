@@ -10,6 +10,7 @@
  * the look and the write does it wait.) */
 #include "engine/node/logline.h"
 
+#include "ipc/error.h"
 #include "ipc/sys.h"
 
 #include <errno.h>
@@ -60,9 +61,7 @@ void logline(enum logline_level level, uint32_t partition, const char *format, .
     int length = vsnprintf(line + head, room, format, arguments);
     va_end(arguments);
     size_t size = length < 0 ? 0 : (size_t)length < room ? (size_t)length : room - 1;
-    for (size_t i = head; i < head + size; i++)
-        if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
-            line[i] = '?';
+    error_keep_to_one_line(line + head, size);
     line[head + size] = '\n';
     lost = !has_room();
     if (lost)

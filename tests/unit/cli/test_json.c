@@ -45,6 +45,8 @@ static void test_strings(void **state)
     expect_json_string("a\"b\\c/d", 7, "\"a\\\"b\\\\c/d\"");
     expect_json_string("\n\t\r\0\x1f\x7f", 6, "\"\\n\\t\\u000d\\u0000\\u001f\\u007f\"");
     expect_json_string("\xc3\xa9\xe2\x82\xac\xf0\x9d\x84\x9e", 9, "\"\xc3\xa9\xe2\x82\xac\xf0\x9d\x84\x9e\"");
+    /* U+0080 to U+009F are control characters to a terminal, U+009B the beginning of a command. */
+    expect_json_string("\xc2\x80\xc2\x9b\xc2\x9f\xc2\xa0", 8, "\"\\u0080\\u009b\\u009f\xc2\xa0\"");
     expect_json_string("a\xff\xc3z", 4, "\"a\\ufffd\\ufffdz\"");
     expect_json_string("\xed\xa0\x80", 3, "\"\\ufffd\\ufffd\\ufffd\"");
 }

@@ -65,6 +65,8 @@ static void stays_on_one_line(void **state)
     (void)state;
     error_set(&error, "file %s", "a\nb\033[2J\x7f\tc");
     assert_string_equal(error.text, "file a?b?[2J??c");
+    error_set(&error, "%s", "a\xc2\x9b\x32J\xc2\x85\xc2\xa0\xc2"); /* the last one is cut */
+    assert_string_equal(error.text, "a??2J??\xc2\xa0\xc2");
     error_set(&error, "%s",
               "Gr\xc3\xbc\xc3\x9f"
               "e");

@@ -202,6 +202,7 @@ static void test_log_lines(void **state)
     expect_line(LOGLINE_INFO, 2, "hello", TIME "info  partition 2: hello\n$");
     expect_line(LOGLINE_WARNING, 0, "hello", TIME "warn  node: hello\n$");
     expect_line(LOGLINE_ERROR, 0, "two\nlines\033[31m", TIME "error node: two.lines.\\[31m\n$");
+    expect_line(LOGLINE_ERROR, 0, "a\xc2\x9b\x32J", TIME "error node: a\\?\\?2J\n$");
     memset(text, 'x', sizeof(text) - 1);
     text[sizeof(text) - 1] = '\0';
     expect_line(LOGLINE_INFO, 0, text, TIME "info  node: x{900,1000}\n$");
