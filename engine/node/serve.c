@@ -10,7 +10,9 @@
 #include "engine/node/supervisor.h"
 #include "engine/node/worker.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 int serve_main(int argc, char **argv)
 {
@@ -22,7 +24,10 @@ int serve_main(int argc, char **argv)
     switch (options_parse(argc, argv, &options, &error)) {
     case OPTIONS_HELP:
         options_help(stdout);
-        return fflush(stdout) == 0 ? 0 : 1;
+        if (fflush(stdout) == 0 && !ferror(stdout))
+            return 0;
+        fprintf(stderr, "millrace: standard output could not be written: %s\n", strerror(errno));
+        return 1;
     case OPTIONS_WRONG:
         fprintf(stderr, "millrace serve: %s\n", error.text);
         return 2;

@@ -206,7 +206,7 @@ class FullOutput(unittest.TestCase):
             node.output("snapshot")
             for words in [["--version"], ["--help"], ["status"], ["snapshot"], ["counter", "get", "c"],
                           ["map", "get", "m", "k"], ["map", "get", "m", "large"], ["map", "entries", "m"],
-                          ["map", "events", "m", "--replay"], ["raw"]]:
+                          ["map", "events", "m", "--replay"], ["raw"], ["serve", "--help"]]:
                 self.expect_failure(node, *words, given=open_session().encode())
             self.expect_failure(node, "session", "list")  # that one
             self.assertEqual(node.stop(), 0)
