@@ -257,9 +257,12 @@ int main(int argc, char **argv)
     if (result != 0)
         return 1;
     bench_report(&run.options, &run.node, run.rounds, run.options.repeats);
-    fflush(stdout); /* so that what went wrong stands below */
+    if (fflush(stdout) != 0 || ferror(stdout)) { /* now, so that what went wrong stands below */
+        fprintf(stderr, "millrace-bench: standard output could not be written: %s\n", strerror(errno));
+        result = -1;
+    }
     if (run.options.json != NULL)
-        result = bench_report_json(&run.options, &run.node, run.rounds, run.options.repeats);
+        result |= bench_report_json(&run.options, &run.node, run.rounds, run.options.repeats);
     for (unsigned n = 0; n < run.processes; n++)
         if (run.shared->clients[n].first_error[0] != '\0')
             fprintf(stderr, "millrace-bench: client %u: %s\n", n + 1, run.shared->clients[n].first_error);

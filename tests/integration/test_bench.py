@@ -235,6 +235,13 @@ class Bench(unittest.TestCase):
         self.assertIn("durability", bench("--durability", "some", expect=1)[2])
         self.assertIn("usage:", bench("--help", expect=0)[1])
 
+    def test_figures_that_cannot_be_written(self):
+        with tempfile.TemporaryDirectory() as directory, open("/dev/full", "wb") as full:
+            done = subprocess.run([BENCH, *SHORT, "--dir", directory], stdout=full, stderr=subprocess.PIPE,
+                                  timeout=2 * WAIT, check=False)
+        self.assertEqual((done.returncode, done.stderr),
+                         (1, b"millrace-bench: standard output could not be written: No space left on device\n"))
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)
