@@ -300,7 +300,7 @@ static void take_hello(struct supervisor *s, struct connection *connection, cons
         return;
     }
     if (hello->version != HANDSHAKE_VERSION) {
-        connection_refuse(s, connection, MR_INVALID, true,
+        connection_refuse(s, connection, MR_NOT_SUPPORTED, true,
                           "the node's hand-shake has version %d, yours has version %" PRIu32
                           "; use the library that belongs to the node",
                           HANDSHAKE_VERSION, hello->version);
