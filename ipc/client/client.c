@@ -19,6 +19,7 @@
 #include "ipc/client/stream.h"
 #include "ipc/client/wait.h"
 #include "ipc/sys.h"
+#include "proto/reader.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -168,6 +169,8 @@ static enum mr_status take_options(struct mr_client *client, const struct mr_opt
     options->name_space = strdup(name_space);
     if (options->name_space == NULL)
         return client_out_of_memory(client);
+    if (!utf8_valid((struct slice){(const uint8_t *)name_space, strlen(name_space)}))
+        return client_fail_with(client, MR_INVALID, "options.name_space has to be UTF-8");
     if (options->session_timeout_ns == 0)
         options->session_timeout_ns = (int64_t)MR_SESSION_TIMEOUT_DEFAULT;
     if (options->session_timeout_ns < (int64_t)MR_SESSION_TIMEOUT_MIN ||

@@ -63,6 +63,7 @@ static void test_options_out_of_range(void **state)
         const char *part;
     } wrong[] = {
         {{.size = 0}, "options.size"},
+        {{.size = sizeof(struct mr_options), .name_space = "\xff"}, "name_space"},
         {{.size = sizeof(struct mr_options), .session_timeout_ns = -1}, "session_timeout_ns"},
         {{.size = sizeof(struct mr_options), .session_timeout_ns = (int64_t)MR_SESSION_TIMEOUT_MAX + 1}, "24 h"},
         {{.size = sizeof(struct mr_options), .call_timeout_ns = -1}, "call_timeout_ns"},
