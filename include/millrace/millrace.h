@@ -126,11 +126,11 @@ struct mr_options {
  * MR_NO_MEMORY alone it may be NULL, which mr_message() and mr_close() take.
  *
  * MR_NO_NODE: nobody listens there. MR_FORBIDDEN: this user may not connect there. MR_INVALID: no path given, a path
- * over 107 bytes, an option out of range. MR_UNAVAILABLE: the node has too many connections. MR_INVALID from the node,
- * MR_NOT_SUPPORTED from the library: they do not speak the same version of the conversation. MR_NOT_SUPPORTED also:
- * `options` has a field set that this library does not know. MR_TIMEOUT. With `resume` also: MR_SESSION_LOST: a session
- * has ended meanwhile, or the node serves another data directory; MR_UNAVAILABLE: a process still uses one (the message
- * names it); MR_INVALID: the bytes are not what mr_session_save() wrote. Then none of the sessions is touched. */
+ * over 107 bytes, an option out of range. MR_UNAVAILABLE: the node has too many connections. MR_NOT_SUPPORTED: node and
+ * library do not speak the same version of the conversation, or `options` has a field set that this library does not
+ * know. MR_TIMEOUT. With `resume` also: MR_SESSION_LOST: a session has ended meanwhile, or the node serves another data
+ * directory; MR_UNAVAILABLE: a process still uses one (the message names it); MR_INVALID: the bytes are not what
+ * mr_session_save() wrote. Then none of the sessions is touched. */
 MR_API enum mr_status mr_connect(const char *socket_path, const struct mr_options *options, mr_client **out);
 
 /* Ends everything on the handle: requests that are still open end with MR_CANCELED (their callbacks run, inside this
