@@ -141,7 +141,7 @@ static void test_a_session_that_it_could_not_be_told_of(void **state)
     assert_true(wait_for(renews_in(other)));
 }
 
-/* Signals that this thread of the process blocks, from the kernel's account of it. */
+/* Signals that this thread of the process blocks, from the kernel's account of it; 0: it is gone. */
 static unsigned long long blocked_signals(const char *thread)
 {
     char file[64];
@@ -150,7 +150,8 @@ static unsigned long long blocked_signals(const char *thread)
 
     snprintf(file, sizeof(file), "/proc/self/task/%.20s/status", thread);
     FILE *status = fopen(file, "r");
-    assert_non_null(status);
+    if (status == NULL)
+        return 0;
     while (fgets(line, sizeof(line), status) != NULL)
         sscanf(line, "SigBlk: %llx", &blocked);
     fclose(status);
@@ -181,7 +182,8 @@ static void test_it_blocks_all_signals(void **state)
     assert_true(wait_for(threads_that_block_all() == before + 1));
     mr_close(client);
     client = NULL;
-    assert_int_equal(threads_that_block_all(), before);
+    /* Whoever joins a thread may be ahead of the kernel, which takes it off its list. */
+    assert_true(wait_for(threads_that_block_all() == before));
 }
 
 static void test_closing_does_not_wait_for_a_node_that_says_nothing(void **state)

@@ -207,6 +207,7 @@ static void test_who_is_busy_makes_no_system_calls(void **state)
     struct fake_channel *channel = fake_channel(node, 1);
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
         before += sys_call_count(kinds[i]);
+    uint64_t began = wait_now_ms();
     for (unsigned round = 0; round < 1000; round++) {
         for (int i = 0; i < 10; i++)
             increment();
@@ -219,7 +220,8 @@ static void test_who_is_busy_makes_no_system_calls(void **state)
     assert_int_equal(seen.count, 10000);
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
         after += sys_call_count(kinds[i]);
-    assert_in_range(after - before, 0, 60); /* the renewing thread, and the node's, are in the count */
+    /* Now and then it looks whether the node is there; the renewing thread, and the node's, are in the count as well. */
+    assert_in_range(after - before, 0, 60 + (wait_now_ms() - began) / 2);
 }
 
 /* ---- Time limits ---- */
