@@ -367,8 +367,8 @@ static void test_a_worker_that_is_busy_has_its_time(void **state)
 {
     (void)state;
 
-    start(&(struct stub_config){.partitions = 1, .stop_limit = 200 * MR_MILLISECOND});
-    node.workers[0].busy = 500;
+    start(&(struct stub_config){.partitions = 1, .stop_limit = MR_SECOND});
+    node.workers[0].busy = 1500; /* a millisecond each, and more */
     assert_int_equal(stub_node_stop(&node), 0);
     assert_int_equal(node.workers[0].busy, 0);
     assert_false(stub_node_said(&node, "did not stop in time"));
@@ -439,7 +439,9 @@ static void test_a_second_node_is_refused(void **state)
 
     start(&(struct stub_config){.partitions = 1});
     stub_greet(&client, &node);
-    stub_node_start(&second, dir, &(struct stub_config){.socket = temp_dir_file(socket, dir, "second.sock")});
+    stub_node_start(
+        &second, dir,
+        &(struct stub_config){.socket = temp_dir_file(socket, dir, "second.sock"), .lock_wait = 200 * MR_MILLISECOND});
     assert_int_equal(stub_node_wait(&second), 1);
     snprintf(text, sizeof(text), "in use by the node with pid %d", (int)node.pid);
     assert_true(stub_node_said(&second, text));

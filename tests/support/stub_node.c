@@ -227,7 +227,8 @@ static int run_node(void *argument)
     redirect(STDERR_FILENO, start->node->error);
     if (config->notify != NULL)
         setenv("NOTIFY_SOCKET", config->notify, 1);
-    identity_lock_wait = 200000000;
+    if (config->lock_wait != 0)
+        identity_lock_wait = config->lock_wait;
     if (config->descriptors != 0 &&
         setrlimit(RLIMIT_NOFILE, &(struct rlimit){config->descriptors, config->descriptors}) != 0)
         return 93;

@@ -57,6 +57,7 @@ struct stub_config {
     const char *fault;           /* MR_FAULT's form, armed when the supervisor begins */
     const char *cpus;            /* --cpus */
     uint64_t handshake_limit;    /* ns; 0: the node's own */
+    uint64_t lock_wait;          /* ns for the directory's lock; 0: the node's own */
     const char *options[8];      /* more of them, NULL behind the last */
     struct stub_worker *workers; /* STUB_PARTITIONS, in shared memory; NULL: made by stub_node_start() */
 };
@@ -69,7 +70,7 @@ struct stub_node {
     struct stub_worker *workers;
 };
 
-/* Starts a node on `dir`. Waiting for the lock is cut to 200 ms. */
+/* Starts a node on `dir`. */
 void stub_node_start(struct stub_node *node, char *dir, const struct stub_config *config);
 /* Waits for its ready line; false if it ends first or does not come. */
 bool stub_node_ready(const struct stub_node *node);
