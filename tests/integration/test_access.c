@@ -32,6 +32,7 @@
 #define STRANGER 54321u
 #define FRIEND 54322u
 #define CLUB 54323u
+#define HURRY UINT64_C(2000000000) /* for each step of a hand-shake; the test's own have to be made in it, too */
 
 static char *dir;
 static char open_dir[64]; /* whoever may pass; what tests have for temporary files may be closed to others */
@@ -288,7 +289,7 @@ static void test_who_does_not_greet_is_dropped(void **state)
     (void)state;
     struct stub_client silent, honest;
 
-    start(&(struct stub_config){.handshake_limit = 100000000});
+    start(&(struct stub_config){.handshake_limit = HURRY});
     stub_greet(&honest, &node);
     stub_connect(&silent, &node);
     stub_expect_refused(&silent, MR_TIMEOUT, "no Hello", true);
@@ -306,7 +307,7 @@ static void test_a_channel_that_is_not_mapped_is_taken_back(void **state)
     struct stub_client client;
     struct channel channel, after;
 
-    start(&(struct stub_config){.handshake_limit = 100000000});
+    start(&(struct stub_config){.handshake_limit = HURRY});
     stub_greet(&client, &node);
     stub_map_channel(&client, 1, 0, &channel);
     stub_expect_refused(&client, MR_TIMEOUT, "was not mapped in time", false);

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 #include <millrace/counter.h>
+#include <millrace/limits.h>
 #include <millrace/map.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -53,10 +54,14 @@ static int fill_and_stop(void *argument)
     struct story *story = argument;
     mr_client *client = NULL;
     mr_counter *counter = NULL;
+    /* Nobody renews it while this process is stopped. */
+    const struct mr_options long_session = {.size = sizeof(long_session),
+                                            .session_timeout_ns = 3600 * (int64_t)MR_SECOND};
     enum mr_status status;
     unsigned full = 0;
 
-    if (mr_connect(node.socket, NULL, &client) != MR_OK || mr_counter_open(client, story->name, &counter) != MR_OK)
+    if (mr_connect(node.socket, &long_session, &client) != MR_OK ||
+        mr_counter_open(client, story->name, &counter) != MR_OK)
         return 1;
     /* The node empties the ring as long as it has room for the answers: full is when it stays so. */
     while (full < 100) {
