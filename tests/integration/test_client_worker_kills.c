@@ -80,7 +80,8 @@ static void test_increments_in_a_loop(void **state)
 
     assert_int_equal(mr_counter_open(client, "hits", &counter), MR_OK);
     start_killing(&killer, 100);
-    while (killer.kills < 100) {
+    /* Where the disk is slow, hardly one is acknowledged between two kills. */
+    while (killer.kills < 100 || acknowledged <= 100) {
         enum mr_status status = mr_counter_increment(counter, 1, &value);
         if (status != MR_OK)
             fail_msg("after %d kills: %s: %s", (int)killer.kills, mr_status_name(status), mr_message(client));
@@ -89,7 +90,6 @@ static void test_increments_in_a_loop(void **state)
     stop_killing(&killer);
     assert_int_equal(mr_counter_get(counter, &value), MR_OK);
     assert_int_equal(value, acknowledged);
-    assert_true(acknowledged > 100);
 }
 
 static void test_opening_and_closing_in_a_loop(void **state)
@@ -117,8 +117,7 @@ static void test_opening_and_closing_in_a_loop(void **state)
     }
     stop_killing(&killer);
     /* Each session was closed, and only once: none is left but those that mr_close() gave no second for. */
-    struct node_partition partition = node_partition(&node, 1);
-    assert_true(partition.sessions <= 1);
+    assert_true(wait_for(node_partition(&node, 1).sessions <= 1));
 }
 
 /* ---- Pipelined ---- */
