@@ -129,7 +129,7 @@ static uint32_t hear_worker(struct supervised *s, struct control_message *messag
     int fds[CONTROL_FDS];
     unsigned fd_count;
 
-    if (poll(&wait, 1, 5000) != 1 || control_receive(s->control, message, fds, &fd_count, &error) != 0)
+    if (poll(&wait, 1, (int)WAIT_MS) != 1 || control_receive(s->control, message, fds, &fd_count, &error) != 0)
         return 0;
     return message->kind;
 }
@@ -265,7 +265,7 @@ static void take_answers(struct supervised *s, struct ring_reader *reader, unsig
     const uint8_t *at = NULL;
 
     for (unsigned polls = 0; count > 0; polls++) {
-        assert_true(polls < 5000);
+        assert_true(polls < WAIT_MS);
         if (poll(&wait, 1, 1) == 1 && hear_worker(s, &message) == CONTROL_WANT_SEGMENT)
             give(s, message.slot);
         for (; ring_peek(reader, sizeof(head), &at) == RING_OK; count--) {
