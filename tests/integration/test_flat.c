@@ -15,6 +15,7 @@
 #include <millrace/limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 
 #include "tests/support/live_node.h"
 #include "tests/support/spawn.h"
@@ -255,6 +256,9 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_flat), cmocka_unit_test(test_what_is_left_is_seen)};
     const struct CMUnitTest rounds[] = {cmocka_unit_test(test_flat)};
 
+    /* Of the node, too: the kernel makes a huge page of a few small ones whenever it comes to it. */
+    if (prctl(PR_SET_THP_DISABLE, 1L, 0L, 0L, 0L) != 0)
+        return 1;
     return argc == 2 && strcmp(argv[1], "--flat") == 0 ? cmocka_run_group_tests(rounds, NULL, NULL)
                                                        : cmocka_run_group_tests(tests, NULL, NULL);
 }
