@@ -312,6 +312,7 @@ struct killer {
     pthread_t thread;
     atomic_uint kills;
     atomic_bool stop;
+    const atomic_uint *written; /* it kills again when more is: where the disk is slow, nothing may be in between */
 };
 
 static void *kill_workers(void *argument)
@@ -319,9 +320,11 @@ static void *kill_workers(void *argument)
     struct killer *killer = argument;
 
     while (!killer->stop) {
+        unsigned at = *killer->written;
         pid_t before = node_kill_worker(&node, 1);
         node_wait_worker(&node, 1, before);
         killer->kills++;
+        (void)wait_for(*killer->written != at || killer->stop);
     }
     return NULL;
 }
@@ -329,8 +332,8 @@ static void *kill_workers(void *argument)
 static void test_workers_die(void **state)
 {
     (void)state;
-    struct killer killer = {.kills = 0};
-    struct writing writing;
+    struct writing writing = {.written = 0};
+    struct killer killer = {.written = &writing.written};
     mr_stream *pulled = listen_to("", false);
     mr_stream *later = listen_to("key", false);
     unsigned total = 0;
