@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The node's io on a real kernel: writes, watches, wakes, sleeping, and what it says when it is refused something. */
+/* The node's io on a real kernel: writes, watches, wakes, sleeping; what it is refused: test_uring_refusals.c. */
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -21,23 +21,9 @@
 #include <cmocka.h>
 
 #include "ipc/sys.h"
-#include "tests/support/failing_memory.h"
 #include "tests/support/spawn.h"
 #include "tests/support/wait.h"
 #include "tests/unit/io/fixture.h"
-
-/* The next completion, waited for. */
-static struct io_completion next(struct io *io)
-{
-    struct io_completion completion;
-    uint64_t end = wait_now_ms() + WAIT_MS;
-    while (io->ops->completions(io, &completion, 1) == 0) {
-        if (wait_now_ms() > end)
-            fail_msg("no completion");
-        io->ops->sleep(io, UINT64_C(1000000000));
-    }
-    return completion;
-}
 
 static void expect(struct io *io, uint64_t token, int32_t result)
 {
@@ -571,81 +557,6 @@ static void looking_when_idle_is_no_system_call(void **state)
     assert_int_equal(fork_wait(fork_run(look_when_idle, "busy"), WAIT_MS), 128 + SIGSYS);
 }
 
-/* ---- refusals ---- */
-
-/* What is locked counts for all processes of a user, so it is tried as one who has no others. */
-static int register_too_much(void *argument)
-{
-    struct mr_error error;
-    struct rlimit limit = {.rlim_cur = 786432, .rlim_max = 786432};
-    uid_t user = (uid_t)(1000000 + getpid());
-    (void)argument;
-    if (setrlimit(RLIMIT_MEMLOCK, &limit) != 0 || (getuid() == 0 && setresuid(user, user, user) != 0))
-        return 1;
-    struct io *io = uring_create(ENTRIES, &error);
-    size_t size = 1 << 20;
-    void *memory = io_memory(size, &error);
-    if (!io || !memory)
-        return 2;
-    if (io->ops->register_buffers(io, memory, size, &error) != -1 || error.code != ENOMEM ||
-        !strstr(error.text, "RLIMIT_MEMLOCK") || !strstr(error.text, "786432"))
-        return 3;
-    /* It works without. */
-    int ends[2];
-    if (pipe(ends) != 0)
-        return 4;
-    io->ops->write(io, ends[1], memory, 10, 0, false, 1);
-    return next(io).result == 10 ? 0 : 5;
-}
-
-static void buffers_over_the_limit_are_refused(void **state)
-{
-    (void)state;
-    assert_int_equal(fork_wait(fork_run(register_too_much, NULL), WAIT_MS), 0);
-}
-
-static void refusals_say_what_to_change(void **state)
-{
-    (void)state;
-    static const struct {
-        enum sys_call call;
-        int code;
-        const char *text;
-    } cases[] = {
-        {SYS_IO_URING_SETUP, EPERM, "io_uring_setup"},
-        {SYS_IO_URING_SETUP, ENOSYS, "seccomp"},
-        {SYS_IO_URING_SETUP, EINVAL, "Linux 6.1"},
-        {SYS_IO_URING_SETUP, EMFILE, "ulimit -n"},
-        {SYS_IO_URING_SETUP, ENOMEM, "RLIMIT_MEMLOCK"},
-        {SYS_IO_URING_REGISTER, EPERM, "io_uring_register"},
-        {SYS_IO_URING_REGISTER, ENOMEM, "Cannot allocate memory"},
-    };
-    unsigned before = open_descriptors();
-    for (size_t n = 0; n < sizeof cases / sizeof *cases; n++) {
-        struct mr_error error = {0};
-        sys_fault_arm(cases[n].call, 1, cases[n].code, false);
-        assert_null(uring_create(ENTRIES, &error));
-        assert_non_null(strstr(error.text, cases[n].text));
-        assert_int_equal(error.code, cases[n].code);
-    }
-    assert_int_equal(open_descriptors(), before);
-}
-
-static int start_without_memory(void *argument)
-{
-    struct io *io = argument;
-    memory_fails_in = 1; /* for the table of operations, which is made with the first */
-    io->ops->sync(io, STDIN_FILENO, 1);
-    return 0;
-}
-
-/* An end by a signal would be held against what the process was at. */
-static void without_memory_the_process_ends_in_order(void **state)
-{
-    struct fixture *f = *state;
-    assert_int_equal(fork_wait(fork_run(start_without_memory, f->io), WAIT_MS), 1);
-}
-
 static void planted_faults_come_back(void **state)
 {
     struct fixture *f = *state;
@@ -697,9 +608,6 @@ int main(void)
         cmocka_unit_test(sleep_ends),
         cmocka_unit_test(clocks),
         cmocka_unit_test(looking_when_idle_is_no_system_call),
-        cmocka_unit_test(buffers_over_the_limit_are_refused),
-        cmocka_unit_test(refusals_say_what_to_change),
-        cmocka_unit_test(without_memory_the_process_ends_in_order),
         cmocka_unit_test(planted_faults_come_back),
     };
     struct CMUnitTest all[sizeof tests / sizeof *tests];
