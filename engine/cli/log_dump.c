@@ -11,6 +11,7 @@
 
 #include <millrace/limits.h>
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -184,7 +185,7 @@ static int print_entry(void *context, const struct log_entry *entry, struct mr_e
     if (!dump->json)
         print_text(dump, entry, &input.command);
     else if (!print_json(dump, entry))
-        return error_set(error, "no memory to print the entry with index %" PRIu64, entry->index);
+        return error_system(error, ENOMEM, "cannot print the entry with index %" PRIu64, entry->index);
     /* Nobody reads on: more would be of no use. */
     return cli_printed() ? 0 : error_set(error, "standard output could not be written");
 }

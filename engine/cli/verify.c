@@ -282,8 +282,10 @@ static int verify_partition(struct verify *verify, uint32_t number)
     struct report *report = calloc(1, sizeof(*report));
     struct log_start starts[2] = {{0}, {0}};
 
-    if (report == NULL)
-        return cli_failed(MR_NO_MEMORY, "no memory for a partition's report");
+    if (report == NULL) {
+        cli_failed(MR_NO_MEMORY, "no memory for a partition's report");
+        return EXIT_UNREADABLE;
+    }
     verify->partition = report->partition = number;
     directory_partition(&verify->directory, number, &partition);
     check_snapshots(verify, &partition, report, starts);
