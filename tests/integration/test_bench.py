@@ -210,12 +210,13 @@ class Bench(unittest.TestCase):
         mounts.private_mounts()
         disk = mounts.Tmpfs(6)
         self.addCleanup(disk.unmount)
-        for seconds in (2, 20):  # on a crowded machine the log may not be full so soon
+        for seconds in (2, 20, 20):  # on a crowded machine the log may not be full so soon, or a client get nowhere
             report, table, said = bench("--dir", disk.path, "--pipeline", "1000", "--seconds", str(seconds),
                                         "--durability", "async", "--serve", "--segment-bytes 4M --snapshot-bytes 0",
                                         expect=None)
-            if report["errors"] > 0:
+            if report is not None and report["errors"] > 0:
                 break
+        self.assertIsNotNone(report, said)
         self.assertGreater(report["errors"], 0)
         self.assertLess(sum(figures["ops_per_second"] * seconds for figures in report["rounds"]), 120000)
         self.assertIn("errors", table)
