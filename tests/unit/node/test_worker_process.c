@@ -276,15 +276,26 @@ static void take_answers(struct supervised *s, struct ring_reader *reader, unsig
     }
 }
 
+/* Is there a newer snapshot than this one? Gives the segments that are asked for meanwhile. */
+static bool snapshot_is_newer(struct supervised *s, uint64_t than)
+{
+    struct pollfd wait = {.fd = s->control, .events = POLLIN};
+    struct control_message message;
+
+    if (poll(&wait, 1, 0) == 1 && hear_worker(s, &message) == CONTROL_WANT_SEGMENT)
+        give(s, message.slot);
+    return atomic_load(&s->region->snapshot_index) != than;
+}
+
 /* A descriptor for each would be the end of a worker that lives for long. */
 static void a_segment_that_is_used_again_is_not_asked_for_again(void **state)
 {
-    enum { AT_ONCE = 40, ROUNDS = 400 };
+    enum { AT_ONCE = 40, ROUNDS = 400, A_SNAPSHOT_EACH = 8 };
     struct supervised *s = prepare_worker();
     struct channel channel;
     struct ring_writer writer;
     struct ring_reader reader;
-    uint64_t logged = 0;
+    uint64_t logged = 0, snapshot = 0;
 
     (void)state;
     s->options.snapshot_bytes = s->options.segment_bytes / 2;
@@ -302,6 +313,11 @@ static void a_segment_that_is_used_again_is_not_asked_for_again(void **state)
         hand_over(&channel, &writer);
         take_answers(s, &reader, AT_ONCE);
         logged += AT_ONCE * 1500;
+        /* What frees segments is written by a process that lets all others go first: it is waited for. */
+        if (round % A_SNAPSHOT_EACH == A_SNAPSHOT_EACH - 1) {
+            assert_true(wait_for(snapshot_is_newer(s, snapshot)));
+            snapshot = atomic_load(&s->region->snapshot_index);
+        }
     }
     end_worker(s);
     channel_unmap(&channel);
