@@ -17,14 +17,17 @@
 #include "tests/support/wait.h"
 #include "tests/unit/io/fixture.h"
 
-/* What is locked counts for all processes of a user, so it is tried as one who has no others. */
+/* What is locked counts for all processes of a user, so it is tried as one who has no others; if there is such a one: a
+ * root of some container has few, and is held to the limit himself. */
 static int register_too_much(void *argument)
 {
     struct mr_error error;
     struct rlimit limit = {.rlim_cur = 786432, .rlim_max = 786432};
     uid_t user = (uid_t)(1000000 + getpid());
     (void)argument;
-    if (setrlimit(RLIMIT_MEMLOCK, &limit) != 0 || (getuid() == 0 && setresuid(user, user, user) != 0))
+    if (setrlimit(RLIMIT_MEMLOCK, &limit) != 0)
+        return 1;
+    if (getuid() == 0 && setresuid(user, user, user) != 0 && errno != EINVAL)
         return 1;
     struct io *io = uring_create(ENTRIES, &error);
     size_t size = 1 << 20;
