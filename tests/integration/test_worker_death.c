@@ -253,6 +253,7 @@ static void kill_while_counting(struct node *node, unsigned partitions, struct j
         if (n / partitions % 4 != 3) {
             node_wait_worker(node, partition, last[partition - 1]);
             uint64_t until = acknowledged(jobs, count) + 1 + below(100 * count);
+            allow_more(jobs, count); /* they may have come to the end of what they were allowed meanwhile */
             if (!wait_for(acknowledged(jobs, count) >= until || any_failed(jobs, count)))
                 fail_msg("after %u kills nothing is acknowledged any more", n);
         }
@@ -263,8 +264,8 @@ static void kill_while_counting(struct node *node, unsigned partitions, struct j
         killed[partition - 1]++;
     }
     /* What was under way goes on. */
-    allow_more(jobs, count);
     uint64_t until = acknowledged(jobs, count) + 2 * IN_FLIGHT;
+    allow_more(jobs, count);
     assert_true(wait_for(acknowledged(jobs, count) >= until || any_failed(jobs, count)));
     for (unsigned i = 0; i < count; i++)
         atomic_store(&jobs[i].stop, true);
