@@ -153,13 +153,22 @@ static void test_closing_ends_the_session_at_once(void **state)
     (void)state;
     const struct mr_options options = {.size = sizeof(options), .session_timeout_ns = 3600 * (int64_t)MR_SECOND};
 
-    assert_int_equal(mr_connect(node.socket, &options, &client), MR_OK);
-    assert_int_equal(mr_counter_open(client, "hits", &counter), MR_OK);
-    assert_int_equal(node_partition(&node, 1).sessions, 1);
-    mr_close(client);
-    client = NULL;
-    /* It waits for the node no longer than a second. */
-    assert_true(wait_for(node_partition(&node, 1).sessions == 0));
+    unsigned left = 0;
+    bool in_time;
+
+    do {
+        assert_int_equal(mr_connect(node.socket, &options, &client), MR_OK);
+        assert_int_equal(mr_counter_open(client, "hits", &counter), MR_OK);
+        assert_in_range(node_partition(&node, 1).sessions, 1, 1 + left);
+        uint64_t before = wait_now_ms();
+        mr_close(client);
+        client = NULL;
+        /* It waits for the node no longer than that, and leaves the session to its timeout. */
+        in_time = wait_now_ms() - before < MR_CLOSE_WAIT / MR_MILLISECOND;
+        left += !in_time;
+    } while (!in_time && left < 20);
+    assert_true(in_time);
+    assert_true(wait_for(node_partition(&node, 1).sessions <= left));
 }
 
 static int64_t count_up(unsigned calls)
