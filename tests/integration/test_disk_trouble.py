@@ -277,8 +277,13 @@ class DiskTrouble(RawTest):
         wait_until(lambda: len([name for name in os.listdir(node.directory + "/partition-0001")
                                 if name.startswith("segment-")]) >= 2, "a spare segment")
         account.connect()
+        # What the log writes while its blocks are looked through would be taken for zeros, and given up.
+        worker = node.worker(1)
+        os.kill(worker, signal.SIGSTOP)
+        wait_until(disk.idle, "no write is under way")
         disk.dig()
         disk.below.fill()
+        os.kill(worker, signal.SIGCONT)
         account.put_until_refused()
         self.assertRegex(account.reasons[-1], "(?i)input/output error|disk failed|no space")
         wait_until(lambda: node.status()["partitions"][0]["state"] == "read-only", "read-only")

@@ -89,7 +89,15 @@ class Ext4(Tmpfs):
         run("umount", self.path)
         self.below.unmount()
 
+    def _account(self, field):
+        """A number of the kernel's account of the device; fields are counted from 0."""
+        with open(f"/sys/dev/block/{self.major}:{self.minor}/stat", encoding="ascii") as file:
+            return int(file.read().split()[field])
+
+    def idle(self):
+        """Is no request to the device under way?"""
+        return self._account(8) == 0
+
     def flushes(self):
         """How many flush requests the device has completed."""
-        with open(f"/sys/dev/block/{self.major}:{self.minor}/stat", encoding="ascii") as file:
-            return int(file.read().split()[15])
+        return self._account(15)
