@@ -14,7 +14,6 @@
 #include "engine/io/uring.h"
 #include "ipc/sys.h"
 #include "tests/support/temp_dir.h"
-#include "tests/support/wait.h"
 
 enum { ENTRIES = 8, PAGE = 4096, AREA = 64 * PAGE };
 
@@ -56,19 +55,6 @@ static inline int tear_down(void **state)
 static inline void add(int event_fd, uint64_t value)
 {
     assert_int_equal(write(event_fd, &value, sizeof value), sizeof value);
-}
-
-/* The next completion, waited for. */
-static inline struct io_completion next(struct io *io)
-{
-    struct io_completion completion;
-    uint64_t end = wait_now_ms() + WAIT_MS;
-    while (io->ops->completions(io, &completion, 1) == 0) {
-        if (wait_now_ms() > end)
-            fail_msg("no completion");
-        io->ops->sleep(io, UINT64_C(1000000000));
-    }
-    return completion;
 }
 
 #endif

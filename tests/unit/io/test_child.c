@@ -27,6 +27,7 @@
 #include "tests/support/spawn.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/wait.h"
+#include "tests/unit/io/completion.h"
 
 enum { ENTRIES = 8, TOKEN = 77 };
 
@@ -82,13 +83,8 @@ static int start(struct fixture *f, int (*job)(void *, struct io *), void *conte
 /* The child's completion, waited for. */
 static int32_t result_of(struct io *io)
 {
-    struct io_completion completion;
-    uint64_t end = wait_now_ms() + WAIT_MS;
-    while (io->ops->completions(io, &completion, 1) == 0) {
-        if (wait_now_ms() > end)
-            fail_msg("the child does not complete");
-        io->ops->sleep(io, UINT64_C(1000000000));
-    }
+    struct io_completion completion = next(io);
+
     assert_int_equal(completion.token, TOKEN);
     return completion.result;
 }

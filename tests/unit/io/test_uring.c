@@ -23,6 +23,7 @@
 #include "ipc/sys.h"
 #include "tests/support/spawn.h"
 #include "tests/support/wait.h"
+#include "tests/unit/io/completion.h"
 #include "tests/unit/io/fixture.h"
 
 static void expect(struct io *io, uint64_t token, int32_t result)

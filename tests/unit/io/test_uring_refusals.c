@@ -15,6 +15,7 @@
 #include "tests/support/failing_memory.h"
 #include "tests/support/spawn.h"
 #include "tests/support/wait.h"
+#include "tests/unit/io/completion.h"
 #include "tests/unit/io/fixture.h"
 
 /* What is locked counts for all processes of a user, so it is tried as one who has no others; if there is such a one: a
